@@ -1,0 +1,57 @@
+"""Keep freshly run notebooks without the traces of the run: clean_notebook.py FROM TO."""
+
+import datetime
+import os
+import platform
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop times, paths and names of this machine; outputs and their counts stay."""
+    keep = {"metarobust": notebook.metadata.get("metarobust", {})}
+    if "papermill" in notebook.metadata:
+        seconds = notebook.metadata.papermill.get("duration") or 0
+        keep["metarobust"]["seconds"] = max(5, 5 * round(seconds / 5))
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+            **keep,
+        }
+    )
+    for cell in notebook.cells:
+        for run in ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled"):
+            cell.metadata.pop(run, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+    return notebook
+
+
+def date_line(notebook: nbformat.NotebookNode) -> None:
+    """Write into the line that starts with "Level:" how long the run took, when and with what."""
+    seconds = notebook.metadata.metarobust.get("seconds", 0)
+    took = f"{seconds} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    facts = (
+        f"about {took} on {os.cpu_count()} CPU cores · last run {datetime.date.today()} "
+        f"with Python {platform.python_version()} and torch {version('torch').partition('+')[0]}"
+    )
+    first = notebook.cells[0]
+    first.source = re.sub(r"^(Level: .*?)( · about .*)?$", rf"\1 · {facts}", first.source, flags=re.M)
+
+
+def main(source: Path, target: Path) -> None:
+    for path in sorted(source.glob("*.ipynb")):
+        notebook = clean(nbformat.read(path, as_version=4))
+        date_line(notebook)
+        nbformat.validate(notebook)
+        nbformat.write(notebook, target / path.name)
+        print(f"kept {target / path.name}")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

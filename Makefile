@@ -1,0 +1,37 @@
+# Commands for readers and developers. Each one makes .venv first where it is missing.
+.DEFAULT_GOAL := help
+.PHONY: help setup book test notebooks address clean
+
+python := .venv/bin/python
+jupyter-book := $(python) -c "from jupyter_book.cli.main import main; main()"
+# What a book is made of, copied so that a run leaves the work tree as it was.
+pages := book notebooks _config.yml _toc.yml
+copy = rm -rf $(1) && mkdir -p $(1) && cp -R $(pages) $(1)
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+setup: ## Make .venv with the pinned environment (once)
+	@.ci/setup
+
+book: setup ## Run the notebooks and render the book to _build/html
+	@rm -rf _build/html _build/runs
+	@$(call copy,_build/pages)
+	@$(python) .ci/execute.py notebooks _build/pages/notebooks
+	@$(jupyter-book) build --all --path-output . _build/pages
+	@$(python) -c "from pathlib import Path; print('The book:', Path('_build/html/index.html').resolve().as_uri())"
+	@$(python) -m metarobust headline
+
+test: setup ## Lint, unit tests, notebooks, warning-free build and checks of the pages
+	@.ci/test
+
+notebooks: setup ## Run the notebooks again and keep their new outputs
+	@rm -rf _build/fresh && mkdir -p _build/fresh
+	@$(python) .ci/execute.py notebooks _build/fresh
+	@$(python) .ci/clean_notebook.py _build/fresh notebooks
+
+address: setup ## Write a new public address everywhere: make address URL=https://github.com/OWNER/NAME
+	@$(python) .ci/address.py "$(URL)"
+
+clean: ## Remove what was built, but not .venv
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,148 @@
+"""What the learned optimizer has to beat: plain ways to train or patch, each with the grid it is tuned on.
+
+They differ in what they may look at, and are compared within a tier: 0, clean gradients and statistics of the data; 1, also
+gradients at randomly noised inputs; 2, also the gradient with respect to the input; and `adversarial`, the reference,
+which generates adversarial examples. Hyperparameters are tensors `[T, 1]`, one row a task, so that a whole grid trains
+as one batch of tasks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from metarobust.attacks.losses import cross_entropy
+from metarobust.layout import Layout
+from metarobust.objectives import Adversarial, Objective, Predict, clean
+from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1
+from metarobust.tasks import Tasks
+
+Hyper = Mapping[str, Tensor]
+LR_ADAM = (0.001, 0.003, 0.01, 0.03)
+LR_SGD = (0.03, 0.1, 0.3, 1.0)
+
+
+def _per_image(values: Tensor, images: Tensor) -> Tensor:
+    """One value a task `[T, 1]`, repeated for each of its images: `[T * n]`."""
+    return values.flatten().repeat_interleave(len(images) // len(values))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Cross-entropy at x + sigma * N(0, 1): training with noise is Tikhonov regularisation (Bishop 1995).
+
+    sigma: `[T, 1]`, in pixel units.
+    """
+
+    sigma: Tensor
+
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        return cross_entropy(predict(images + _per_image(self.sigma, images).view(-1, 1, 1, 1) * noise), labels)
+
+
+@dataclass(frozen=True)
+class InputGradient:
+    """Cross-entropy + weight * ||grad_x loss||_1, the first-order cost of an L-infinity attack (arXiv 1711.09404).
+
+    weight: `[T, 1]`, comparable to eps.
+    """
+
+    weight: Tensor
+
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        leaf = images.detach().requires_grad_()
+        losses = cross_entropy(predict(leaf), labels)
+        (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+        return losses + _per_image(self.weight, images) * slope.flatten(1).abs().sum(1)
+
+
+@dataclass(frozen=True)
+class Method:
+    """name: as in the tables. tier: what it may look at. grid: the values tried of each hyperparameter.
+
+    optimizer: hyperparameters and layout to an optimizer. inner: hyperparameters and progress in [0, 1] to an objective.
+    prepare: what is done to the tasks before the first step.
+    """
+
+    name: str
+    tier: str
+    grid: Mapping[str, tuple[float, ...]]
+    optimizer: Callable[[Hyper, Layout], Optimizer]
+    inner: Callable[[Hyper, float], Objective] = lambda hyper, progress: clean
+    prepare: Callable[[Tasks, Hyper], Tasks] = lambda tasks, hyper: tasks
+
+
+def layer_mask(layout: Layout, layer: int, like: Tensor) -> Tensor:
+    """1 at the weights (not biases) of one layer, counted from 0 or, if negative, from the last: `[N]`."""
+    wanted = layer % (layout.layers[-1] + 1)
+    pairs = zip(layout.shapes, layout.layers, strict=True)
+    return layout.spread(like.new_tensor([float(at == wanted and len(shape) >= 2) for shape, at in pairs]))
+
+
+def _adam(hyper: Hyper, layout: Layout) -> Optimizer:
+    return Adam(hyper["lr"], hyper.get("decay", 0.0))
+
+
+def _adam_last(hyper: Hyper, layout: Layout) -> Optimizer:
+    # Adam's decay is lr * decay * w; dividing by lr makes `last_decay` the share of the weight lost in each step.
+    decay = hyper["last_decay"] / hyper["lr"] * layer_mask(layout, -1, hyper["lr"])
+    return Adam(hyper["lr"], decay)
+
+
+def _adam_l1(hyper: Hyper, layout: Layout) -> Optimizer:
+    return ProximalL1(Adam(hyper["lr"]), hyper["l1"] * layer_mask(layout, 0, hyper["lr"]))
+
+
+def _falling(hyper: Hyper, progress: float) -> Objective:
+    """Noise that falls by two fifths over the run."""
+    return Noise(hyper["sigma"] * (1 - 0.4 * progress))
+
+
+def std_prune(tasks: Tasks, hyper: Hyper) -> Tasks:
+    """Zeroes the first layer's weights on pixels that hardly vary, and shrinks the rest.
+
+    threshold: standard deviation over a task's training images, in pixel units. keep: factor for what stays. For a
+    convolution there is no weight that belongs to one pixel: all are shrunk and none is removed.
+    """
+    first = next(name for name, shape in zip(tasks.layout.names, tasks.layout.shapes, strict=True) if len(shape) >= 2)
+    tensors = dict(tasks.layout.split(tasks.params))
+    weight = tensors[first]
+    keep = hyper["keep"].view(-1, *[1] * (weight.ndim - 1))
+    if weight.ndim == 3:
+        spread = tasks.images[tasks.train].flatten(2).std(1)
+        keep = keep * (spread > hyper["threshold"])[:, None, :]
+    tensors[first] = weight * keep
+    return replace(tasks, params=tasks.layout.flatten(tensors))
+
+
+def methods(eps: float, *, patching: bool) -> list[Method]:
+    """All baselines for an attack radius eps; std-prune only where there is a trained model to prune."""
+    lr = {"lr": LR_ADAM}
+    found = [
+        Method("sgd", "0", {"lr": LR_SGD}, lambda h, lay: SGD(h["lr"], 0.9)),
+        Method("adam", "0", lr, _adam),
+        Method("adam + weight decay", "0", lr | {"decay": (1.0, 3.0, 10.0)}, _adam),
+        Method("adam + last-layer decay", "0", lr | {"last_decay": (0.01, 0.03, 0.1)}, _adam_last),
+        Method("adam + L1 on layer 1", "0", lr | {"l1": (0.0003, 0.001, 0.003, 0.01)}, _adam_l1),
+        Method("noise", "1", lr | {"sigma": (0.1, 0.2, 0.4, 0.8)}, _adam, lambda h, t: Noise(h["sigma"])),
+        Method(
+            "falling noise + last-layer decay", "1",
+            {"lr": LR_ADAM, "sigma": (0.2, 0.4, 0.8), "last_decay": (0.03, 0.1)}, _adam_last, _falling,
+        ),
+        Method(
+            "input-gradient penalty", "2", lr | {"weight": (0.03, 0.1, 0.3)}, _adam,
+            lambda h, t: InputGradient(h["weight"]),
+        ),
+        Method("FGSM training", "adversarial", lr, _adam, lambda h, t: Adversarial(eps, 1)),
+        Method("PGD-7 training", "adversarial", lr, _adam, lambda h, t: Adversarial(eps, 7)),
+        Method(
+            "PGD-7 training + L1 on layer 1", "adversarial", lr | {"l1": (0.0003, 0.001, 0.003)}, _adam_l1,
+            lambda h, t: Adversarial(eps, 7),
+        ),
+    ]  # fmt: skip
+    if patching:
+        grid = {"lr": LR_ADAM[:3], "threshold": (0.1, 0.2, 0.3), "keep": (0.6, 1.0)}
+        found.insert(5, Method("std-prune", "0", grid, _adam, prepare=std_prune))
+    return found

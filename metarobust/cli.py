@@ -1,0 +1,204 @@
+"""The command line: list, run, show, headline.
+
+Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130.
+torch and the experiments are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from metarobust.errors import InputError, choose
+
+if TYPE_CHECKING:
+    import torch
+
+BOOK_RUN = Path("_build/runs/transfer-digits-smoke")
+RECORDED_RUN = Path(__file__).parent / "recorded" / "transfer-digits-small"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = None
+    try:
+        options = _parser().parse_args(argv)
+        command = options.command
+        {"list": _list, "run": _run, "show": _show, "headline": _headline}[command](options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (InputError, OSError) as error:
+        print("metarobust: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = [*argv, *([] if "--resume" in argv else ["--resume"])]
+        how = f"; go on with: metarobust {shlex.join(again)}" if command == "run" else ""
+        print(f"\nmetarobust: interrupted{how}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="metarobust",
+        description="Learned optimizers that learn from adversarial mistakes: run and show the experiments.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("list", help="the experiments and the data sets", allow_abbrev=False)
+
+    run = commands.add_parser("run", help="run an experiment", allow_abbrev=False)
+    run.add_argument("name", metavar="NAME", help="an experiment, see `metarobust list`")
+    run.add_argument("--scale", default="small", help="smoke (a minute), small or full; default: small")
+    run.add_argument("--device", default="auto", help="auto, cpu or cuda; default: auto")
+    run.add_argument(
+        "--seed",
+        dest="seeds",
+        nargs="+",
+        type=_seed,
+        metavar="N",
+        help="one or more whole numbers, 0 or more",
+    )
+    run.add_argument("--dataset", default="digits", help="see `metarobust list`; default: digits")
+    run.add_argument(
+        "--data",
+        metavar="ROOT",
+        help="folder of the data sets; default: METAROBUST_DATA, else a cache folder",
+    )
+    run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME-DATASET-SCALE")
+    run.add_argument("--resume", action="store_true", help="go on with the run that is in the output folder")
+
+    show = commands.add_parser("show", help="print the table of a finished run", allow_abbrev=False)
+    show.add_argument("folder", type=Path, metavar="DIR", help="the run's output folder")
+
+    headline = commands.add_parser("headline", help="print the main result", allow_abbrev=False)
+    headline.add_argument(
+        "--from", dest="folder", type=Path, metavar="DIR", help=f"default: {BOOK_RUN}, else the recorded run"
+    )
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give whole numbers from 0 to 999999999")
+    return int(text)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from metarobust import data
+    from metarobust.experiments import EXPERIMENTS
+
+    print("experiments (metarobust run NAME)")
+    for name, experiment in EXPERIMENTS.items():
+        print(f"  {name:14}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
+    print("data sets (--dataset NAME)")
+    for name, summary in data.SUMMARIES.items():
+        print(f"  {name:14}{summary}")
+    print(f"data folder: {data.default_root()} (change with --data or METAROBUST_DATA)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from metarobust import data
+    from metarobust.experiments import EXPERIMENTS
+    from metarobust.results import Run, load_results
+
+    experiment = EXPERIMENTS[choose(options.name, EXPERIMENTS, "experiment")]
+    scale = choose(options.scale, experiment.SCALES, f"scale of {options.name}")
+    name = data.check_name(options.dataset)
+    device = pick_device(options.device)
+    if options.seeds and len(set(options.seeds)) < len(options.seeds):
+        raise InputError(f"--seed {' '.join(map(str, options.seeds))}: a seed is given twice; give each once")
+    spec = experiment.make_spec(scale, name, options.seeds)
+    out = options.out or Path("runs") / f"{options.name}-{_slug(name)}-{scale}"
+    dataset = data.load(name, options.data, device)
+    about = _about(device) | {"data_sha256": dataset.sha256, "command": _command(options)}
+    run = Run(out, spec, resume=options.resume, about=about)
+    if not run.complete:
+        experiment.execute(spec, run, dataset, device)
+    print(experiment.table(load_results(out)[1]))
+    print(f"results: {out / 'results.csv'}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    print(_describe(options.folder))
+
+
+def _headline(options: argparse.Namespace) -> None:
+    folder = options.folder or next((path for path in (BOOK_RUN, RECORDED_RUN) if path.exists()), None)
+    if folder is None:
+        raise InputError(
+            f"there is no run in {BOOK_RUN}, and none is recorded here; type make book, or give --from"
+        )
+    what = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
+    text = _describe(folder)
+    print(f"Headline, from {what}:\n{text}")
+
+
+def _describe(folder: Path) -> str:
+    """What was run, and its table. Raises InputError as `load_results` does."""
+    from metarobust.experiments import EXPERIMENTS
+    from metarobust.results import load_results
+
+    manifest, rows = load_results(folder)
+    spec = manifest["spec"]
+    experiment = EXPERIMENTS[choose(spec["experiment"], EXPERIMENTS, "experiment")]
+    seeds = " ".join(map(str, spec["seeds"]))
+    return (
+        f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "
+        f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n{experiment.table(rows)}"
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`. Raises InputError for others and without CUDA."""
+    import torch
+
+    choose(name, ("auto", "cpu", "cuda"), "device")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device 'cuda': torch {torch.__version__} finds no CUDA device; give --device cpu or auto"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _about(device: torch.device) -> dict[str, Any]:
+    import platform
+
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": {"type": device.type, "name": name}, "threads": torch.get_num_threads()}
+
+
+def _command(options: argparse.Namespace) -> str:
+    # Without --data and --out: they name places on one machine, and the manifest is shown to others.
+    seeds = ["--seed", *map(str, options.seeds)] if options.seeds else []
+    words = [
+        "metarobust",
+        "run",
+        options.name,
+        "--scale",
+        options.scale,
+        "--dataset",
+        options.dataset,
+        *seeds,
+    ]
+    return shlex.join([*words, "--device", options.device])
+
+
+def _slug(dataset: str) -> str:
+    kind, _, path = dataset.partition(":")
+    return f"{kind}-{Path(path).expanduser().resolve().name}" if path else kind

@@ -1,0 +1,94 @@
+"""The numbers of the transfer experiment, frozen: what a scale means, and which networks are known and unseen."""
+
+from dataclasses import asdict, dataclass, field
+
+from metarobust.errors import InputError
+from metarobust.family import Training
+from metarobust.meta import Plan
+
+FAMILY = tuple(f"mlp-{width}-{act}" for width in ("12", "24", "48", "24-24") for act in ("sigmoid", "relu", "tanh"))
+VALIDATION = ("mlp-32-gelu", "mlp-16-16-tanh")
+UNSEEN = ("mlp-20-sigmoid", "mlp-100-relu", "mlp-32-32-elu", "mlp-40-40-40-relu", "cnn-8-16-relu")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One question: `patch` starts from trained models, `train` from fresh ones.
+
+    steps: of every method, tuned, learned or adversarial alike. meta_eps: the radius of the adversarial meta-loss, and
+    weight its share; both chosen on the validation networks.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    plan: Plan
+    meta_eps: float
+    weight: float
+    attack_steps: int = 4
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One scale of the experiment on one data set. images: what each model has to train or to be patched with."""
+
+    scale: str
+    dataset: str
+    seeds: tuple[int, ...]
+    meta_seeds: tuple[int, ...]
+    parts: tuple[Part, ...]
+    meta_images: int
+    per_class: int
+    test_images: int
+    tuning_seeds: tuple[int, ...]
+    eps: float = 0.1
+    attack_steps: int = 40
+    family: tuple[str, ...] = FAMILY
+    validation: tuple[str, ...] = VALIDATION
+    unseen: tuple[str, ...] = UNSEEN
+    victims: int = 6
+    training: Training = field(default_factory=Training)
+    experiment: str = "transfer"
+
+    def as_dict(self) -> dict:
+        """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
+        return asdict(self)
+
+
+def patching(episodes: int, **changes: int) -> Part:
+    plan = Plan(episodes=episodes, horizons=(20,), truncation=10, **changes)
+    return Part("patch", 20, 64, plan, meta_eps=0.15, weight=0.9)
+
+
+def training(episodes: int, **changes: int) -> Part:
+    plan = Plan(episodes=episodes, horizons=(50, 100), truncation=10, **changes)
+    return Part("train", 100, 64, plan, meta_eps=0.15, weight=0.7)
+
+
+def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
+    """The numbers of a scale. Raises InputError for seeds that leave no spread to show."""
+    if dataset == "digits":
+        sizes = {"meta_images": 747, "per_class": 40, "test_images": 500}
+    else:
+        sizes = {"meta_images": 20_000, "per_class": 60, "test_images": 1000}
+    if scale == "smoke":
+        return Spec(
+            scale, dataset, seeds or (0, 1, 2), (0,), (patching(150),), **sizes,
+            tuning_seeds=(100,), attack_steps=20, unseen=(UNSEEN[0], UNSEEN[2], UNSEEN[4]),
+        )  # fmt: skip
+    count = 10
+    meta = (0, 1, 2)
+    parts = (patching(400), training(200)) if scale == "small" else (patching(2000, tasks=16), training(2000, tasks=16))
+    return Spec(
+        scale, dataset, seeds or tuple(range(count)), meta, parts, **sizes, tuning_seeds=(100, 101), attack_steps=40
+    )
+
+
+SCALES = ("smoke", "small", "full")
+
+
+def check_dataset(dataset: str, images: int, classes: int, spec: Spec) -> None:
+    """Raises InputError where a data set is too small to be shared out."""
+    need = spec.meta_images + classes * spec.per_class
+    if images < need:
+        raise InputError(f"data set {dataset!r} has {images} training images; this scale needs {need}: take a smaller scale")

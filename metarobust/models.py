@@ -1,0 +1,126 @@
+"""The networks that get attacked, trained and patched: small MLPs, small CNNs, a ResNet.
+
+A network is named by a string, so that a frozen experiment can list it: `mlp-20-sigmoid` (one hidden layer of 20, the
+optimizee of Andrychowicz et al. 2016), `mlp-64-64-relu`, `cnn-8-16-relu`, `resnet-16-1-relu` (width 16, one block per
+stage; He et al. 2016 with group normalisation, which needs no running statistics). Images come in [0, 1];
+normalisation is the first layer of every network, so eps is always in pixel units.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from metarobust.errors import InputError, choose
+from metarobust.layout import Layout
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "softplus": nn.Softplus,
+}
+KINDS = ("mlp", "cnn", "resnet")
+
+
+class Normalise(nn.Module):
+    """Maps pixels from [0, 1] to [-1, 1]. It has no parameters: nothing about the data can leak in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 - 1
+
+
+class Residual(nn.Module):
+    """x + f(x), with a 1x1 convolution on the short cut where the shape changes."""
+
+    def __init__(self, cin: int, cout: int, stride: int, activation: type[nn.Module]):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(cin, cout, 3, stride, 1), nn.GroupNorm(min(8, cout), cout), activation(),
+            nn.Conv2d(cout, cout, 3, 1, 1), nn.GroupNorm(min(8, cout), cout),
+        )  # fmt: skip
+        same = stride == 1 and cin == cout
+        self.short = nn.Identity() if same else nn.Conv2d(cin, cout, 1, stride)
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.short(x))
+
+
+def build(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network called `name` for images of `shape` (C, H, W).
+
+    Returns a module that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
+    Raises InputError for a name that is not `KIND-NUMBERS-ACTIVATION`.
+    """
+    kind, *numbers, activation = name.split("-") if name.count("-") >= 2 else (name, "", "")
+    choose(kind, KINDS, "kind of network (a name is KIND-WIDTHS-ACTIVATION, such as mlp-20-sigmoid)")
+    act = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
+    if not all(n.isdigit() and int(n) > 0 for n in numbers):
+        raise InputError(f"network {name!r}: widths must be whole numbers above 0, as in mlp-64-64-relu")
+    widths = [int(n) for n in numbers]
+    channels, height, width = shape
+    if kind == "mlp":
+        sizes = [channels * height * width, *widths]
+        hidden = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), act())]
+        return nn.Sequential(Normalise(), nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+    if kind == "cnn":
+        sizes = [channels, *widths]
+        convs = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Conv2d(a, b, 3, 2, 1), act())]
+        for _ in widths:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return nn.Sequential(Normalise(), *convs, nn.Flatten(), nn.Linear(widths[-1] * height * width, classes))
+    base, blocks = (*widths, 1)[:2]
+    stages: list[nn.Module] = [nn.Conv2d(channels, base, 3, 1, 1), act()]
+    cin = base
+    for stage in range(3):
+        for block in range(blocks):
+            cout = base * 2**stage
+            stages.append(Residual(cin, cout, 2 if stage and not block else 1, act))
+            cin = cout
+    return nn.Sequential(Normalise(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+
+
+def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:
+    """PyTorch's default initialisation, drawn from an explicit generator: `[tasks, N]`.
+
+    Weights and biases are uniform in ±1/sqrt(fan-in); scales of normalisation layers are 1, their shifts 0.
+    """
+    layout, parts = Layout.of(model), []
+    for name, shape, (fan_in, _) in zip(layout.names, layout.shapes, layout.fans, strict=True):
+        owner, _, kind = name.rpartition(".")
+        size = (tasks, math.prod(shape))
+        if isinstance(model.get_submodule(owner), nn.GroupNorm):
+            parts.append(torch.full(size, float(kind == "weight")))
+        else:
+            bound = fan_in**-0.5
+            parts.append(torch.rand(size, generator=generator) * 2 * bound - bound)
+    return torch.cat(parts, -1)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Prediction with parameters passed in: images to logits, for one model or for T models at once.
+
+    params: `[N]`, or `[T, N]` for T models of one architecture. With T models the images `[T * n, C, H, W]` are T equal
+    stretches, one a model, and so are the logits `[T * n, classes]`. Attacks and objectives need not know.
+    """
+
+    model: nn.Module
+    layout: Layout
+    params: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.params.ndim == 1:
+            return functional_call(self.model, self.layout.split(self.params), (x,))
+        tasks = len(self.params)
+        if len(x) % tasks:
+            raise InputError(f"{len(x)} images cannot be shared out to {tasks} models: give a multiple of {tasks}")
+        x = x.reshape(tasks, -1, *x.shape[1:])
+        run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
+        return run(self.params, x).flatten(0, 1)

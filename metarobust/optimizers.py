@@ -1,0 +1,91 @@
+"""Optimizers as functions: `init(params, layout) -> state`, `update(grads, state, params) -> (step, state)`.
+
+All parameters of a model are one vector `[N]`, or `[T, N]` for T models. The caller adds the step to the parameters and keeps
+the state, so a run of training is a pure function that can be differentiated. Hyperparameters may be numbers, or tensors
+`[T, 1]` with another value for each of T models: a whole grid is one run.
+
+Source: Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov and Hutter 2019 (arXiv 1711.05101) for decay that
+is applied to the weight and not to the gradient. Checked against torch.optim in the tests.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from metarobust.layout import Layout
+
+
+class Optimizer(Protocol):
+    """What `unroll` needs of an optimizer, hand-written or learned."""
+
+    def init(self, params: Tensor, layout: Layout, total: int) -> Any:
+        """The state before the first of `total` steps, for params `[..., N]`."""
+
+    def update(self, grads: Tensor, state: Any, params: Tensor) -> tuple[Tensor, Any]:
+        """The step to add to params, and the next state."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """v <- momentum * v + g;  step = -lr * (v + decay * w)."""
+
+    lr: float | Tensor
+    momentum: float | Tensor = 0.0
+    decay: float | Tensor = 0.0
+
+    def init(self, params: Tensor, layout: Layout, total: int) -> Tensor:
+        return torch.zeros_like(params)
+
+    def update(self, grads: Tensor, state: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        velocity = self.momentum * state + grads
+        return -self.lr * (velocity + self.decay * params), velocity
+
+
+class AdamState(NamedTuple):
+    """step: updates so far. mean, square: running averages of the gradient and of its square."""
+
+    step: int
+    mean: Tensor
+    square: Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """m, v <- running averages of g and g^2;  step = -lr * (m / (sqrt(v) + tiny) + decay * w), bias-corrected."""
+
+    lr: float | Tensor
+    decay: float | Tensor = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    tiny: float = 1e-8
+
+    def init(self, params: Tensor, layout: Layout, total: int) -> AdamState:
+        return AdamState(0, torch.zeros_like(params), torch.zeros_like(params))
+
+    def update(self, grads: Tensor, state: AdamState, params: Tensor) -> tuple[Tensor, AdamState]:
+        k = state.step + 1
+        mean = torch.lerp(grads, state.mean, self.beta1)
+        square = torch.lerp(grads * grads, state.square, self.beta2)
+        direction = (mean / (1 - self.beta1**k)) / ((square / (1 - self.beta2**k)).sqrt() + self.tiny)
+        return -self.lr * (direction + self.decay * params), AdamState(k, mean, square)
+
+
+@dataclass(frozen=True)
+class ProximalL1:
+    """An optimizer followed by soft-thresholding: w <- sign(w) * max(|w| - strength, 0).
+
+    strength: what each step takes off, a number or a tensor that broadcasts to `[..., N]` (0 where nothing is to shrink).
+    """
+
+    inner: Optimizer
+    strength: Tensor
+
+    def init(self, params: Tensor, layout: Layout, total: int) -> Any:
+        return self.inner.init(params, layout, total)
+
+    def update(self, grads: Tensor, state: Any, params: Tensor) -> tuple[Tensor, Any]:
+        step, state = self.inner.update(grads, state, params)
+        moved = params + step
+        return moved.sign() * (moved.abs() - self.strength).clamp_min(0) - params, state

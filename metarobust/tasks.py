@@ -1,0 +1,39 @@
+"""Inner problems, a batch at a time: T optimizees of one architecture, each with its own start and its own data."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metarobust.layout import Layout
+from metarobust.models import Predictor
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """T optimizees of one architecture, each with its own start and its own data.
+
+    params: `[T, N]`, where each begins. images, labels: a pool that all share. train, held_out: `[T, n]` indices into
+    the pool; what one trains on and what it is scored on never overlap.
+    """
+
+    model: nn.Module
+    layout: Layout
+    params: Tensor
+    images: Tensor
+    labels: Tensor
+    train: Tensor
+    held_out: Tensor
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    def batch(self, rows: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`size` random images for each task, out of its row of indices: `[T * size, C, H, W]`, `[T * size]`."""
+        pick = torch.randint(rows.shape[1], (len(rows), size), generator=generator, device=rows.device)
+        index = rows.gather(1, pick).flatten()
+        return self.images[index], self.labels[index]
+
+    def predictor(self, params: Tensor) -> Predictor:
+        """Prediction by the T optimizees with these parameters `[T, N]`."""
+        return Predictor(self.model, self.layout, params)

@@ -1,0 +1,68 @@
+"""The inner loop: an optimizer trains optimizees, and the whole run stays differentiable.
+
+    theta_{t+1} = theta_t + u_t,    u_t, s_{t+1} = update( grad_theta inner(theta_t; batch_t), s_t, theta_t )
+
+`unroll` runs a stretch of it. A long run is cut into stretches (truncation): the state and parameters that one ends with,
+detached, are where the next begins.
+
+Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2; dropping the gradient of the gradient ("first order")
+is their section 2.1.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarobust.objectives import Objective
+from metarobust.optimizers import Optimizer
+from metarobust.tasks import Tasks
+
+
+def gradient(
+    tasks: Tasks,
+    params: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    objective: Objective,
+    generator: torch.Generator,
+    *,
+    second_order: bool = False,
+) -> Tensor:
+    """Each task's gradient of its own mean loss: `[T, N]`. With second_order it can be differentiated again."""
+    with torch.enable_grad():
+        leaf = params if second_order and params.requires_grad else params.detach().requires_grad_()
+        losses = objective(tasks.predictor(leaf), images, labels, generator)
+        # The sum over tasks keeps each task's gradient apart; the mean is over its own images.
+        total = losses.sum() * (len(leaf) / len(losses))
+        return torch.autograd.grad(total, leaf, create_graph=second_order)[0]
+
+
+def unroll(
+    tasks: Tasks,
+    optimizer: Optimizer,
+    params: Tensor,
+    state: Any,
+    *,
+    steps: int,
+    batch_size: int,
+    inner: Objective,
+    generator: torch.Generator,
+    second_order: bool = False,
+) -> tuple[Tensor, Any]:
+    """Parameters `[T, N]` and optimizer state after `steps` more steps on fresh random batches."""
+    for _ in range(steps):
+        images, labels = tasks.batch(tasks.train, batch_size, generator)
+        grads = gradient(tasks, params, images, labels, inner, generator, second_order=second_order)
+        step, state = optimizer.update(grads, state, params)
+        params = params + step
+    return params, state
+
+
+def detach(state: Any) -> Any:
+    """The same state, cut off from the computation that made it: where a truncated run begins anew."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, tuple):
+        return state._make(detach(part) for part in state)  # every optimizer's state is a NamedTuple
+    return state

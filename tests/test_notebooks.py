@@ -1,0 +1,129 @@
+"""The committed notebooks: run in order, without traces of the run, and readable in Colab and in the book."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SETUP = (ROOT / ".ci/notebook_setup.py").read_text().strip()
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MOST_BYTES = 500_000
+
+
+def tags(cell):
+    return set(cell["metadata"].get("tags", []))
+
+
+def pictures(cell):
+    return [
+        data for output in cell["outputs"] for data in output.get("data", {}) if data.startswith("image/")
+    ]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def code(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.fixture
+def prose(notebook):
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_cells_were_run_once_in_order(code):
+    # nbval compares nothing at all where a count is missing.
+    run = [cell for cell in code if "skip-execution" not in tags(cell)]
+    assert [cell["execution_count"] for cell in run] == list(range(1, len(run) + 1))
+    skipped = [cell for cell in code if "skip-execution" in tags(cell)]
+    assert all(cell["execution_count"] is None and not cell["outputs"] for cell in skipped)
+    assert all("nbval-skip" in tags(cell) for cell in skipped), "skip-execution needs nbval-skip beside it"
+
+
+def test_no_traces_of_the_run(notebook):
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "metarobust", "widgets"}
+    for cell in notebook["cells"]:
+        assert not {"papermill", "execution", "ExecuteTime"} & set(cell["metadata"])
+
+
+def test_no_path_of_a_machine(path):
+    found = re.findall(
+        r"(?:/home|/Users|/root|/tmp|/work|site-packages|[A-Z]:\\+Users)[/\\]\S*", path.read_text()
+    )
+    assert not found
+
+
+def test_no_error_outputs(code):
+    assert not [
+        cell["source"] for cell in code for output in cell["outputs"] if output["output_type"] == "error"
+    ]
+
+
+def test_kernel_is_named_python3(notebook):
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_is_small(path):
+    assert path.stat().st_size < MOST_BYTES
+
+
+def test_name_has_no_number(path):
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", path.stem), (
+        "a chapter that is put in between must not move others"
+    )
+
+
+def test_figures_are_single_pngs_with_alt_text(code):
+    for cell in code:
+        shown = pictures(cell)
+        where = "".join(cell["source"])
+        assert len(shown) <= 1, f"more than one figure:\n{where}"
+        assert set(shown) <= {"image/png"}, f"not a PNG:\n{where}"
+        if shown and "remove-output" not in tags(cell):
+            alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt.split()) >= 4, f"no alt text in mystnb.image.alt:\n{where}"
+
+
+def test_markdown_is_portable(prose):
+    for text in prose:
+        text = re.sub(
+            r"```.*?```|`[^`\n]+`(?!\S)",
+            lambda code: code[0][:20] if "{" in code[0][:5] else "",
+            text,
+            flags=re.S,
+        )
+        assert not re.search(r"\{[\w:-]+\}`", text), f"a MyST role shows as raw text in Colab:\n{text}"
+        assert not re.search(r"^\s*(```+|~~~+|:::+)\s*\{", text, flags=re.M), f"a MyST fence in:\n{text}"
+        assert not re.search(r"^(\+\+\+|\(\S+\)=|% )", text, flags=re.M), f"MyST block syntax in:\n{text}"
+
+
+def test_first_cell_has_title_badge_and_level(path, notebook):
+    first = "".join(notebook["cells"][0]["source"])
+    assert re.match(r"# \S", first)
+    badge = r"\[!\[Open in Colab\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]"
+    assert re.search(
+        badge + rf"\(https://colab\.research\.google\.com/github/[^)]+/notebooks/{path.name}\)", first
+    )
+    line = re.search(r"^Level: .+$", first, flags=re.M)
+    assert line, "no line that starts with Level:"
+    assert "last run" in line[0], "make notebooks writes when it was last run"
+
+
+def test_set_up_cell_comes_first_and_is_the_common_one(code):
+    assert "setup" in tags(code[0])
+    assert "".join(code[0]["source"]).strip() == SETUP
