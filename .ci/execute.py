@@ -4,7 +4,9 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
@@ -20,16 +22,20 @@ def size(path: Path) -> tuple[int, int]:
     return cells, notebook["metadata"].get("metarobust", {}).get("seconds", 0)
 
 
-def keep_clock_running(bar: tqdm, seconds: float) -> None:
+@contextmanager
+def running_clock(bar: tqdm, seconds: float) -> Iterator[None]:
     """A bar moves only when a cell ends; a long cell should not look as if it hung."""
     stop = threading.Event()
-    bar.stop = stop.set
 
     def tick() -> None:
         while not stop.wait(seconds):
             bar.refresh()
 
-    threading.Thread(target=tick, daemon=True).start()
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
 
 
 def main(source: Path, target: Path) -> int:
@@ -48,8 +54,8 @@ def main(source: Path, target: Path) -> int:
 
     terminal = sys.stderr.isatty()
     pause = 0.5 if terminal else 15
-    with tqdm(total=sum(cells for cells, _ in sizes), unit="cell", mininterval=pause) as bar:
-        keep_clock_running(bar, 1 if terminal else pause)
+    total = sum(cells for cells, _ in sizes)
+    with tqdm(total=total, unit="cell", mininterval=pause) as bar, running_clock(bar, max(1, pause)):
         pool = ThreadPoolExecutor(WORKERS)
         runs = {
             pool.submit(
@@ -69,11 +75,9 @@ def main(source: Path, target: Path) -> int:
                 bar.write(f"ran {runs[run]}", file=sys.stderr)
         except KeyboardInterrupt:
             os._exit(130)  # the kernels end with their parent
-        except papermill.PapermillExecutionError as error:
-            bar.write(f"{error}\n{runs[run]} failed; what it did until then is in {target}")
-            sys.stdout.flush()
+        except Exception as error:
+            bar.write(f"{error}\n{runs[run]} failed; what it did until then is in {target}", file=sys.stderr)
             os._exit(1)  # do not wait for the other notebook
-        bar.stop()
     return 0
 
 

@@ -1,9 +1,9 @@
 """What the learned optimizer has to beat: plain ways to train or patch, each with the grid it is tuned on.
 
-They differ in what they may look at, and are compared within a tier: 0, clean gradients and statistics of the data; 1, also
-gradients at randomly noised inputs; 2, also the gradient with respect to the input; and `adversarial`, the reference,
-which generates adversarial examples. Hyperparameters are tensors `[T, 1]`, one row a task, so that a whole grid trains
-as one batch of tasks.
+They differ in what they may look at, and are compared within a tier: 0, clean gradients and statistics of the data;
+1, also gradients at randomly noised inputs; 2, also the gradient with respect to the input; and `adversarial`, the
+reference, which generates adversarial examples. Hyperparameters are tensors `[T, 1]`, one row a task, so that a whole
+grid trains as one batch of tasks.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,8 +62,8 @@ class InputGradient:
 class Method:
     """name: as in the tables. tier: what it may look at. grid: the values tried of each hyperparameter.
 
-    optimizer: hyperparameters and layout to an optimizer. inner: hyperparameters and progress in [0, 1] to an objective.
-    prepare: what is done to the tasks before the first step.
+    optimizer: hyperparameters and layout to an optimizer. inner: hyperparameters and progress in [0, 1] to an
+    objective. prepare: what is done to the tasks before the first step.
     """
 
     name: str

@@ -139,9 +139,7 @@ def _show(options: argparse.Namespace) -> None:
 def _headline(options: argparse.Namespace) -> None:
     folder = options.folder or next((path for path in (BOOK_RUN, RECORDED_RUN) if path.exists()), None)
     if folder is None:
-        raise InputError(
-            f"there is no run in {BOOK_RUN}, and none is recorded here; type make book, or give --from"
-        )
+        raise InputError(f"there is no run in {BOOK_RUN}, and none is recorded here; type make book, or give --from")
     what = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
     text = _describe(folder)
     print(f"Headline, from {what}:\n{text}")
@@ -168,9 +166,7 @@ def pick_device(name: str) -> torch.device:
 
     choose(name, ("auto", "cpu", "cuda"), "device")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"device 'cuda': torch {torch.__version__} finds no CUDA device; give --device cpu or auto"
-        )
+        raise InputError(f"device 'cuda': torch {torch.__version__} finds no CUDA device; give --device cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

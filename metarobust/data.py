@@ -149,9 +149,10 @@ def default_root() -> Path:
 
 
 def balanced(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-    """Indices `[per_class * classes]` of `per_class` images of each class 0, 1, ..., max(labels), in mixed order.
+    """The indices [per_class * classes] of `per_class` images of each class 0, 1, ..., max(labels), mixed.
 
-    Drawn without replacement. The same generator seed with a smaller `per_class` gives a subset of the larger draw.
+    Drawn without replacement. The same generator seed with a smaller `per_class` gives a subset of the larger
+    draw.
 
     Raises InputError when a class has fewer images than that.
     """

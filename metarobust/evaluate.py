@@ -1,8 +1,8 @@
 """Robust accuracy, beside its clean accuracy: the share of images that no attack in the ensemble turns.
 
-An image counts as robust only if it is classified correctly as it is and under every attack, so that adding an attack can
-only lower the figure. `quick` is PGD with random starts on cross-entropy and on the margin: the pair differ, since a model
-may be sure of itself without being right, and cross-entropy alone overstates by several points.
+An image counts as robust only if it is classified correctly as it is and under every attack, so that adding an attack
+can only lower the figure. `quick` is PGD with random starts on cross-entropy and on the margin: the pair differ,
+since a model may be sure of itself without being right, and cross-entropy alone overstates by several points.
 
 Source: the worst case per example over an ensemble is that of Croce and Hein 2020 (arXiv 2003.01690), section 6.
 """
@@ -72,7 +72,15 @@ def survivors(
     robust = right["clean"]
     for loss in losses:
         moved = pgd(
-            predict, images, labels, eps=eps, norm=norm, steps=steps, restarts=restarts, loss=loss, generator=generator
+            predict,
+            images,
+            labels,
+            eps=eps,
+            norm=norm,
+            steps=steps,
+            restarts=restarts,
+            loss=loss,
+            generator=generator,
         )
         with torch.no_grad():
             right[f"pgd-{steps}-{loss}"] = right["clean"] & (predict(moved).argmax(1) == labels)
@@ -112,7 +120,15 @@ def evaluate(
             raise InputError(f"a label is {int(labels.max())}; the model has {classes} outputs, 0 to {classes - 1}")
         parts = [
             survivors(
-                model, x, y, eps=eps, norm=norm, attacks=attacks, steps=steps, restarts=restarts, generator=generator
+                model,
+                x,
+                y,
+                eps=eps,
+                norm=norm,
+                attacks=attacks,
+                steps=steps,
+                restarts=restarts,
+                generator=generator,
             )
             for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
         ]
@@ -124,6 +140,4 @@ def evaluate(
     shares = {name: count / n for name, count in right.items()}
     under = {name: share for name, share in shares.items() if name not in ("clean", "robust")}
     intervals = wilson(right["clean"], n), wilson(right["robust"], n)
-    return Report(
-        shares["clean"], shares["robust"], n, *intervals, under, float(eps), norm, attacks, steps, restarts
-    )
+    return Report(shares["clean"], shares["robust"], n, *intervals, under, float(eps), norm, attacks, steps, restarts)

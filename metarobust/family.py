@@ -1,7 +1,7 @@
 """A family of inner problems to sample from: many small architectures, many starts, many subsets of one pool of images.
 
-A rule that is meta-trained on one network learns that network. Widths, depths and activations are mixed, so that what is
-learned can carry over to a network that is not in the family.
+A rule that is meta-trained on one network learns that network. Widths, depths and activations are mixed, so that what
+is learned can carry over to a network that is not in the family.
 """
 
 from collections.abc import Sequence
@@ -72,9 +72,7 @@ class Family:
         device = self.pool.images.device
         pick = int(torch.randint(len(self.architectures), (1,), generator=generator, device=device))
         name = self.architectures[pick]
-        order = torch.stack(
-            [torch.randperm(len(self.pool), generator=generator, device=device) for _ in range(tasks)]
-        )
+        order = torch.stack([torch.randperm(len(self.pool), generator=generator, device=device) for _ in range(tasks)])
         train, held_out = order[:, : self.images], order[:, self.images :]
         found = make_tasks(name, self.pool, self.classes, train, held_out, generator)
         if self.starts is None:
@@ -85,7 +83,12 @@ class Family:
 
 
 def vulnerable(
-    architectures: Sequence[str], pool: Split, classes: int, each: int, how: Training, generator: torch.Generator
+    architectures: Sequence[str],
+    pool: Split,
+    classes: int,
+    each: int,
+    how: Training,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """`each` trained, vulnerable models of every architecture: `[each, N]` by name."""
     device = pool.images.device

@@ -2,12 +2,13 @@
 
     theta <- theta - Adam( grad_theta  mean over tasks  meta( phi_K(theta) ) )
 
-where phi_K are an optimizee's parameters after K steps of the optimizer. An episode is one inner run from start to horizon,
-cut into stretches of K steps (truncation); after each stretch theta moves, and the next begins where it ended. Gradients
-of gradients are left out (first order) unless asked for.
+where phi_K are an optimizee's parameters after K steps of the optimizer. An episode is one inner run from start to
+horizon, cut into stretches of K steps (truncation); after each stretch theta moves, and the next begins where it
+ended. Gradients of gradients are left out (first order) unless asked for.
 
-Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2. An adversarial meta-objective over clean inner gradients is the idea of
-Serban et al. 2020 (arXiv 2008.05247), of which we have the abstract; every choice of set-up is ours.
+Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2. An adversarial meta-objective over clean inner
+gradients is the idea of Serban et al. 2020 (arXiv 2008.05247), of which we have the abstract; every choice of set-up
+is ours.
 """
 
 import math
@@ -29,9 +30,10 @@ from metarobust.unroll import detach, unroll
 class Plan:
     """The numbers of a meta-training.
 
-    episodes: inner runs. horizons: their lengths in steps, one is drawn for each. truncation: steps between two moves of
-    theta. tasks: optimizees in a batch. batch_size, held_out: images of an inner step, and of a meta-loss. lr:
-    of Adam on theta, after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient.
+    episodes: inner runs. horizons: their lengths in steps, one is drawn for each. truncation: steps between two moves
+    of theta. tasks: optimizees in a batch. batch_size, held_out: images of an inner step, and of a meta-loss. lr:
+    of Adam on theta, after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient. middle:
+    share of the meta-loss that is taken half-way through a stretch; the rest is taken at its end.
     """
 
     episodes: int = 200
@@ -44,6 +46,7 @@ class Plan:
     warmup: int = 10
     clip: float = 1.0
     second_order: bool = False
+    middle: float = 0.3
 
     def __post_init__(self) -> None:
         if any(h < self.truncation or h % self.truncation for h in self.horizons) or self.truncation < 2:
@@ -54,7 +57,9 @@ class Plan:
 
     def rate(self, episode: int) -> float:
         """The step of theta's Adam in an episode."""
-        return self.lr * min(1, (episode + 1) / self.warmup) * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
+        return (
+            self.lr * min(1, (episode + 1) / self.warmup) * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
+        )
 
 
 @dataclass
@@ -65,7 +70,7 @@ class Progress:
     log: list[dict[str, Any]]
 
 
-def generator_of(device: torch.device, *numbers: int) -> torch.Generator:
+def generator_of(device: torch.device | str, *numbers: int) -> torch.Generator:
     """A generator whose stream depends on all the numbers.
 
     Each episode has its own, made from the seed and the episode's number: a resumed run needs no stored stream, and
@@ -85,7 +90,7 @@ def meta_train(
     inner: Objective,
     meta: Objective,
     seed: int,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device | str = "cpu",
     save: Callable[[dict[str, Tensor], Progress], None] | None = None,
     resume: tuple[dict[str, Tensor], Progress] | None = None,
     every: int = 20,
@@ -113,7 +118,9 @@ def meta_train(
         bar.set_postfix({"meta-loss": f"{record['meta_loss']:.3f}"})
         skipped = sum(row["skipped"] for row in done.log)
         if skipped > max(10, sum(row["steps"] for row in done.log) / 10):
-            raise InputError(f"{skipped} meta-gradients were not finite: lower the meta learning rate or the truncation")
+            raise InputError(
+                f"{skipped} meta-gradients were not finite: lower the meta learning rate or the truncation"
+            )
         if save is not None and (done.episode % every == 0 or done.episode == plan.episodes):
             save(_pack(theta, adam), done)
     return done.log
@@ -138,7 +145,7 @@ def _episode(
     halves = (plan.truncation // 2, plan.truncation - plan.truncation // 2)
     for _ in range(horizon // plan.truncation):
         score: Tensor | float = 0.0
-        for weight, steps in zip((0.3, 0.7), halves, strict=True):
+        for weight, steps in zip((plan.middle, 1 - plan.middle), halves, strict=True):
             params, state = unroll(
                 tasks, optimizer, params, state, steps=steps, batch_size=plan.batch_size, inner=inner,
                 generator=generator, second_order=plan.second_order,
@@ -158,7 +165,12 @@ def _episode(
             skipped += 1
         params, state = params.detach(), detach(state)
     steps = horizon // plan.truncation
-    return {"meta_loss": sum(losses) / steps, "gradient": sum(norms) / steps, "steps": steps, "skipped": skipped}
+    return {
+        "meta_loss": sum(losses) / steps,
+        "gradient": sum(norms) / steps,
+        "steps": steps,
+        "skipped": skipped,
+    }
 
 
 def _pack(theta: dict[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ stage; He et al. 2016 with group normalisation, which needs no running statistic
 normalisation is the first layer of every network, so eps is always in pixel units.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +30,14 @@ KINDS = ("mlp", "cnn", "resnet")
 
 
 class Normalise(nn.Module):
-    """Maps pixels from [0, 1] to [-1, 1]. It has no parameters: nothing about the data can leak in."""
+    """(x - mean) / std, as the first layer of a network: the attack works on pixels in [0, 1], outside of it."""
+
+    def __init__(self, mean: float, std: float):
+        super().__init__()
+        self.mean, self.std = mean, std
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * 2 - 1
+        return (x - self.mean) / self.std
 
 
 class Residual(nn.Module):
@@ -52,8 +57,8 @@ class Residual(nn.Module):
         return self.activation(self.body(x) + self.short(x))
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The network called `name` for images of `shape` (C, H, W).
+def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.0, std: float = 1.0) -> nn.Module:
+    """The network called `name` for images of `shape` (C, H, W), which it normalises by mean and std.
 
     Returns a module that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
     Raises InputError for a name that is not `KIND-NUMBERS-ACTIVATION`.
@@ -67,14 +72,16 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     channels, height, width = shape
     if kind == "mlp":
         sizes = [channels * height * width, *widths]
-        hidden = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), act())]
-        return nn.Sequential(Normalise(), nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+        hidden = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), act())]
+        return nn.Sequential(Normalise(mean, std), nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
     if kind == "cnn":
         sizes = [channels, *widths]
-        convs = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Conv2d(a, b, 3, 2, 1), act())]
+        convs = [m for a, b in itertools.pairwise(sizes) for m in (nn.Conv2d(a, b, 3, 2, 1), act())]
         for _ in widths:
             height, width = (height + 1) // 2, (width + 1) // 2
-        return nn.Sequential(Normalise(), *convs, nn.Flatten(), nn.Linear(widths[-1] * height * width, classes))
+        return nn.Sequential(
+            Normalise(mean, std), *convs, nn.Flatten(), nn.Linear(widths[-1] * height * width, classes)
+        )
     base, blocks = (*widths, 1)[:2]
     stages: list[nn.Module] = [nn.Conv2d(channels, base, 3, 1, 1), act()]
     cin = base
@@ -83,7 +90,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
             cout = base * 2**stage
             stages.append(Residual(cin, cout, 2 if stage and not block else 1, act))
             cin = cout
-    return nn.Sequential(Normalise(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+    return nn.Sequential(Normalise(mean, std), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
 
 
 def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
 """Optimizers as functions: `init(params, layout) -> state`, `update(grads, state, params) -> (step, state)`.
 
-All parameters of a model are one vector `[N]`, or `[T, N]` for T models. The caller adds the step to the parameters and keeps
-the state, so a run of training is a pure function that can be differentiated. Hyperparameters may be numbers, or tensors
-`[T, 1]` with another value for each of T models: a whole grid is one run.
+All parameters of a model are one vector `[N]`, or `[T, N]` for T models. The caller adds the step to the parameters
+and keeps the state, so a run of training is a pure function that can be differentiated. Hyperparameters may be
+numbers, or tensors `[T, 1]` with another value for each of T models: a whole grid is one run.
 
 Source: Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov and Hutter 2019 (arXiv 1711.05101) for decay that
 is applied to the weight and not to the gradient. Checked against torch.optim in the tests.
@@ -76,7 +76,8 @@ class Adam:
 class ProximalL1:
     """An optimizer followed by soft-thresholding: w <- sign(w) * max(|w| - strength, 0).
 
-    strength: what each step takes off, a number or a tensor that broadcasts to `[..., N]` (0 where nothing is to shrink).
+    strength: what each step takes off, a number or a tensor that broadcasts to `[..., N]` (0 where nothing is to
+    shrink).
     """
 
     inner: Optimizer

@@ -103,9 +103,7 @@ class Run:
             if found := _difference(key, old.get(key), new.get(key)):
                 raise InputError(f"{self.out} holds another run: {found}; choose another --out")
         if not resume:
-            raise InputError(
-                f"{self.out} already holds this run; give --resume to go on with it, or another --out"
-            )
+            raise InputError(f"{self.out} already holds this run; give --resume to go on with it, or another --out")
         if old["code"]["sha256"] != new["code"]["sha256"]:
             raise InputError(f"{self.out} was begun with other code of metarobust; choose another --out")
         return old
@@ -207,9 +205,7 @@ def code() -> dict[str, Any]:
     """
     package = Path(__file__).parent
     files = sorted(package.rglob("*.py"))
-    content = b"".join(
-        f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() for file in files
-    )
+    content = b"".join(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() for file in files)
     try:
         number = version("metarobust")
     except PackageNotFoundError:
@@ -232,9 +228,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "torchvision", "numpy")
-    }
+    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")}
 
 
 def _difference(key: str, old: Any, new: Any) -> str | None:

@@ -46,9 +46,7 @@ def digits() -> Source:
 def mnist(name: str, root: Path) -> Source:
     kind = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
     raw = root / kind / "raw"
-    parts = [
-        (raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")
-    ]
+    parts = [(raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
 
     def download() -> None:
         from torchvision import datasets
@@ -110,9 +108,7 @@ def folder(path: Path) -> Source:
             sources.append(ImageFolder(path / part))
         except FileNotFoundError as error:  # a class without an image, or no class at all
             line = " ".join(str(error).split())
-            raise InputError(
-                f"data set 'folder:{path}': {line} Add images or delete the empty folder"
-            ) from error
+            raise InputError(f"data set 'folder:{path}': {line} Add images or delete the empty folder") from error
     train, test = sources
     if train.classes != test.classes:
         odd = sorted({*train.classes} ^ {*test.classes})

@@ -105,9 +105,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapp
     return sha256(text.getvalue())
 
 
-def read_csv(
-    path: str | Path, columns: Mapping[str, type], digest: str | None = None
-) -> list[dict[str, Any]]:
+def read_csv(path: str | Path, columns: Mapping[str, type], digest: str | None = None) -> list[dict[str, Any]]:
     """Read what `write_csv` wrote. An empty cell is None, or "" in a column of text.
 
     Raises InputError when the file is missing, cut short, or not as `columns` and `digest`, its SHA-256, say.
@@ -144,8 +142,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping
     path, card, waiting = _names(path)
     # Copies, because safetensors refuses tensors that share memory, as slices of one flat vector do.
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     content = save(copies)
     _settle(path)
@@ -171,9 +168,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     _settle(path)
     content, stored = read_bytes(path), read_json(card)
     if stored.get("tensors_sha256") != sha256(content):
-        raise InputError(
-            f"{path} does not belong to {card.name} or is damaged; delete both and make them again"
-        )
+        raise InputError(f"{path} does not belong to {card.name} or is damaged; delete both and make them again")
     try:
         return load(content), stored["about"]
     except (SafetensorError, KeyError) as error:
@@ -190,20 +185,14 @@ def has_tensors(path: str | Path) -> bool:
 def _names(path: str | Path) -> tuple[Path, Path, Path]:
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InputError(
-            f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}"
-        )
+        raise InputError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
     return path, path.with_suffix(".json"), path.with_name(f".{path.name}.next")
 
 
 def _settle(path: Path) -> None:
     """Finish a save that was cut off after its card was written."""
     path, card, waiting = _names(path)
-    if (
-        waiting.exists()
-        and card.exists()
-        and read_json(card).get("tensors_sha256") == sha256(read_bytes(waiting))
-    ):
+    if waiting.exists() and card.exists() and read_json(card).get("tensors_sha256") == sha256(read_bytes(waiting)):
         os.replace(waiting, path)
 
 

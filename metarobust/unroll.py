@@ -2,8 +2,8 @@
 
     theta_{t+1} = theta_t + u_t,    u_t, s_{t+1} = update( grad_theta inner(theta_t; batch_t), s_t, theta_t )
 
-`unroll` runs a stretch of it. A long run is cut into stretches (truncation): the state and parameters that one ends with,
-detached, are where the next begins.
+`unroll` runs a stretch of it. A long run is cut into stretches (truncation): the state and parameters that one ends
+with, detached, are where the next begins.
 
 Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2; dropping the gradient of the gradient ("first order")
 is their section 2.1.

@@ -15,11 +15,12 @@ import fake_experiment
 import pytest
 import torch
 
-from metarobust import cli, storage
+from metarobust import cli, results, storage
 from metarobust.cli import main
 from metarobust.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+CODE = results.code()  # once: asking git at every start would take long
 RUN = ["run", "fake", "--scale", "smoke", "--seed", "0"]
 
 
@@ -27,6 +28,7 @@ RUN = ["run", "fake", "--scale", "smoke", "--seed", "0"]
 def place(tmp_path, monkeypatch):
     """An empty working folder, no data folder, no CUDA device, and the fake experiment as the only one."""
     monkeypatch.setitem(sys.modules, "metarobust.experiments", fake_experiment.module())
+    monkeypatch.setattr(results, "code", lambda: CODE)
     monkeypatch.delenv("METAROBUST_DATA", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
@@ -51,9 +53,7 @@ def test_run_takes_its_options(place, capsys):
     manifest = storage.read_json(place / "o p" / "manifest.json")
     assert (manifest["spec"]["scale"], manifest["spec"]["seeds"]) == ("smoke", [3, 4])
     # Folders of this machine are nobody else's business, and the manifest is published with the result.
-    assert manifest["command"] == (
-        "metarobust run fake --scale smoke --dataset digits --seed 3 4 --device cpu"
-    )
+    assert manifest["command"] == ("metarobust run fake --scale smoke --dataset digits --seed 3 4 --device cpu")
     assert main(["show", "o p"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-2].startswith("fake on digits, scale smoke, seeds 3 4; ")
@@ -162,6 +162,7 @@ def bad_places(tmp_path_factory):
     place = tmp_path_factory.mktemp("bad")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "metarobust.experiments", fake_experiment.module())
+        patch.setattr(results, "code", lambda: CODE)
         patch.chdir(place)
         for name in ("done", "damaged", "cut"):
             assert main([*RUN, "--out", name]) == 0
@@ -256,8 +257,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_table_is_the_same(place, monkeypatch, 
         assert main([*RUN, "--out", "with space"]) == 130
     err = capsys.readouterr().err
     assert err.strip() == (
-        "metarobust: interrupted; go on with: "
-        "metarobust run fake --scale smoke --seed 0 --out 'with space' --resume"
+        "metarobust: interrupted; go on with: metarobust run fake --scale smoke --seed 0 --out 'with space' --resume"
     )
     assert main([*RUN, "--out", "with space", "--resume"]) == 0
     assert Path("with space/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()

@@ -309,9 +309,7 @@ def test_an_unknown_data_set_lists_the_known_ones(name):
     with pytest.raises(InputError) as error:
         data.load(name)
     assert repr(name) in str(error.value)
-    assert all(
-        known in str(error.value) for known in ("digits", "mnist", "fashion-mnist", "cifar10", "folder:PATH")
-    )
+    assert all(known in str(error.value) for known in ("digits", "mnist", "fashion-mnist", "cifar10", "folder:PATH"))
 
 
 def test_choose_suggests_the_nearest():

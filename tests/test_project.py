@@ -60,9 +60,7 @@ def test_every_requirement_is_pinned():
         return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
 
     pinned = {name(pin) for pin in PINS}
-    wanted = PROJECT["dependencies"] + [
-        one for extra in PROJECT["optional-dependencies"].values() for one in extra
-    ]
+    wanted = PROJECT["dependencies"] + [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
     assert {name(one) for one in wanted} - pinned == set()
 
 

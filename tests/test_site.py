@@ -78,11 +78,7 @@ def test_pictures_have_alt_text(page):
 
 def test_figures_are_described_in_words(page):
     main = soup(page).find("article") or soup(page)
-    poor = [
-        img["src"]
-        for img in main.select(".cell_output img, figure img")
-        if len(img.get("alt", "").split()) < 4
-    ]
+    poor = [img["src"] for img in main.select(".cell_output img, figure img") if len(img.get("alt", "").split()) < 4]
     assert not poor
 
 
@@ -109,9 +105,7 @@ def test_styles_load_nothing_from_elsewhere():
     found = [
         (path.name, url)
         for path in SITE.rglob("*.css")
-        for url in re.findall(
-            r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", path.read_text(encoding="utf-8")
-        )
+        for url in re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", path.read_text(encoding="utf-8"))
     ]
     assert not found
 

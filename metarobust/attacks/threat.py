@@ -1,7 +1,7 @@
 """The threat model: how far, and in which norm, an attacker may move an image.
 
-The ball of radius eps around x is {x' : ||x' - x|| <= eps}, cut with the images that exist, [0, 1]. Everything an attack needs
-to know of a norm is here: its steepest step, a projection onto its ball, and a random point in it.
+The ball of radius eps around x is {x' : ||x' - x|| <= eps}, cut with the images that exist, [0, 1]. Everything an
+attack needs to know of a norm is here: its steepest step, a projection onto its ball, and a random point in it.
 
 Source: Madry et al. 2018 (arXiv 1706.06083), section 2; Goodfellow et al. 2015 (arXiv 1412.6572), section 3.
 """
@@ -27,7 +27,8 @@ def check(images: Tensor, labels: Tensor, eps: float, norm: str) -> None:
     if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
         low, high = float(images.min()), float(images.max())
         raise InputError(
-            f"images run from {low:g} to {high:g}, not within [0, 1]: undo the normalisation, and put it inside the model"
+            f"images run from {low:g} to {high:g}, not within [0, 1]: undo the normalisation, "
+            f"and put it inside the model"
         )
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise InputError(

@@ -57,12 +57,12 @@ class Spec:
 
 def patching(episodes: int, **changes: int) -> Part:
     plan = Plan(episodes=episodes, horizons=(20,), truncation=10, **changes)
-    return Part("patch", 20, 64, plan, meta_eps=0.15, weight=0.9)
+    return Part("patch", 20, 64, plan, meta_eps=0.12, weight=0.5)
 
 
 def training(episodes: int, **changes: int) -> Part:
     plan = Plan(episodes=episodes, horizons=(50, 100), truncation=10, **changes)
-    return Part("train", 100, 64, plan, meta_eps=0.15, weight=0.7)
+    return Part("train", 100, 64, plan, meta_eps=0.12, weight=0.5)
 
 
 def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
@@ -70,17 +70,29 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     if dataset == "digits":
         sizes = {"meta_images": 747, "per_class": 40, "test_images": 500}
     else:
-        sizes = {"meta_images": 20_000, "per_class": 60, "test_images": 1000}
+        sizes = {
+            "meta_images": 20_000,
+            "per_class": 60,
+            "test_images": 1000,
+            "training": Training(500, 128, 0.01),
+        }
     if scale == "smoke":
         return Spec(
-            scale, dataset, seeds or (0, 1, 2), (0,), (patching(150),), **sizes,
+            scale, dataset, seeds or (0, 1, 2), (0,), (patching(120),), **sizes,
             tuning_seeds=(100,), attack_steps=20, unseen=(UNSEEN[0], UNSEEN[2], UNSEEN[4]),
         )  # fmt: skip
     count = 10
     meta = (0, 1, 2)
-    parts = (patching(400), training(200)) if scale == "small" else (patching(2000, tasks=16), training(2000, tasks=16))
+    parts = (patching(300), training(100)) if scale == "small" else (patching(2000, tasks=16), training(2000, tasks=16))
     return Spec(
-        scale, dataset, seeds or tuple(range(count)), meta, parts, **sizes, tuning_seeds=(100, 101), attack_steps=40
+        scale,
+        dataset,
+        seeds or tuple(range(count)),
+        meta,
+        parts,
+        **sizes,
+        tuning_seeds=(100, 101),
+        attack_steps=40,
     )
 
 
@@ -91,4 +103,6 @@ def check_dataset(dataset: str, images: int, classes: int, spec: Spec) -> None:
     """Raises InputError where a data set is too small to be shared out."""
     need = spec.meta_images + classes * spec.per_class
     if images < need:
-        raise InputError(f"data set {dataset!r} has {images} training images; this scale needs {need}: take a smaller scale")
+        raise InputError(
+            f"data set {dataset!r} has {images} training images; this scale needs {need}: take a smaller scale"
+        )

@@ -1,14 +1,15 @@
 """What the feature optimizer sees of each coordinate.
 
-A gradient alone says where to go, not what to give up: a rule that cannot see the weight cannot shrink one whose gradient
-is 0. So each coordinate is described by its gradient and its weight, by its row and column (the unit it feeds, the
-unit or pixel it comes from), and by its tensor. Everything is a ratio or a logarithm, so that the rule means the same on
-a network of another size.
+A gradient alone says where to go, not what to give up: a rule that cannot see the weight cannot shrink one whose
+gradient is 0. So each coordinate is described by its gradient and its weight, by its row and column (the unit it
+feeds, the unit or pixel it comes from), and by its tensor. Everything is a ratio or a logarithm, so that the rule
+means the same on a network of another size.
 
-Source: the kinds of features follow Metz et al. 2020 (arXiv 2009.11243), appendix, and Adafactor (Shazeer and Stern 2018,
-arXiv 1804.04235) for rows and columns; the selection is ours.
+Source: the kinds of features follow Metz et al. 2020 (arXiv 2009.11243), appendix, and Adafactor (Shazeer and Stern
+2018, arXiv 1804.04235) for rows and columns; the selection is ours.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -57,9 +58,14 @@ def statics(layout: Layout, total: int, like: Tensor) -> Tensor:
     for shape, (fan_in, fan_out), layer in zip(layout.shapes, layout.fans, layers, strict=True):
         where = [layer / depth, float(layer == 0), float(layer == layers[-1])]
         kind = [float(len(shape) < 2), float(len(shape) > 2)]
-        fans = like.new_tensor([fan_in, fan_out]).log() / 4 - 1
-        rows.append([*fans.tolist(), *where, *kind, float(like.new_tensor(total).log()) / 4 - 1])
+        fans = [math.log(fan_in) / 4 - 1, math.log(fan_out) / 4 - 1]
+        rows.append([*fans, *where, *kind, math.log(total) / 4 - 1])
     return layout.spread(like.new_tensor(rows).T).T
+
+
+def root_fan_in(fixed: Tensor) -> Tensor:
+    """sqrt(fan-in) of each coordinate `[N]`, out of what `statics` gave: its first column is log(fan-in) / 4 - 1."""
+    return ((fixed[:, 0] + 1) * 2).exp()
 
 
 def features(grads: Tensor, moments: Moments, params: Tensor, layout: Layout, fixed: Tensor, total: int) -> Tensor:
@@ -73,7 +79,7 @@ def features(grads: Tensor, moments: Moments, params: Tensor, layout: Layout, fi
     g_row, g_col, g_all, w_row, w_col, w_all, bias = _matrix_statistics(square, weight_square, means[..., 1, :], layout)
     scale = square.rsqrt()
     factored = g_all.sqrt() * g_row.rsqrt() * g_col.rsqrt()
-    root_fan = fixed[:, 0].add(1).mul(2).exp()  # fixed[:, 0] is log(fan-in) / 4 - 1
+    root_fan = root_fan_in(fixed)
     scaled = params * root_fan
     columns = [
         grads * scale, *(means * scale[..., None, :]).unbind(-2), grads * factored, means[..., 1, :] * factored,
@@ -82,8 +88,9 @@ def features(grads: Tensor, moments: Moments, params: Tensor, layout: Layout, fi
         (w_row / w_all).log() / 2, (w_col / w_all).log() / 2, bias,
         g_all.log() / 8 + 1, (w_all * root_fan**2).log() / 2,
     ]  # fmt: skip
-    progress = fixed.new_tensor([k / total, torch.tensor(float(k)).log().item() / 4 - 1])
-    constant = torch.cat([fixed[:, :7], progress[:1].expand(len(fixed), 1), fixed[:, 7:], progress[1:].expand(len(fixed), 1)], -1)
+    # The order of NAMES: seven fixed columns, progress, log of the total steps (fixed), log of this step.
+    now = fixed.new_tensor([k / total, math.log(k) / 4 - 1]).expand(len(fixed), 2)
+    constant = torch.cat([fixed[:, :7], now[:, :1], fixed[:, 7:], now[:, 1:]], -1)
     constant = constant.expand(*params.shape[:-1], *constant.shape)
     return torch.cat([torch.stack(columns, -1), constant], -1).clamp(-5, 5)
 

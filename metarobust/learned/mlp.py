@@ -5,8 +5,8 @@ For each coordinate, with features phi, weight w, and a the bias-corrected Adam 
     (d, s, c) = net(phi)
     step = -exp(log_lr + s) * rms(W) * (a + d)  -  cap * tanh(c) * w
 
-The head of the net starts at 0, so that an untrained optimizer *is* Adam with a step in proportion to the tensor's size; what it
-learns is the direction d, the step s, and the share c of the weight that it gives up.
+The head of the net starts at 0, so that an untrained optimizer *is* Adam with a step in proportion to the tensor's
+size; what it learns is the direction d, the step s, and the share c of the weight that it gives up.
 
 Source: the residual form and the outputs are ours; per-coordinate networks as optimizers: Andrychowicz et al. 2016
 (arXiv 1606.04474), Metz et al. 2020 (arXiv 2009.11243).
@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.layout import Layout
-from metarobust.learned.features import NAMES, Moments, accumulate, features, start, statics
+from metarobust.learned.features import NAMES, Moments, accumulate, features, root_fan_in, start, statics
+
+MOMENTUM = NAMES.index("momentum 0.9")
+TENSOR_SIZE = NAMES.index("log weight of the tensor")
 
 
 class MLPState(NamedTuple):
@@ -40,9 +43,12 @@ class FeatureMLP(nn.Module):
 
     def __init__(self, hidden: int = 16, lr: float = 0.02, cap: float = 0.3, generator: torch.Generator | None = None):
         super().__init__()
-        sizes = [len(NAMES), hidden, hidden, 3]
         self.net = nn.Sequential(
-            nn.Linear(sizes[0], sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[2]), nn.ReLU(), nn.Linear(sizes[2], 3)
+            nn.Linear(len(NAMES), hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 3),
         )
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
         self.cap = cap
@@ -66,8 +72,8 @@ class FeatureMLP(nn.Module):
         moments = accumulate(grads, state.moments)
         phi = features(grads, moments, params, state.layout, state.fixed, state.total)
         direction, size, decay = self.net(phi).unbind(-1)
-        adam = phi[..., 2]  # momentum 0.9 over the running root mean square
-        spread = phi[..., 16].exp() / state.fixed[:, 0].add(1).mul(2).exp()  # the tensor's root mean square
+        adam = phi[..., MOMENTUM]
+        spread = phi[..., TENSOR_SIZE].exp() / root_fan_in(state.fixed)  # back to the root mean square of the tensor
         lr = (self.log_lr + size.clamp(-6, 4)).exp() * torch.maximum(spread, state.floor)
         step = -lr * (adam + direction) - self.cap * torch.tanh(decay) * params
         return step, state._replace(moments=moments)
