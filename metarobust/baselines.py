@@ -123,26 +123,26 @@ def methods(eps: float, *, patching: bool) -> list[Method]:
     found = [
         Method("sgd", "0", {"lr": LR_SGD}, lambda h, lay: SGD(h["lr"], 0.9)),
         Method("adam", "0", lr, _adam),
-        Method("adam + weight decay", "0", lr | {"decay": (1.0, 3.0, 10.0)}, _adam),
-        Method("adam + last-layer decay", "0", lr | {"last_decay": (0.01, 0.03, 0.1)}, _adam_last),
-        Method("adam + L1 on layer 1", "0", lr | {"l1": (0.0003, 0.001, 0.003, 0.01)}, _adam_l1),
+        Method("adam + weight decay", "0", lr | {"decay": (1.0, 3.0, 10.0, 30.0)}, _adam),
+        Method("adam + last-layer decay", "0", lr | {"last_decay": (0.01, 0.03, 0.1, 0.3)}, _adam_last),
+        Method("adam + L1 on layer 1", "0", lr | {"l1": (0.0003, 0.001, 0.003, 0.01, 0.03)}, _adam_l1),
         Method("noise", "1", lr | {"sigma": (0.1, 0.2, 0.4, 0.8)}, _adam, lambda h, t: Noise(h["sigma"])),
         Method(
             "falling noise + last-layer decay", "1",
             {"lr": LR_ADAM, "sigma": (0.2, 0.4, 0.8), "last_decay": (0.03, 0.1)}, _adam_last, _falling,
         ),
         Method(
-            "input-gradient penalty", "2", lr | {"weight": (0.03, 0.1, 0.3)}, _adam,
+            "input-gradient penalty", "2", lr | {"weight": (0.03, 0.1, 0.3, 1.0)}, _adam,
             lambda h, t: InputGradient(h["weight"]),
         ),
         Method("FGSM training", "adversarial", lr, _adam, lambda h, t: Adversarial(eps, 1)),
         Method("PGD-7 training", "adversarial", lr, _adam, lambda h, t: Adversarial(eps, 7)),
         Method(
-            "PGD-7 training + L1 on layer 1", "adversarial", lr | {"l1": (0.0003, 0.001, 0.003)}, _adam_l1,
+            "PGD-7 training + L1 on layer 1", "adversarial", lr | {"l1": (0.001, 0.003, 0.01)}, _adam_l1,
             lambda h, t: Adversarial(eps, 7),
         ),
     ]  # fmt: skip
     if patching:
-        grid = {"lr": LR_ADAM[:3], "threshold": (0.1, 0.2, 0.3), "keep": (0.6, 1.0)}
+        grid = {"lr": LR_ADAM[:3], "threshold": (0.1, 0.2, 0.3, 0.35), "keep": (0.4, 0.6, 1.0)}
         found.insert(5, Method("std-prune", "0", grid, _adam, prepare=std_prune))
     return found

@@ -13,12 +13,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from metarobust.errors import InputError, choose
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 BOOK_RUN = Path("_build/runs/transfer-digits-smoke")
 RECORDED_RUN = Path(__file__).parent / "recorded" / "transfer-digits-small"
@@ -111,24 +111,20 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from metarobust import data
     from metarobust.experiments import EXPERIMENTS
-    from metarobust.results import Run, load_results
+    from metarobust.experiments.running import run
 
-    experiment = EXPERIMENTS[choose(options.name, EXPERIMENTS, "experiment")]
-    scale = choose(options.scale, experiment.SCALES, f"scale of {options.name}")
-    name = data.check_name(options.dataset)
-    device = pick_device(options.device)
-    if options.seeds and len(set(options.seeds)) < len(options.seeds):
-        raise InputError(f"--seed {' '.join(map(str, options.seeds))}: a seed is given twice; give each once")
-    spec = experiment.make_spec(scale, name, options.seeds)
-    out = options.out or Path("runs") / f"{options.name}-{_slug(name)}-{scale}"
-    dataset = data.load(name, options.data, device)
-    about = _about(device) | {"data_sha256": dataset.sha256, "command": _command(options)}
-    run = Run(out, spec, resume=options.resume, about=about)
-    if not run.complete:
-        experiment.execute(spec, run, dataset, device)
-    print(experiment.table(load_results(out)[1]))
+    out, _, rows = run(
+        options.name,
+        scale=options.scale,
+        dataset=options.dataset,
+        seeds=options.seeds,
+        device=options.device,
+        data_root=options.data,
+        out=options.out,
+        resume=options.resume,
+    )
+    print(EXPERIMENTS[options.name].table(rows))
     print(f"results: {out / 'results.csv'}")
 
 
@@ -158,43 +154,3 @@ def _describe(folder: Path) -> str:
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "
         f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n{experiment.table(rows)}"
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`. Raises InputError for others and without CUDA."""
-    import torch
-
-    choose(name, ("auto", "cpu", "cuda"), "device")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device 'cuda': torch {torch.__version__} finds no CUDA device; give --device cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _about(device: torch.device) -> dict[str, Any]:
-    import platform
-
-    import torch
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"device": {"type": device.type, "name": name}, "threads": torch.get_num_threads()}
-
-
-def _command(options: argparse.Namespace) -> str:
-    # Without --data and --out: they name places on one machine, and the manifest is shown to others.
-    seeds = ["--seed", *map(str, options.seeds)] if options.seeds else []
-    words = [
-        "metarobust",
-        "run",
-        options.name,
-        "--scale",
-        options.scale,
-        "--dataset",
-        options.dataset,
-        *seeds,
-    ]
-    return shlex.join([*words, "--device", options.device])
-
-
-def _slug(dataset: str) -> str:
-    kind, _, path = dataset.partition(":")
-    return f"{kind}-{Path(path).expanduser().resolve().name}" if path else kind

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
-import types
 
+import pytest
 import torch
 
+from metarobust import experiments
+from metarobust.experiments import running
 from metarobust.results import COLUMNS
 
 NAME = "fake"
@@ -65,16 +67,15 @@ def table(rows):
     return f"fake table of {len(rows)} rows"
 
 
-def module():
-    """What stands in for `metarobust.experiments`."""
-    experiments = types.ModuleType("metarobust.experiments")
-    experiments.EXPERIMENTS = {NAME: sys.modules[__name__]}
-    return experiments
+def install(patch):
+    """Makes this the only experiment, until the MonkeyPatch `patch` is undone."""
+    patch.setattr(experiments, "EXPERIMENTS", {NAME: sys.modules[__name__]})
+    patch.setattr(running, "EXPERIMENTS", experiments.EXPERIMENTS)
 
 
 if __name__ == "__main__":
     from metarobust.cli import main
 
     PAUSE = 0.05
-    sys.modules["metarobust.experiments"] = module()
+    install(pytest.MonkeyPatch())
     raise SystemExit(main())

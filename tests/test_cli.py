@@ -18,6 +18,7 @@ import torch
 from metarobust import cli, results, storage
 from metarobust.cli import main
 from metarobust.errors import InputError
+from metarobust.experiments import running
 
 ROOT = Path(__file__).parents[1]
 CODE = results.code()  # once: asking git at every start would take long
@@ -27,7 +28,7 @@ RUN = ["run", "fake", "--scale", "smoke", "--seed", "0"]
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, no data folder, no CUDA device, and the fake experiment as the only one."""
-    monkeypatch.setitem(sys.modules, "metarobust.experiments", fake_experiment.module())
+    fake_experiment.install(monkeypatch)
     monkeypatch.setattr(results, "code", lambda: CODE)
     monkeypatch.delenv("METAROBUST_DATA", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -161,7 +162,7 @@ def bad_places(tmp_path_factory):
     """A folder in which each kind of damaged output lies, made once."""
     place = tmp_path_factory.mktemp("bad")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "metarobust.experiments", fake_experiment.module())
+        fake_experiment.install(patch)
         patch.setattr(results, "code", lambda: CODE)
         patch.chdir(place)
         for name in ("done", "damaged", "cut"):
@@ -300,8 +301,8 @@ def test_a_closed_pipe_is_no_error(place):
 
 
 def test_auto_takes_cuda_where_there_is_one(monkeypatch):
-    assert cli.pick_device("auto").type == "cpu"
+    assert running.pick_device("auto").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [cli.pick_device(name).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert [running.pick_device(name).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     with pytest.raises(InputError):
-        cli.pick_device("gpu")
+        running.pick_device("gpu")

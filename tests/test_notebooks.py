@@ -60,8 +60,8 @@ def test_no_traces_of_the_run(notebook):
 
 
 def test_no_path_of_a_machine(path):
-    found = re.findall(r"(?:/home|/Users|/root|/tmp|/work|site-packages|[A-Z]:\\+Users)[/\\]\S*", path.read_text())
-    assert not found
+    text = re.sub(r'"image/png": "[^"]*"', "", path.read_text(encoding="utf-8"))  # base64 may spell anything
+    assert not re.findall(r"(?:/home|/Users|/root|/tmp|/work|site-packages|[A-Z]:\\+Users)[/\\]\S*", text)
 
 
 def test_no_error_outputs(code):

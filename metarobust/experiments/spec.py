@@ -6,7 +6,11 @@ from metarobust.errors import InputError
 from metarobust.family import Training
 from metarobust.meta import Plan
 
-FAMILY = tuple(f"mlp-{width}-{act}" for width in ("12", "24", "48", "24-24") for act in ("sigmoid", "relu", "tanh"))
+FAMILY = (
+    *(f"mlp-{width}-{act}" for width in ("12", "24", "48", "24-24") for act in ("sigmoid", "relu", "tanh")),
+    "cnn-4-8-relu",
+    "cnn-4-8-tanh",
+)
 VALIDATION = ("mlp-32-gelu", "mlp-16-16-tanh")
 UNSEEN = ("mlp-20-sigmoid", "mlp-100-relu", "mlp-32-32-elu", "mlp-40-40-40-relu", "cnn-8-16-relu")
 

@@ -1,0 +1,73 @@
+"""Runs an experiment by name into a folder: what the command line and the notebooks call."""
+
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarobust import data
+from metarobust.errors import InputError, choose
+from metarobust.experiments import EXPERIMENTS
+from metarobust.results import Run, load_results
+
+
+def run(
+    name: str,
+    *,
+    scale: str = "small",
+    dataset: str = "digits",
+    seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+    """Runs what is missing of an experiment and returns its folder, manifest and rows.
+
+    out: the folder; `runs/NAME-DATASET-SCALE` if None. resume: go on with the run that the folder holds.
+    Raises InputError for an unknown name, scale, data set or device, seeds given twice, or a folder with another run.
+    """
+    experiment = EXPERIMENTS[choose(name, EXPERIMENTS, "experiment")]
+    choose(scale, experiment.SCALES, f"scale of {name}")
+    data.check_name(dataset)
+    where = pick_device(device)
+    if seeds and len(set(seeds)) < len(seeds):
+        raise InputError(f"--seed {' '.join(map(str, seeds))}: a seed is given twice; give each once")
+    spec = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
+    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(dataset)}-{scale}"
+    found = data.load(dataset, data_root, where)
+    hardware = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
+    about = {
+        "device": {"type": where.type, "name": hardware},
+        "threads": torch.get_num_threads(),
+        "data_sha256": found.sha256,
+        "command": _command(name, scale, dataset, seeds, device),
+    }
+    current = Run(folder, spec, resume=resume, about=about)
+    if not current.complete:
+        experiment.execute(spec, current, found, where)
+    return folder, *load_results(folder)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`. Raises InputError for others and without CUDA."""
+    choose(name, ("auto", "cpu", "cuda"), "device")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device 'cuda': torch {torch.__version__} finds no CUDA device; give --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _command(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, device: str) -> str:
+    # Without --data and --out: they name places on one machine, and the manifest is shown to others.
+    kind, _, path = dataset.partition(":")
+    shown = f"{kind}:{Path(path).name}" if path else kind
+    words = ["metarobust", "run", name, "--scale", scale, "--dataset", shown, "--device", device]
+    return shlex.join([*words, *(["--seed", *map(str, seeds)] if seeds else [])])
+
+
+def _slug(dataset: str) -> str:
+    kind, _, path = dataset.partition(":")
+    return f"{kind}-{Path(path).expanduser().resolve().name}" if path else kind

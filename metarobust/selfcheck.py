@@ -1,0 +1,132 @@
+"""Checks of the readers' own answers to the exercises: each says which property failed, and gives a hint.
+
+A check looks at properties on tiny fixed tensors, where the right answer is known: never at a trained accuracy. It
+returns a verdict and raises nothing, so that an unfinished exercise does not stop a notebook.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CLOSE = 1e-5
+EPS = 0.1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """passed: whether everything holds. said: what holds, or the first property that fails. hint: what to look at."""
+
+    passed: bool
+    said: str
+    hint: str = ""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        return f"Passed: {self.said}" if self.passed else f"Not yet: {self.said}\nHint: {self.hint}"
+
+    __repr__ = __str__
+
+
+def smallest_eps(answer: float | None) -> Verdict:
+    """The warm-up of "Fool a classifier": w = (2, -1, 0.5), b = 0, x = (0.5, 0.5, 0.5); which eps brings w . x to 0?"""
+    w, x = (2, -1, 0.5), (0.5, 0.5, 0.5)
+    score = sum(a * b for a, b in zip(w, x, strict=True))
+    mistakes = {
+        score / sum(w): "each pixel moves the way that hurts: a negative weight also adds to the fall. Use |w|.",
+        score / math.sqrt(sum(a * a for a in w)): "that is the length of the shortest straight path (the L2 norm). "
+        "Here every pixel may move by eps at the same time.",
+        score / max(map(abs, w)): "that moves the most important pixel only. All of them may move.",
+        score: "that is the score itself. By how much does it fall when every pixel moves by eps?",
+    }
+    if not isinstance(answer, int | float):
+        return Verdict(
+            False, "there is no number yet.", "write the score first, then how far an eps of 1 could move it."
+        )
+    right = score / sum(map(abs, w))
+    if abs(answer - right) < 0.005:
+        return Verdict(True, f"the score {score:g} falls by {sum(map(abs, w)):g} eps, so eps = {right:.3f}.")
+    for wrong, hint in mistakes.items():
+        if abs(answer - wrong) < 0.005:
+            return Verdict(False, f"{answer:g} is not the smallest eps.", hint)
+    return Verdict(False, f"{answer:g} is not the smallest eps.", "how far does w . δ fall if each δ is +eps or -eps?")
+
+
+Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+
+
+def targeted(attack: Attack) -> Verdict:
+    """`attack(model, x, target, eps)`: one step of FGSM towards the class `target`, for each image of `x`."""
+    model, x, target = _tiny()
+    kept = x.clone()
+    try:
+        moved = attack(model, x, target, EPS)
+    except NotImplementedError:
+        return Verdict(False, "nothing is written yet.", "start from my_fgsm, and change the label and one sign.")
+    except Exception as error:
+        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
+        return Verdict(False, said, "x comes in without requires_grad; does your function ask for the gradient of x?")
+    return _first_failure(_properties(attack, model, x, kept, target, moved)) or Verdict(
+        True,
+        "it stays in the ball and in [0, 1], goes all the way, and the target becomes more likely for every image.",
+    )
+
+
+def _first_failure(properties) -> Verdict | None:
+    return next((Verdict(False, said, hint) for holds, said, hint in properties if not holds), None)
+
+
+def _properties(attack: Attack, model: nn.Module, x: Tensor, kept: Tensor, target: Tensor, moved: Tensor):
+    """(holds, what fails where it does not, hint), lazily and in the order in which they should be mended."""
+    shaped = isinstance(moved, Tensor) and moved.shape == x.shape
+    yield (
+        shaped,
+        "it does not return images of the shape it was given.",
+        "the last line should return the moved images.",
+    )
+    yield bool(torch.equal(x, kept)), "it changes the images it was given.", "work on a copy: x.clone()."
+    yield not moved.requires_grad, "what it returns still carries a gradient.", "end with .detach()."
+    bare = all(p.grad is None for p in model.parameters())
+    yield bare, "it leaves gradients in the model.", "use torch.autograd.grad(loss, x) in place of loss.backward()."
+    yield model.training, "it leaves the model in another mode.", "do not call eval() or train() on the model."
+    size = float((moved - x).abs().max())
+    yield (
+        size <= EPS + CLOSE,
+        f"a pixel moves by {size:.3f}, more than eps = {EPS:g}.",
+        "multiply the sign of the gradient by eps; do not add the gradient itself.",
+    )
+    low, high = float(moved.min()), float(moved.max())
+    inside = low >= -CLOSE and high <= 1 + CLOSE
+    yield inside, f"pixels run from {low:.2f} to {high:.2f}, outside [0, 1].", "end with .clamp(0, 1)."
+    with torch.no_grad():
+        before, after = (F.cross_entropy(model(images), target, reduction="none") for images in (x, moved))
+    hint = "to come closer to a class, go down its loss: subtract where FGSM adds. Is the label the target?"
+    yield bool((after < before).all()), "the target does not become more likely for every image.", hint
+    free = (x > EPS) & (x < 1 - EPS)
+    full = bool(((moved - x).abs()[free] > EPS - CLOSE).all())
+    yield (
+        full,
+        "some pixels move by less than eps.",
+        "every pixel may use the whole of eps: take the sign of the gradient.",
+    )
+    alone = torch.cat([attack(model, x[i : i + 1], target[i : i + 1], EPS) for i in range(len(x))])
+    same = torch.allclose(alone, moved, atol=CLOSE)
+    hint = 'add the losses up (reduction="sum"), and take no mean, minimum or maximum over the batch.'
+    yield same, "an image is moved otherwise when it comes alone than in a batch.", hint
+
+
+def _tiny() -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear model of three classes, four images of 2x2 pixels (some at the edge of [0, 1]), and a target for each."""
+    generator = torch.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    x = torch.rand(4, 1, 2, 2, generator=generator) * 0.7 + 0.15
+    x[0, 0, 0, 0], x[1, 0, 1, 1], x[2, 0, 0, 1], x[3, 0, 1, 0] = 0.0, 1.0, 0.02, 0.99
+    return model, x, torch.tensor([0, 1, 2, 0])
