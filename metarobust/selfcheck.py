@@ -121,7 +121,7 @@ def _properties(attack: Attack, model: nn.Module, x: Tensor, kept: Tensor, targe
 
 
 def _tiny() -> tuple[nn.Module, Tensor, Tensor]:
-    """A linear model of three classes, four images of 2x2 pixels (some at the edge of [0, 1]), and a target for each."""
+    """A linear model of three classes, four images of 2x2 pixels (some near 0 or 1), and a target for each."""
     generator = torch.Generator().manual_seed(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     with torch.no_grad():

@@ -54,7 +54,7 @@ def test_run_takes_its_options(place, capsys):
     manifest = storage.read_json(place / "o p" / "manifest.json")
     assert (manifest["spec"]["scale"], manifest["spec"]["seeds"]) == ("smoke", [3, 4])
     # Folders of this machine are nobody else's business, and the manifest is published with the result.
-    assert manifest["command"] == ("metarobust run fake --scale smoke --dataset digits --seed 3 4 --device cpu")
+    assert manifest["command"] == ("metarobust run fake --scale smoke --dataset digits --device cpu --seed 3 4")
     assert main(["show", "o p"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-2].startswith("fake on digits, scale smoke, seeds 3 4; ")
