@@ -1,6 +1,6 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test notebooks address clean
+.PHONY: help setup book test notebooks results address clean
 
 python := .venv/bin/python
 jupyter-book := $(python) -c "from jupyter_book.cli.main import main; main()"
@@ -29,6 +29,9 @@ notebooks: setup ## Run the notebooks again and keep their new outputs
 	@rm -rf _build/fresh && mkdir -p _build/fresh
 	@$(python) .ci/execute.py notebooks _build/fresh
 	@$(python) .ci/clean_notebook.py _build/fresh notebooks
+
+results: setup ## Write the recorded results into the README and the headline figure
+	@$(python) .ci/results.py
 
 address: setup ## Write a new public address everywhere: make address URL=https://github.com/OWNER/NAME
 	@$(python) .ci/address.py "$(URL)"

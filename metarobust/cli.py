@@ -137,11 +137,11 @@ def _headline(options: argparse.Namespace) -> None:
     if folder is None:
         raise InputError(f"there is no run in {BOOK_RUN}, and none is recorded here; type make book, or give --from")
     what = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
-    text = _describe(folder)
+    text = _describe(folder, brief=True)
     print(f"Headline, from {what}:\n{text}")
 
 
-def _describe(folder: Path) -> str:
+def _describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError as `load_results` does."""
     from metarobust.experiments import EXPERIMENTS
     from metarobust.results import load_results
@@ -152,5 +152,6 @@ def _describe(folder: Path) -> str:
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "
-        f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n{experiment.table(rows)}"
+        f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n"
+        + (experiment.brief(rows) if brief else experiment.table(rows))
     )

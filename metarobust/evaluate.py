@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import pgd
-from metarobust.attacks.threat import check
+from metarobust.attacks.threat import check, check_outputs
 from metarobust.errors import InputError, choose
 from metarobust.stats import wilson
 
@@ -106,7 +106,7 @@ def evaluate(
     The model is put in eval mode and left in the mode, and with the gradients, it came with.
     Raises InputError for an empty set of images, images outside [0, 1], labels the model has no output for, bad eps.
     """
-    check(images, labels, eps, norm)
+    top = check(images, labels, eps, norm)
     choose(attacks, ATTACKS, "set of attacks")
     if not len(images) or batch_size < 1:
         raise InputError(f"evaluating {len(images)} images in batches of {batch_size}: give at least one of both")
@@ -115,9 +115,7 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            classes = model(images[:1]).shape[-1]
-        if int(labels.max()) >= classes:
-            raise InputError(f"a label is {int(labels.max())}; the model has {classes} outputs, 0 to {classes - 1}")
+            check_outputs(model(images[:1]), top)
         parts = [
             survivors(
                 model,

@@ -46,8 +46,8 @@ class Residual(nn.Module):
     def __init__(self, cin: int, cout: int, stride: int, activation: type[nn.Module]):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(cin, cout, 3, stride, 1), nn.GroupNorm(min(8, cout), cout), activation(),
-            nn.Conv2d(cout, cout, 3, 1, 1), nn.GroupNorm(min(8, cout), cout),
+            nn.Conv2d(cin, cout, 3, stride, 1), nn.GroupNorm(math.gcd(8, cout), cout), activation(),
+            nn.Conv2d(cout, cout, 3, 1, 1), nn.GroupNorm(math.gcd(8, cout), cout),
         )  # fmt: skip
         same = stride == 1 and cin == cout
         self.short = nn.Identity() if same else nn.Conv2d(cin, cout, 1, stride)
@@ -66,7 +66,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.
     kind, *numbers, activation = name.split("-") if name.count("-") >= 2 else (name, "", "")
     choose(kind, KINDS, "kind of network (a name is KIND-WIDTHS-ACTIVATION, such as mlp-20-sigmoid)")
     act = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
-    if not all(n.isdigit() and int(n) > 0 for n in numbers):
+    if not all(n.isdecimal() and int(n) > 0 for n in numbers):
         raise InputError(f"network {name!r}: widths must be whole numbers above 0, as in mlp-64-64-relu")
     widths = [int(n) for n in numbers]
     channels, height, width = shape
@@ -82,6 +82,8 @@ def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.
         return nn.Sequential(
             Normalise(mean, std), *convs, nn.Flatten(), nn.Linear(widths[-1] * height * width, classes)
         )
+    if len(widths) > 2:
+        raise InputError(f"network {name!r}: a resnet has a width and, where wanted, blocks, as in resnet-16-1-relu")
     base, blocks = (*widths, 1)[:2]
     stages: list[nn.Module] = [nn.Conv2d(channels, base, 3, 1, 1), act()]
     cin = base
@@ -103,10 +105,10 @@ def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:
         owner, _, kind = name.rpartition(".")
         size = (tasks, math.prod(shape))
         if isinstance(model.get_submodule(owner), nn.GroupNorm):
-            parts.append(torch.full(size, float(kind == "weight")))
+            parts.append(torch.full(size, float(kind == "weight"), device=generator.device))
         else:
             bound = fan_in**-0.5
-            parts.append(torch.rand(size, generator=generator) * 2 * bound - bound)
+            parts.append(torch.rand(size, generator=generator, device=generator.device) * 2 * bound - bound)
     return torch.cat(parts, -1)
 
 
@@ -128,6 +130,6 @@ class Predictor:
         tasks = len(self.params)
         if len(x) % tasks:
             raise InputError(f"{len(x)} images cannot be shared out to {tasks} models: give a multiple of {tasks}")
-        x = x.reshape(tasks, -1, *x.shape[1:])
+        x = x.reshape(tasks, len(x) // tasks, *x.shape[1:])
         run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
         return run(self.params, x).flatten(0, 1)

@@ -67,6 +67,10 @@ def table(rows):
     return f"fake table of {len(rows)} rows"
 
 
+def brief(rows):
+    return f"fake headline of {len(rows)} rows"
+
+
 def install(patch):
     """Makes this the only experiment, until the MonkeyPatch `patch` is undone."""
     patch.setattr(experiments, "EXPERIMENTS", {NAME: sys.modules[__name__]})

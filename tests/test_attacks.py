@@ -266,7 +266,10 @@ BAD = {
     "one-hot labels": ({"labels": torch.zeros(2, 3, dtype=torch.int64)}, r"shape \[2, 3\].*\[2\]"),
     "negative label": ({"labels": torch.tensor([0, -1])}, r"-1.*from 0"),
     "label out of range": ({"labels": torch.tensor([0, 3])}, r"label is 3.*3 outputs, 0 to 2"),
-    "label out of range, margin": ({"labels": torch.tensor([7, 0]), "loss": "margin"}, r"label is 7.*3 outputs, 0 to 2"),
+    "label out of range, margin": (
+        {"labels": torch.tensor([7, 0]), "loss": "margin"},
+        r"label is 7.*3 outputs, 0 to 2",
+    ),
     "unknown norm": ({"norm": "Linf"}, r"norm 'Linf'.*linf, l2.*mean 'linf'"),
     "unknown loss": ({"loss": "cross-entropy"}, r"loss 'cross-entropy'.*ce, margin"),
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarobust.attacks.count import made
 from metarobust.attacks.losses import LOSSES
-from metarobust.attacks.threat import check, project, random_start, steepest
+from metarobust.attacks.threat import check, check_outputs, project, random_start, steepest
 from metarobust.errors import choose
 
 
@@ -31,13 +31,16 @@ def fgsm(
 
     predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units.
     generator: where given, the step starts from a random point of the ball.
-    Raises InputError for input that `threat.check` refuses. No parameter's `.grad` is touched.
+    Raises InputError for input that `threat.check` refuses, and for labels the model has no output for. No parameter's
+    `.grad` is touched.
     """
-    check(images, labels, eps, norm)
+    top = check(images, labels, eps, norm)
     climb = LOSSES[choose(loss, LOSSES, "attack loss")]
     made(len(images))
     start = random_start(images, eps, norm, generator) if generator is not None else images.detach()
     with torch.enable_grad():
         leaf = start.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(climb(predict(leaf), labels).sum(), leaf)
+        logits = predict(leaf)
+        check_outputs(logits, top)
+        (gradient,) = torch.autograd.grad(climb(logits, labels).sum(), leaf)
     return project(start + eps * steepest(gradient, norm), images.detach(), eps, norm)

@@ -15,17 +15,18 @@ NORMS = ("linf", "l2")
 TINY = 1e-12
 
 
-def check(images: Tensor, labels: Tensor, eps: float, norm: str) -> None:
-    """Refuses what would make an attack look weak or a model look strong.
+def check(images: Tensor, labels: Tensor, eps: float, norm: str) -> int:
+    """Refuses what would make an attack look weak or a model look strong, and returns the largest label.
 
     Raises InputError for images that are not floating point or leave [0, 1], labels that do not fit them, a
     negative eps, eps over 1 in L-infinity, or an unknown norm.
     """
-    choose(norm, NORMS, "norm")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}; attacks need floats in [0, 1]: convert and divide by 255")
     if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
         low, high = float(images.min()), float(images.max())
+        if low != low:  # a NaN
+            raise InputError("images hold nan, which is no pixel: look for a division by 0, and give floats in [0, 1]")
         raise InputError(
             f"images run from {low:g} to {high:g}, not within [0, 1]: undo the normalisation, "
             f"and put it inside the model"
@@ -38,10 +39,21 @@ def check(images: Tensor, labels: Tensor, eps: float, norm: str) -> None:
     if labels.numel() and int(labels.min()) < 0:
         raise InputError(f"labels go down to {int(labels.min())}; classes count from 0")
     check_eps(eps, norm)
+    return int(labels.max()) if labels.numel() else 0
+
+
+def check_outputs(logits: Tensor, top: int) -> None:
+    """Raises InputError where the model has no output for `top`, the largest label."""
+    classes = logits.shape[-1]
+    if top >= classes:
+        raise InputError(
+            f"a label is {top}; the model has {classes} outputs, 0 to {classes - 1}: give labels that it knows"
+        )
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:
     """Raises InputError unless eps is a number from 0 (in L-infinity to 1), in units of pixels in [0, 1]."""
+    choose(norm, NORMS, "norm")
     if not eps >= 0 or (norm == "linf" and eps > 1) or eps == float("inf"):
         top = "1" if norm == "linf" else "infinity"
         raise InputError(f"eps is {eps:g}; it is a distance between images in [0, 1], from 0 to {top} (8/255 is 0.031)")
@@ -57,7 +69,10 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     """The step of length 1 that raises the loss most, to first order: sign(g), or g / ||g||."""
     if norm == "linf":
         return gradient.sign()
-    return gradient / length(gradient, "l2").clamp_min(TINY).view(-1, *[1] * (gradient.ndim - 1))
+    each = (-1, *[1] * (gradient.ndim - 1))
+    # First to a largest entry of 1: the squares of a sure model's tiny gradient would be rounded to 0.
+    gradient = gradient / length(gradient, "linf").clamp_min(torch.finfo(gradient.dtype).tiny).view(each)
+    return gradient / length(gradient, "l2").clamp_min(TINY).view(each)
 
 
 def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:

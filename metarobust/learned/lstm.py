@@ -11,6 +11,7 @@ Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2.1, appendix A. Th
 Jozefowicz et al. 2015's; the head that starts small, so that an untrained optimizer hardly moves, is ours.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -33,9 +34,9 @@ class LSTMState(NamedTuple):
 def log_and_sign(grads: Tensor) -> Tensor:
     """Gradients `[..., N]` as inputs of even size, `[..., N, 2]`: magnitude on a logarithmic scale, and sign."""
     size = grads.abs()
-    large = size >= torch.exp(torch.tensor(-P))
+    large = size >= math.exp(-P)
     magnitude = torch.where(large, size.clamp_min(1e-30).log() / P, -1.0)
-    direction = torch.where(large, grads.sign(), grads * torch.exp(torch.tensor(P)))
+    direction = torch.where(large, grads.sign(), grads * math.exp(P))
     return torch.stack([magnitude, direction], -1)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -21,6 +22,7 @@ def ball_in_the_plane(eps: float = 0.1, points: int = 40, seed: int = 0) -> Figu
     noise = torch.rand(points, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     noise = noise[noise.sum(1) < 1.5]  # a border that random points do not cross
     corner = centre + eps
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 3.9))
         low, high = float(centre.min()) - 2.6 * eps, float(centre.max()) + 2.6 * eps
@@ -35,12 +37,12 @@ def ball_in_the_plane(eps: float = 0.1, points: int = 40, seed: int = 0) -> Figu
         axes.annotate("", corner.tolist(), centre.tolist(), arrowprops={"arrowstyle": "->", "lw": 2})
         axes.plot(*centre, "o", color=role("clean").colour, ms=9)
         axes.plot(*corner, "s", color=role("robust").colour, ms=9)
-        beside(axes, float(centre[0]), float(centre[1]) - 0.15 * eps, "x", "clean", va="top")
+        beside(axes, *centre.tolist(), "the image x", "clean", xytext=(-8, 4), ha="right", bbox=paper)
         beside(axes, float(corner[0]), float(corner[1]), "x + δ", "robust")
         ball = (float(centre[0] - eps), float(centre[1] - eps))
         beside(axes, *ball, "the ball: no pixel moves\nby more than eps", "clean", xytext=(0, -5), va="top")
-        axes.text(high, high, "read as another class ", ha="right", va="top", color=role("robust").ink)
-        axes.text(low, low, " read rightly", va="bottom", color=role("clean").ink)
+        axes.text(high, high - 0.1 * eps, "read as another class ", ha="right", va="top", color=role("robust").ink)
+        axes.text(low, low + 0.1 * eps, " read rightly", va="bottom", color=role("clean").ink)
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="pixel 1", ylabel="pixel 2", aspect="equal")
         axes.grid(visible=False)
     return figure
@@ -71,15 +73,15 @@ def accuracy_against_eps(
             axes.text(mark, 1.06, f"eps {mark:g}", ha="center", va="bottom", fontsize=10)
         for name, shares in curves.values():
             axes.plot(eps, shares, **line(name))
-        _spread_labels(axes, float(eps[-1]), {label: (name, shares[-1]) for label, (name, shares) in curves.items()})
+        _labels_at_the_end(axes, float(eps[-1]), curves)
         axes.set(xlabel="eps: how far every pixel may move", ylabel="test images read rightly")
         percent(axes)
     return figure
 
 
-def _spread_labels(axes, x: float, ends: Mapping[str, tuple[str, float]], gap: float = 0.085) -> None:
-    """Labels at the right end of lines, pushed apart where lines end close together."""
+def _labels_at_the_end(axes: Axes, x: float, curves: Mapping[str, tuple[str, Sequence[float]]]) -> None:
+    """Labels right of the lines, pushed apart where lines end close together, in the order of the lines."""
     placed = -1.0
-    for label, (name, y) in sorted(ends.items(), key=lambda item: item[1][1]):
-        placed = max(y, placed + gap)
+    for label, (name, shares) in sorted(curves.items(), key=lambda item: (item[1][1][-1], sum(item[1][1]))):
+        placed = max(shares[-1], placed + 0.085)
         beside(axes, x, placed, label, name)

@@ -20,6 +20,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 
 from metarobust.errors import choose
 
@@ -51,7 +52,9 @@ ROLES = {
 }
 """What is drawn how. `weaker` shares robust's colour on purpose: the line and the marker tell them apart."""
 
-PERTURBATION = "PuOr_r"  # purple is darker, white unchanged, orange brighter: safe for every kind of colour vision
+PERTURBATION = LinearSegmentedColormap.from_list("change", ["#6A3FA0", "#FFFFFF", "#E08A00"])
+"""What was added to a pixel: purple is darker, white unchanged, orange brighter; safe for all colour vision."""
+
 IMAGE = "gray"
 
 RC = {

@@ -1,0 +1,46 @@
+"""Numbers and tables out of the recorded results: {result}`RUN PART NETWORK METHOD clean|robust|spread` and
+
+    ```{recorded} RUN PART
+    ```
+
+A name that is not in the results is a warning, and so ends the build.
+"""
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from metarobust.errors import InputError
+from metarobust.experiments.table import markdown, setting
+from metarobust.quote import quote, recorded
+
+
+class Result(SphinxRole):
+    def run(self) -> tuple[list, list]:
+        try:
+            return [nodes.Text(f"{quote(self.text)}\u00a0%")], []
+        except InputError as error:
+            return [], [self.inliner.reporter.warning(str(error), line=self.lineno)]
+
+
+class Recorded(SphinxDirective):
+    required_arguments = 2
+    has_content = False
+
+    def run(self) -> list:
+        name, part = self.arguments
+        try:
+            manifest, rows = recorded(name)
+        except InputError as error:
+            return [self.state.document.reporter.warning(str(error), line=self.lineno)]
+        done = f"Recorded in {manifest['wall_seconds'] / 60:.0f} minutes on {manifest['device']['name']}"
+        text = [*markdown(rows, part).splitlines(), "", f"{setting(rows, part)}. {done}."]
+        box = nodes.container(classes=["recorded"])
+        self.state.nested_parse(StringList(text, source=name), self.content_offset, box)
+        return [box]
+
+
+def setup(app) -> dict:
+    app.add_role("result", Result())
+    app.add_directive("recorded", Recorded)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,46 @@
+"""Numbers for prose, taken out of the recorded results, so that no page says what was not measured.
+
+`transfer-mnist-small patch mlp-20-sigmoid learned robust` names a run that is shipped with the package, a part, a
+network, a method and what is asked: `clean`, `robust`, or `spread`, the half-width of robust's 95 % interval over
+seeds.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from metarobust.errors import InputError, choose
+from metarobust.experiments.table import names, over, pick
+from metarobust.results import load_results
+
+FOLDER = Path(__file__).parent / "recorded"
+ASKED = ("clean", "robust", "spread")
+
+
+def available() -> list[str]:
+    """The names of the runs that are shipped with the package."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/manifest.json"))
+
+
+@cache
+def recorded(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Manifest and rows of a recorded run. Raises InputError, listing what there is, for another name."""
+    return load_results(FOLDER / choose(name, available(), "recorded run"))
+
+
+def quote(words: str) -> str:
+    """The number that `RUN PART NETWORK METHOD ASKED` names, in per cent with one decimal.
+
+    A method may be of several words. Raises InputError for anything that is not in the results.
+    """
+    parts = words.split()
+    if len(parts) < 5:
+        raise InputError(f"{words!r} names no number; give RUN PART NETWORK METHOD and one of {', '.join(ASKED)}")
+    name, part, model, method, asked = *parts[:3], " ".join(parts[3:-1]), parts[-1]
+    _, rows = recorded(name)
+    choose(part, names(rows, "part"), "part")
+    choose(model, names(rows, "model"), "network")
+    choose(method, names(rows, "method"), "method")
+    choose(asked, ASKED, "number")
+    found = over(pick(rows, part, model, method), "clean accuracy" if asked == "clean" else "robust accuracy")
+    return f"{100 * found[asked == 'spread']:.1f}"
