@@ -43,13 +43,13 @@ def main() -> int:
     import matplotlib
 
     matplotlib.use("Agg")
-    from metarobust.plots.results import before_and_after
+    from metarobust.plots.results import headline
     from metarobust.quote import recorded
 
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text()))
     name, part = RUNS[0]
-    figure = before_and_after(recorded(name)[1], part)
+    figure = headline(recorded(name)[1], part)
     figure.savefig(FIGURE, dpi=150, metadata={"Source": source(), "Software": ""})
     return 0
 

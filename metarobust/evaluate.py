@@ -45,11 +45,11 @@ class Report:
         def line(name: str, share: float, bounds: tuple[float, float]) -> str:
             return f"{name:7}{100 * share:5.1f} %  [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
 
-        alone = ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.under.items())
-        where = f"{self.norm}, eps {self.eps:g}, {self.n} images"
         return "\n".join([
             line("clean", self.clean, self.clean_interval),
-            line("robust", self.robust, self.robust_interval) + f"  ({where}; worst case of: {alone})",
+            line("robust", self.robust, self.robust_interval),
+            f"  {self.norm}, eps {self.eps:g}, {self.n} images; the worst of",
+            *(f"  {name} {100 * share:.1f} %" for name, share in self.under.items()),
         ])  # fmt: skip
 
 

@@ -49,7 +49,8 @@ class Plan:
     middle: float = 0.3
 
     def __post_init__(self) -> None:
-        if any(h < self.truncation or h % self.truncation for h in self.horizons) or self.truncation < 2:
+        whole = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
+        if not whole or not self.horizons:
             raise InputError(
                 f"horizons {list(self.horizons)} with truncation {self.truncation}: "
                 f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
@@ -58,7 +59,7 @@ class Plan:
     def rate(self, episode: int) -> float:
         """The step of theta's Adam in an episode."""
         return (
-            self.lr * min(1, (episode + 1) / self.warmup) * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
+            self.lr * min(1, (episode + 1) / max(1, self.warmup)) * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
         )
 
 
@@ -106,7 +107,7 @@ def meta_train(
     adam = torch.optim.Adam(theta.values(), plan.lr)
     done = Progress(0, [])
     if resume is not None:
-        done = resume[1]
+        done = Progress(resume[1].episode, list(resume[1].log))
         _restore(theta, adam, resume[0])
     bar = trange(done.episode, plan.episodes, initial=done.episode, total=plan.episodes, desc=label, leave=False)
     for episode in bar:
@@ -122,7 +123,7 @@ def meta_train(
                 f"{skipped} meta-gradients were not finite: lower the meta learning rate or the truncation"
             )
         if save is not None and (done.episode % every == 0 or done.episode == plan.episodes):
-            save(_pack(theta, adam), done)
+            save(_pack(theta, adam), Progress(done.episode, list(done.log)))
     return done.log
 
 
@@ -144,7 +145,7 @@ def _episode(
     losses, norms, skipped = [], [], 0
     halves = (plan.truncation // 2, plan.truncation - plan.truncation // 2)
     for _ in range(horizon // plan.truncation):
-        score: Tensor | float = 0.0
+        score = tasks.params.new_zeros(())
         for weight, steps in zip((plan.middle, 1 - plan.middle), halves, strict=True):
             params, state = unroll(
                 tasks, optimizer, params, state, steps=steps, batch_size=plan.batch_size, inner=inner,
@@ -154,7 +155,7 @@ def _episode(
             score = score + weight * meta(tasks.predictor(params), images, labels, generator).mean()
         grads = torch.autograd.grad(score, theta)
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))
-        losses.append(float(score))
+        losses.append(score.item())
         norms.append(norm)
         if math.isfinite(norm):
             for p, g in zip(theta, grads, strict=True):
@@ -174,10 +175,10 @@ def _episode(
 
 
 def _pack(theta: dict[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]:
-    """theta and the state of its Adam as named tensors."""
-    packed = {f"theta.{name}": p.detach() for name, p in theta.items()}
-    for (name, _), held in zip(theta.items(), adam.state_dict()["state"].values(), strict=True):
-        packed |= {f"adam.{name}.{key}": torch.as_tensor(value) for key, value in held.items()}
+    """theta and the state of its Adam as named tensors, copied: the originals go on changing."""
+    packed = {f"theta.{name}": p.detach().clone() for name, p in theta.items()}
+    for name, p in theta.items():  # before the first step, Adam has no state
+        packed |= {f"adam.{name}.{key}": torch.as_tensor(value).clone() for key, value in adam.state.get(p, {}).items()}
     return packed
 
 
@@ -186,7 +187,8 @@ def _restore(theta: dict[str, Tensor], adam: torch.optim.Adam, packed: dict[str,
         for name, p in theta.items():
             p.copy_(packed[f"theta.{name}"])
     state = {
-        number: {key: packed[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        number: {key: packed[f"adam.{name}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
         for number, name in enumerate(theta)
+        if f"adam.{name}.step" in packed
     }
     adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})

@@ -22,6 +22,8 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:
     """Mean over seeds and half the width of its 95 % t-interval; infinite for a single seed, which shows no spread."""
+    if not values:
+        raise InputError("there are no values to average: give at least one seed's")
     if len(values) < 2:
         return fmean(values), math.inf
     from scipy.stats import t  # scipy comes with scikit-learn; imported late, it takes a while

@@ -18,6 +18,7 @@ from metarobust.attacks import counting, fgsm, pgd
 from metarobust.attacks.losses import LOSSES, margin
 from metarobust.attacks.threat import length, random_start, steepest
 from metarobust.errors import InputError
+from metarobust.layout import Layout
 from metarobust.models import Predictor, build, fresh
 from metarobust.objectives import Adversarial, Mixed, clean
 from toy import generator, tasks
@@ -93,7 +94,8 @@ def test_on_a_linear_model_the_worst_case_is_reached(norm):
     eps = 0.35
     taken = eps * (weight.abs().sum() if norm == "linf" else weight.norm())
     expected = F.softplus(-(side * (images.flatten(1) @ weight + bias) - taken))
-    for attack in (fgsm, partial(pgd, steps=5), starting(pgd, steps=60)):
+    # From a random start the l2 ball's far side is only neared, step by step.
+    for attack in (fgsm, partial(pgd, steps=5), starting(pgd, steps=400, step_size=0.1)):
         found = F.cross_entropy(model(attack(model, images, labels, eps=eps, norm=norm)), labels, reduction="none")
         torch.testing.assert_close(found.detach(), expected, rtol=1e-6, atol=1e-9)
 
@@ -233,17 +235,11 @@ def test_the_mixed_objective_is_a_weighted_mean():
 def test_models_attacked_together_are_attacked_as_one_by_one():
     model, images, labels = problem(6, dtype=torch.float64)
     params = fresh(model, 2, generator()).double()
-    layout = Predictor(model, problem_layout(model), params).layout
+    layout = Layout.of(model)
     together = pgd(Predictor(model, layout, params), images, labels, eps=0.2, steps=4)
     parts = zip(params, images.split(3), labels.split(3), strict=True)
     apart = [pgd(Predictor(model, layout, p), x, y, eps=0.2, steps=4) for p, x, y in parts]
     torch.testing.assert_close(together, torch.cat(apart))
-
-
-def problem_layout(model):
-    from metarobust.layout import Layout
-
-    return Layout.of(model)
 
 
 BAD = {
@@ -251,8 +247,8 @@ BAD = {
     "whole numbers": ({"images": torch.ones(2, 1, 4, 4, dtype=torch.int64)}, r"torch\.int64.*divide by 255"),
     "normalised": ({"images": torch.full((2, 1, 4, 4), -0.42)}, r"-0\.42.*undo the normalisation"),
     "too bright": ({"images": torch.full((2, 1, 4, 4), 255.0)}, r"255.*\[0, 1\]"),
-    "NaN image": ({"images": torch.full((2, 1, 4, 4), math.nan)}, r"nan.*(finite|not a number)"),
-    "one NaN": ({"images": torch.tensor([[0.5, math.nan], [0.1, 0.2]])}, r"nan.*(finite|not a number)"),
+    "NaN image": ({"images": torch.full((2, 1, 4, 4), math.nan)}, r"nan.*\[0, 1\]"),
+    "one NaN": ({"images": torch.tensor([[0.5, math.nan], [0.1, 0.2]])}, r"nan.*\[0, 1\]"),
     "infinite image": ({"images": torch.full((2, 1, 4, 4), math.inf)}, r"inf.*\[0, 1\]"),
     "negative eps": ({"eps": -0.1}, r"-0\.1.*from 0 to 1.*8/255"),
     "eps of bytes": ({"eps": 8}, r"eps is 8;.*8/255"),
@@ -293,7 +289,7 @@ def test_bad_input_is_refused_with_its_value_and_a_remedy(attack, changes, messa
         attack(model, given.pop("images"), given.pop("labels"), **given)
     assert re.search(message, str(error.value)), str(error.value)
     assert "\n" not in str(error.value)
-    assert tally.examples == 0 or "label out" in str(changes) or "outputs" in message
+    assert tally.examples == 0 or "outputs" in message  # that is seen only once the model has been asked
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_l1_takes_its_share_after_the_step(weight, step, strength, expected):
 def test_l1_only_shrinks_where_it_is_told_to_and_reaches_zero():
     mask = torch.zeros(LAYOUT.size, dtype=torch.float64)
     mask[:12] = 1
-    plain, thin = run(Adam(0.03), start())[-1], run(ProximalL1(Adam(0.03), 0.02 * mask), start())[-1]
+    plain, thin = run(Adam(0.03), start())[-1], run(ProximalL1(Adam(0.03), 0.1 * mask), start())[-1]
     torch.testing.assert_close(plain[0, 12:], thin[0, 12:])
     assert int((thin == 0).sum()) > 0
     assert int((plain == 0).sum()) == 0

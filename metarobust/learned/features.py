@@ -19,6 +19,7 @@ from metarobust.layout import Layout
 
 BETAS = (0.5, 0.9, 0.99)
 TINY = 1e-14  # inside every square root of a second moment: the root's slope at 0 is infinite
+HUGE = 1e15  # gradients and weights count as no larger: the square of 1e20 is no float any more
 NAMES = (
     "gradient", "momentum 0.5", "momentum 0.9", "momentum 0.99", "factored gradient", "factored momentum",
     "log gradient^2 of the row", "log gradient^2 of the column", "log gradient^2",
@@ -45,6 +46,7 @@ def start(params: Tensor) -> Moments:
 
 def accumulate(grads: Tensor, moments: Moments) -> Moments:
     """The averages after one more gradient `[..., N]`."""
+    grads = grads.clamp(-HUGE, HUGE)
     betas = grads.new_tensor(BETAS)[:, None]
     means = betas * moments.means + (1 - betas) * grads[..., None, :]
     return Moments(moments.step + 1, means, 0.99 * moments.square + 0.01 * grads * grads)
@@ -70,6 +72,7 @@ def root_fan_in(fixed: Tensor) -> Tensor:
 
 def features(grads: Tensor, moments: Moments, params: Tensor, layout: Layout, fixed: Tensor, total: int) -> Tensor:
     """One row of numbers in [-5, 5] for each coordinate: `[..., N, len(NAMES)]`, in the order of NAMES."""
+    grads, params = grads.clamp(-HUGE, HUGE), params.clamp(-HUGE, HUGE)
     k = moments.step
     corrections = grads.new_tensor([1 - beta**k for beta in BETAS])[:, None]
     square = moments.square / (1 - 0.99**k) + TINY

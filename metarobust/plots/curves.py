@@ -42,7 +42,7 @@ def ball_in_the_plane(eps: float = 0.1, points: int = 40, seed: int = 0) -> Figu
         ball = (float(centre[0] - eps), float(centre[1] - eps))
         beside(axes, *ball, "the ball: no pixel moves\nby more than eps", "clean", xytext=(0, -5), va="top")
         axes.text(high, high - 0.1 * eps, "read as another class ", ha="right", va="top", color=role("robust").ink)
-        axes.text(low, low + 0.1 * eps, " read rightly", va="bottom", color=role("clean").ink)
+        axes.text(low, low + 0.1 * eps, " read correctly", va="bottom", color=role("clean").ink)
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="pixel 1", ylabel="pixel 2", aspect="equal")
         axes.grid(visible=False)
     return figure
@@ -74,7 +74,7 @@ def accuracy_against_eps(
         for name, shares in curves.values():
             axes.plot(eps, shares, **line(name))
         _labels_at_the_end(axes, float(eps[-1]), curves)
-        axes.set(xlabel="eps: how far every pixel may move", ylabel="test images read rightly")
+        axes.set(xlabel="eps: how far every pixel may move", ylabel="test images read correctly")
         percent(axes)
     return figure
 

@@ -33,7 +33,7 @@ def show(axes: Axes, image: Tensor, caption: str = "", *, name: str | None = Non
             f"an image has shape {list(pixels.shape)}; give [channels, height, width] with 1 or 3 channels"
         )
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if len(pixels) == 1 else {}
-    axes.imshow(pixels[0] if grey else pixels.permute(1, 2, 0), **grey)
+    axes.imshow((pixels[0] if grey else pixels.permute(1, 2, 0)).numpy(), **grey)
     _frame(axes, caption, name)
 
 
@@ -42,15 +42,15 @@ def show_change(axes: Axes, change: Tensor, limit: float, caption: str = "") -> 
 
     Of a colour image the mean over its channels is drawn.
     """
-    axes.imshow(change.detach().cpu().mean(0), cmap=PERTURBATION, vmin=-limit, vmax=limit)
+    axes.imshow(change.detach().cpu().mean(0).numpy(), cmap=PERTURBATION, vmin=-limit, vmax=limit)
     _frame(axes, caption, None)
 
 
 def row(images: Tensor, captions: Sequence[str], names: Sequence[str | None] | None = None) -> Figure:
-    """Images `[n, C, H, W]` side by side, each under its caption; up to five are readable on a phone."""
+    """Images `[n, C, H, W]` side by side, each under its caption; four are as many as a phone can show."""
     names = names or [None] * len(images)
     with style():
-        figure, grid = plt.subplots(1, len(images), figsize=(1.3 * len(images), 1.9), squeeze=False)
+        figure, grid = plt.subplots(1, len(images), figsize=(1.25 * len(images), 1.9), squeeze=False)
         for axes, image, caption, name in zip(grid[0], images, captions, names, strict=True):
             show(axes, image, caption, name=name)
     return figure
@@ -64,7 +64,7 @@ def before_and_after(
     limit: the change at which the colour is full; the largest change if None.
     """
     change = moved - images
-    limit = limit or float(change.abs().max())
+    limit = limit or float(change.abs().max()) or 1.0
     sides = [list(zip(*says(predict, x), strict=True)) for x in (images, moved)]
     with style():
         figure, grid = plt.subplots(len(images), 3, figsize=(5, 2.15 * len(images)), squeeze=False)
@@ -76,31 +76,33 @@ def before_and_after(
     return figure
 
 
-def at_eps(
-    predict: Predict, image: Tensor, label: int, attack: Callable[[Tensor, Tensor, float], Tensor], eps: float
-) -> Drawing:
+def at_eps(predict: Predict, image: Tensor, label: Tensor, attack: Callable[..., Tensor], eps: float) -> Drawing:
     """One frame of the slider over eps: the attacked image and the probability of every class.
 
-    image: `[C, H, W]`. attack: images `[1, C, H, W]`, labels `[1]` and eps to images.
+    image, label: a batch of one, `[1, C, H, W]` and `[1]`. attack: one of `metarobust.attacks`, or another that is
+    called as `attack(predict, image, label, eps=eps)`.
     """
-    moved = attack(image[None], torch.tensor([label], device=image.device), eps)
+    moved, right_class = attack(predict, image, label, eps=eps), int(label)
     with torch.no_grad():
         shares = predict(moved).softmax(1)[0].cpu()
     found = int(shares.argmax())
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(4.6, 2.5), width_ratios=(1, 1.1))
-        show(left, moved[0], f"eps {eps:.2f}", name="clean" if found == label else "robust")
+        show(left, moved[0], f"eps {eps:.2f}", name="clean" if found == right_class else "robust")
         colours = [
-            role("clean" if k == label else "robust" if k == found else "control").colour for k in range(len(shares))
+            role("clean" if k == right_class else "robust" if k == found else "control").colour
+            for k in range(len(shares))
         ]
-        right.barh(range(len(shares)), shares, color=colours)
+        right.barh(range(len(shares)), shares.tolist(), color=colours)
         right.set(yticks=range(len(shares)), xlim=(0, 1), xticks=[0, 0.5, 1], title="how sure of each class")
         right.set_xticklabels(["0 %", "50 %", "100 %"])
         right.grid(visible=False, axis="y")
         right.tick_params(axis="y", labelsize=9)
-    text = f"eps {eps:.2f}: the network says {found}, {100 * float(shares[found]):.0f} % sure"
-    wrong = "right" if found == label else f"wrong, it is {label}"
-    return Drawing(figure, f"{text} ({wrong})", f"The digit {label} with every pixel moved by up to {eps:.2f}; {text}")
+    text = f"eps {eps:.2f}: the model says {found}, {100 * float(shares[found]):.0f} % sure"
+    wrong = "right" if found == right_class else f"wrong, it is {right_class}"
+    return Drawing(
+        figure, f"{text} ({wrong})", f"The digit {right_class} with every pixel moved by up to {eps:.2f}; {text}"
+    )
 
 
 def _frame(axes: Axes, caption: str, name: str | None) -> None:

@@ -134,7 +134,7 @@ def headline(rows: Sequence[Row], part: str = "patch") -> Figure:
         for name, share in (("under attack", first[1].robust), ("as they are", first[1].clean)):
             where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 10}
             first[0].annotate(name, (share, 0), annotation_clip=False, **where)
-        grid[-1, 0].set_xlabel("test images read rightly")
+        grid[-1, 0].set_xlabel("test images read correctly")
     return figure
 
 

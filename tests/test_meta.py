@@ -1,0 +1,450 @@
+"""Unroll and meta-training: the meta-gradient against finite differences and by hand, and a resume to the byte."""
+
+from __future__ import annotations
+
+import gc
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metarobust.data import Split
+from metarobust.errors import InputError
+from metarobust.family import Family, Training, vulnerable
+from metarobust.learned.lstm import CoordinateLSTM
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.meta import Plan, Progress, generator_of, meta_train
+from metarobust.models import Predictor
+from metarobust.objectives import clean
+from metarobust.optimizers import SGD, Adam
+from metarobust.tasks import Tasks
+from metarobust.unroll import detach, gradient, unroll
+from toy import ADVERSARIAL, generator, scatter, tasks
+
+
+def features():
+    return scatter(FeatureMLP(hidden=4, generator=generator()).double())
+
+
+def lstm():
+    return scatter(CoordinateLSTM(hidden=3, generator=generator()).double(), size=0.1)
+
+
+LEARNED = {"features": features, "LSTM": lstm}
+every_learned = pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
+
+
+def meta_loss(problem, optimizer, *, steps=5, second_order=True, meta=clean):
+    """The held-out loss after some steps on the whole training batch."""
+    how = {"steps": steps, "batch_size": 4, "inner": clean, "generator": generator(), "second_order": second_order}
+    state = optimizer.init(problem.params, problem.layout, steps)
+    params, _ = unroll(problem, optimizer, problem.params, state, **how)
+    batch = problem.batch(problem.held_out, 4, generator())
+    return meta(problem.predictor(params), *batch, generator()).mean()
+
+
+def meta_gradient(problem, optimizer, theta, **how):
+    found = torch.autograd.grad(meta_loss(problem, optimizer, **how), theta)
+    return torch.cat([g.flatten() for g in found])
+
+
+def differences(loss, theta, directions, h=1e-5):
+    """The slope of the loss along each direction in theta, by central differences."""
+    start, found = torch.nn.utils.parameters_to_vector(theta).detach().clone(), []
+    for direction in directions:
+        ends = []
+        for sign in (1, -1):
+            torch.nn.utils.vector_to_parameters(start + sign * h * direction, theta)
+            ends.append(loss().item())
+        found.append((ends[0] - ends[1]) / (2 * h))
+    torch.nn.utils.vector_to_parameters(start, theta)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def test_the_meta_gradient_of_sgd_is_the_slope_of_the_loss():
+    problem = tasks()
+    theta = [torch.tensor([[value]], dtype=torch.float64, requires_grad=True) for value in (0.7, 0.6, 0.05)]
+    exact = meta_gradient(problem, SGD(*theta), theta)
+    numbers = torch.tensor([0.7, 0.6, 0.05], dtype=torch.float64)
+
+    def loss(at):
+        return meta_loss(problem, SGD(*at.tolist())).item()
+
+    h = 1e-5 * torch.eye(3, dtype=torch.float64)
+    slopes = torch.tensor([(loss(numbers + d) - loss(numbers - d)) / 2e-5 for d in h], dtype=torch.float64)
+    torch.testing.assert_close(exact, slopes, rtol=1e-7, atol=1e-10)
+    shortcut = meta_gradient(problem, SGD(*theta), theta, second_order=False)
+    assert float((shortcut - exact).norm() / exact.norm()) > 0.01
+
+
+def test_sgd_by_hand():
+    """d loss / d lr of one step is -g . (gradient at the end), for each task; of two steps with the Hessian."""
+    problem, lr = tasks(count=1), torch.tensor([[0.5]], dtype=torch.float64, requires_grad=True)
+    batch = {name: problem.batch(getattr(problem, name), 4, generator()) for name in ("train", "held_out")}
+
+    def slope(params, name):
+        return gradient(problem, params, *batch[name], clean, generator())
+
+    def train_loss(params):
+        return clean(problem.predictor(params[None]), *batch["train"], generator()).mean()
+
+    first = problem.params
+    g0 = slope(first, "train")
+    second = first - 0.5 * g0
+    end = slope(second, "held_out")
+    found = meta_gradient(problem, SGD(lr), [lr], steps=1)
+    torch.testing.assert_close(found, -(g0 * end).sum()[None])
+    g1 = slope(second, "train")
+    end = slope(second - 0.5 * g1, "held_out")
+    curved = torch.autograd.functional.hessian(train_loss, second[0]) @ g0[0]
+    torch.testing.assert_close(
+        meta_gradient(problem, SGD(lr), [lr], steps=2), -((g0 + g1 - 0.5 * curved) * end).sum()[None]
+    )
+    torch.testing.assert_close(
+        meta_gradient(problem, SGD(lr), [lr], steps=2, second_order=False), -((g0 + g1) * end).sum()[None]
+    )
+
+
+@every_learned
+@pytest.mark.parametrize("architecture", ["mlp-3-tanh", "cnn-2-tanh"])
+def test_the_meta_gradient_of_a_learned_optimizer_is_the_slope_of_the_loss(make, architecture):
+    problem, optimizer = tasks(2, architecture), make()
+    theta = list(optimizer.parameters())
+    exact = meta_gradient(problem, optimizer, theta)
+    directions = torch.randn(8, len(exact), generator=generator(), dtype=torch.float64) / len(exact) ** 0.5
+    slopes = differences(lambda: meta_loss(problem, optimizer), theta, directions)
+    error = (directions @ exact - slopes).norm() / slopes.norm()
+    assert float(error) < 1e-6
+    shortcut = meta_gradient(problem, optimizer, theta, second_order=False)
+    assert float((shortcut - exact).norm() / exact.norm()) > 1e-3
+
+
+@pytest.mark.parametrize("meta", [clean, ADVERSARIAL], ids=["clean", "adversarial"])
+def test_a_batch_of_tasks_has_the_mean_of_their_meta_gradients(meta):
+    problem, optimizer = tasks(3), features()
+    theta = list(optimizer.parameters())
+    together = meta_gradient(problem, optimizer, theta, meta=last_point(meta))
+    rows = ("params", "train", "held_out")
+    apart = [replace(problem, **{name: getattr(problem, name)[i : i + 1] for name in rows}) for i in range(3)]
+    each = torch.stack([meta_gradient(one, optimizer, theta, meta=last_point(meta)) for one in apart])
+    torch.testing.assert_close(together, each.mean(0), rtol=1e-8, atol=1e-12)
+    assert not torch.allclose(each[0], each[1])
+
+
+def last_point(meta):
+    """An adversarial objective draws its start for the whole batch; here it starts at the images themselves."""
+    if meta is clean:
+        return meta
+    return lambda predict, images, labels, rng: meta(predict, images, labels, None)
+
+
+def test_the_gradient_of_each_task_is_its_own():
+    problem = tasks(3)
+    images, labels = problem.batch(problem.train, 4, generator())
+    found = gradient(problem, problem.params, images, labels, clean, generator())
+    for i, (x, y) in enumerate(zip(images.split(4), labels.split(4), strict=True)):
+        leaf = problem.params[i].clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(Predictor(problem.model, problem.layout, leaf)(x), y)
+        torch.testing.assert_close(found[i], torch.autograd.grad(loss, leaf)[0])
+    assert not found.requires_grad
+    assert not problem.params.requires_grad
+
+
+def test_states_are_cut_off_and_otherwise_kept():
+    problem, optimizer = tasks(), features()
+    for made in (optimizer, SGD(0.1), Adam(0.1), lstm()):
+        state = made.init(problem.params, problem.layout, 5)
+        _, state = unroll(
+            problem, made, problem.params, state, steps=2, batch_size=4, inner=clean, generator=generator()
+        )
+        cut = detach(state)
+        assert type(cut) is type(state)
+        old, new = list(leaves(state)), list(leaves(cut))
+        assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(old, new, strict=True))
+    assert any(leaf.requires_grad for leaf in old)
+
+
+def leaves(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, tuple):
+        for part in state:
+            yield from leaves(part)
+
+
+def by_hand(optimizer, plan, problem, meta=clean):
+    """Meta-training written out for tasks without chance: each episode's stretches, clipping and Adam."""
+    theta = list(optimizer.parameters())
+    adam = torch.optim.Adam(theta)
+    for episode in range(plan.episodes):
+        warm = min(1, (episode + 1) / plan.warmup)
+        adam.param_groups[0]["lr"] = plan.lr * warm * (0.1 + 0.9 * (1 + math.cos(math.pi * episode / plan.episodes)) / 2)
+        params, state = problem.params, optimizer.init(problem.params, problem.layout, plan.horizons[0])
+        step = 0
+        while step < plan.horizons[0]:
+            score = 0
+            for k in range(plan.truncation):
+                grads = gradient(
+                    problem, params, *problem.batch(problem.train, 4, None), clean, None, second_order=plan.second_order
+                )
+                move, state = optimizer.update(grads, state, params)
+                params = params + move
+                share = {plan.truncation // 2 - 1: plan.middle, plan.truncation - 1: 1 - plan.middle}.get(k)
+                if share is not None:
+                    batch = problem.batch(problem.held_out, 4, None)
+                    score = score + share * meta(problem.predictor(params), *batch, None).mean()
+                step += 1
+            adam.zero_grad()
+            score.backward()
+            length = torch.cat([p.grad.flatten() for p in theta]).norm()
+            for p in theta:
+                p.grad *= min(1, plan.clip / length)
+            adam.step()
+            params, state = params.detach(), detach(state)
+    return torch.nn.utils.parameters_to_vector(theta).detach()
+
+
+@every_learned
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(3, (4,), 2, lr=0.01, warmup=2, clip=1e-2),
+        Plan(3, (6,), 3, lr=0.01, warmup=2, middle=0.5, second_order=True),
+        Plan(3, (6,), 6, lr=0.01, warmup=1, middle=0.0),
+    ],
+    ids=["clipped", "second order", "truncation = horizon"],
+)
+def test_meta_training_is_what_its_equation_says(make, plan):
+    problem, optimizer = tasks(), make()
+    log = meta_train(optimizer, lambda count, rng: problem, plan, inner=clean, meta=clean, seed=0)
+    found = torch.nn.utils.parameters_to_vector(optimizer.parameters()).detach()
+    torch.testing.assert_close(found, by_hand(make(), plan, problem), rtol=1e-9, atol=1e-11)
+    start = torch.nn.utils.parameters_to_vector(make().parameters()).detach()
+    assert float((found - start).abs().max()) > 1e-3
+    assert [row["episode"] for row in log] == [0, 1, 2]
+    assert {row["steps"] for row in log} == {plan.horizons[0] // plan.truncation}
+
+
+def test_truncation_at_the_horizon_is_full_backpropagation_and_shorter_is_not():
+    problem = tasks()
+
+    def length(truncation):
+        plan = Plan(1, (8,), truncation, middle=0.0, second_order=True)
+        optimizer = features()
+        return meta_train(optimizer, lambda count, rng: problem, plan, inner=clean, meta=clean, seed=0)[0]["gradient"]
+
+    optimizer = features()
+    full = meta_gradient(problem, optimizer, list(optimizer.parameters()), steps=8)
+    assert length(8) == pytest.approx(float(full.norm()), rel=1e-9)
+    assert length(4) != pytest.approx(float(full.norm()), rel=1e-2)
+
+
+POOL = tasks(3, each=40, shape=(1, 3, 3), dtype=torch.float32)
+FAMILY = Family(["mlp-3-tanh", "cnn-2-relu"], Split(POOL.images, POOL.labels), 3, 30)
+
+
+def train(optimizer, episodes=5, seed=0, *, sample=FAMILY.sample, meta=ADVERSARIAL, plan=None, **more):
+    plan = plan or Plan(episodes, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01)
+    log = meta_train(optimizer, sample, plan, inner=clean, meta=meta, seed=seed, **more)
+    return torch.nn.utils.parameters_to_vector(optimizer.parameters()).detach().clone(), log
+
+
+@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
+def test_resumed_at_any_episode_it_ends_with_the_same_theta(make):
+    saved = []
+    theta, log = train(
+        make(generator=generator()), every=1, save=lambda tensors, done: saved.append((tensors, done))
+    )
+    assert [done.episode for _, done in saved] == [1, 2, 3, 4, 5]
+    for tensors, done in saved:
+        kept = {name: value.clone() for name, value in tensors.items()}
+        again, whole = train(make(generator=generator(9)), resume=(tensors, done))
+        assert torch.equal(again, theta)
+        assert whole == log
+        # What was saved is a picture of that moment, and resuming from it leaves it as it is.
+        assert len(done.log) == done.episode
+        assert all(torch.equal(kept[name], value) for name, value in tensors.items())
+
+
+def test_it_saves_after_every_few_episodes_and_at_the_end():
+    at = []
+    train(FeatureMLP(), every=2, save=lambda tensors, done: at.append(done.episode))
+    assert at == [2, 4, 5]
+
+
+def test_a_seed_is_a_theta():
+    found = [train(FeatureMLP(generator=generator()), 3, seed)[0] for seed in (0, 0, 1)]
+    torch.manual_seed(5)
+    found.append(train(FeatureMLP(generator=generator()), 3, 0)[0])
+    assert [torch.equal(found[0], other) for other in found[1:]] == [True, False, True]
+
+
+def failing(calls):
+    """A meta-objective that is NaN in the calls of these numbers."""
+    count = iter(range(10**6))
+
+    def meta(predict, images, labels, rng):
+        losses = clean(predict, images, labels, rng)
+        return losses * math.nan if next(count) in calls else losses
+
+    return meta
+
+
+@pytest.mark.parametrize("calls", [{0}, {3}, {8}])
+def test_a_step_that_is_not_finite_is_left_out_and_counted(calls):
+    theta, log = train(FeatureMLP(generator=generator()), meta=failing(calls))
+    assert sum(row["skipped"] for row in log) == 1
+    assert bool(theta.isfinite().all())
+    assert not torch.equal(theta, train(FeatureMLP(generator=generator()), meta=clean)[0])
+
+
+def test_a_left_out_step_moves_nothing_and_can_be_saved_and_resumed():
+    plan = Plan(2, (4,), 4, tasks=2, batch_size=8, held_out=8)
+    start, saved = FeatureMLP(generator=generator()), []
+    before = torch.nn.utils.parameters_to_vector(start.parameters()).detach().clone()
+
+    def save(tensors, done):
+        saved.append((tensors, done))
+
+    after, log = train(start, meta=failing({0, 1, 2, 3}), plan=plan, every=1, save=save)
+    assert torch.equal(before, after)
+    assert [row["skipped"] for row in log] == [1, 1]
+    resumed, _ = train(FeatureMLP(), meta=failing({0, 1}), plan=plan, resume=saved[0])
+    assert torch.equal(before, resumed)
+
+
+def test_too_many_of_them_are_an_error():
+    with pytest.raises(InputError, match=r"1[12] meta-gradients were not finite: lower"):
+        train(FeatureMLP(), 40, meta=failing(range(10**6)))
+
+
+def test_memory_does_not_grow_with_the_episodes():
+    alive = []
+
+    def count(tensors, done):
+        gc.collect()
+        alive.append(sum(type(thing) in (torch.Tensor, torch.nn.Parameter) for thing in gc.get_objects()))
+
+    problem = tasks(2, dtype=torch.float32)
+    train(FeatureMLP(), 5, sample=lambda count, rng: problem, every=1, save=count)
+    assert alive[2:] == [alive[2]] * 3
+
+
+def test_a_stretch_forgets_the_one_before(monkeypatch):
+    """Backpropagation through a stretch goes through its own steps: its graph is as deep in the last as in the first."""
+    depths = []
+
+    def meta(predict, images, labels, rng):
+        depths.append(depth(predict.params.grad_fn))
+        return clean(predict, images, labels, rng)
+
+    train(FeatureMLP(), 1, plan=Plan(1, (12,), 4), sample=lambda count, rng: tasks(dtype=torch.float32), meta=meta)
+    assert depths[2:] == depths[:2] * 2
+
+
+def depth(node):
+    """Nodes of the graph below one."""
+    seen, todo = set(), [node]
+    while todo:
+        here = todo.pop()
+        if here is not None and here not in seen:
+            seen.add(here)
+            todo += [below for below, _ in here.next_functions]
+    return len(seen)
+
+
+@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
+def test_meta_training_lowers_the_meta_loss(make):
+    """Is the first pixel bright? theta starts with steps that are far too small."""
+    problem = tasks(4, "mlp-8-tanh", each=30, kind=Tasks, dtype=torch.float32)
+    problem = replace(problem, labels=(problem.images[:, 0, 0, 0] > 0.5).long())
+    optimizer = make(generator=generator())
+    if make is FeatureMLP:
+        with torch.no_grad():
+            optimizer.log_lr.sub_(2)
+    plan = Plan(20, (20,), 10, tasks=4, batch_size=30, held_out=30, lr=0.03, warmup=3)
+    _, log = train(optimizer, sample=lambda count, rng: problem, meta=clean, plan=plan)
+    losses = [row["meta_loss"] for row in log]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"horizons": (20, 25)},
+        {"horizons": (5,)},
+        {"horizons": ()},
+        {"horizons": (0,)},
+        {"truncation": 0},
+        {"truncation": 1},
+        {"truncation": -5},
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused(changes):
+    with pytest.raises(InputError, match=r"horizons .* with truncation .*whole number of stretches"):
+        Plan(**changes)
+
+
+def test_the_rate_warms_up_and_falls_to_a_tenth():
+    plan = Plan(episodes=100, lr=1.0, warmup=10)
+    rates = [plan.rate(episode) for episode in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9]
+    assert rates[-1] == pytest.approx(0.1, abs=0.001)
+    assert Plan(episodes=100, lr=1.0, warmup=0).rate(0) == 1.0
+
+
+def test_streams_depend_on_every_number():
+    seeds = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (7, 3), (3, 7)]
+    draws = {numbers: generator_of("cpu", *numbers).initial_seed() for numbers in seeds}
+    assert len(set(draws.values())) == len(seeds)
+    assert generator_of("cpu", 3, 7).initial_seed() == draws[3, 7]
+
+
+def test_a_family_holds_out_what_it_does_not_train_on():
+    pool, names = FAMILY.pool, set()
+    for number in range(12):
+        found = FAMILY.sample(3, generator(number))
+        names.add(len(found.layout.names) and found.layout.shapes[0])
+        assert found.train.shape == (3, 30)
+        assert found.held_out.shape == (3, len(pool) - 30)
+        for train_rows, held_out in zip(found.train.tolist(), found.held_out.tolist(), strict=True):
+            assert sorted(train_rows + held_out) == list(range(len(pool)))
+        assert not torch.equal(found.train[0], found.train[1])
+        assert not torch.equal(found.params[0], found.params[1])
+    assert len(names) == 2  # both architectures came up
+
+
+def test_a_batch_is_drawn_from_its_own_task():
+    problem = tasks(3, each=5, kind=Tasks)
+    images, _ = problem.batch(problem.held_out, 50, generator())
+    for row, found in zip(problem.held_out, images.split(50), strict=True):
+        own = {tuple(image.flatten().tolist()) for image in problem.images[row]}
+        assert {tuple(image.flatten().tolist()) for image in found} == own
+
+
+def test_patching_starts_from_trained_models():
+    labels = (FAMILY.pool.images[:, 0, 0, 0] > 0.5).long()
+    pool = Split(FAMILY.pool.images, labels)
+    starts = vulnerable(["mlp-3-tanh"], pool, 2, 4, Training(150, 32, 0.03), generator())
+    family = Family(["mlp-3-tanh"], pool, 2, 30, starts)
+    found = family.sample(3, generator())
+    for params in found.params:
+        assert any(torch.equal(params, start) for start in starts["mlp-3-tanh"])
+        right = Predictor(found.model, found.layout, params)(pool.images).argmax(1) == labels
+        assert float(right.float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("images", [0, -1, 240, 999])
+def test_a_family_without_held_out_images_is_refused(images):
+    with pytest.raises(InputError, match=rf"{images} of 240 images.*held out"):
+        Family(["mlp-3-tanh"], FAMILY.pool, 3, images)
+
+
+def test_progress_holds_what_the_log_says():
+    optimizer = FeatureMLP()
+    _, log = train(optimizer, 3, resume=None)
+    kept = Progress(0, [])
+    assert all({"episode", "meta_loss", "gradient", "steps", "skipped"} == set(row) for row in log)
+    assert (kept.episode, kept.log) == (0, [])

@@ -1,0 +1,108 @@
+"""The recorded results, and everything that quotes them: README, landing page, headline figure."""
+
+import importlib.util
+import re
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from PIL import Image
+
+from metarobust import quote
+from metarobust.errors import InputError
+from metarobust.experiments import EXPERIMENTS, table
+from metarobust.results import COLUMNS
+
+ROOT = Path(__file__).parents[1]
+RUN = "transfer-mnist-small"
+
+
+@pytest.fixture(scope="module")
+def writer():
+    """`.ci/results.py`, which writes the README's block and the figure."""
+    spec = importlib.util.spec_from_file_location("ci_results", ROOT / ".ci" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", quote.available())
+def test_recorded_run_is_whole_and_of_a_known_experiment(name):
+    manifest, rows = quote.recorded(name)
+    spec = manifest["spec"]
+    assert spec["experiment"] in EXPERIMENTS
+    assert name == f"{spec['experiment']}-{spec['dataset']}-{spec['scale']}"
+    assert rows
+    assert set(rows[0]) == set(COLUMNS)
+    assert len(spec["seeds"]) >= 10
+    assert len(spec["meta_seeds"]) >= 3
+    assert manifest["code"]["commit"] and not manifest["code"]["changed"], "record it from a clean commit"
+    assert "/" not in manifest["command"], "a path of one machine is in the command"
+
+
+def test_both_runs_that_the_book_needs_are_recorded():
+    assert {"transfer-digits-small", RUN} <= set(quote.available())
+
+
+@pytest.mark.parametrize("part", ["patch", "train"])
+def test_learned_beats_clean_adam_under_attack_on_every_unseen_network(part):
+    _, rows = quote.recorded(RUN)
+    models = table.names([row for row in rows if row["part"] == part], "model")
+    assert len(models) == 5
+    for model in models:
+        learned, adam = (table.over(table.pick(rows, part, model, m), "robust accuracy") for m in ("learned", "adam"))
+        assert learned[0] - learned[1] > adam[0] + adam[1], f"{model}: the intervals overlap"
+
+
+def test_learned_optimizers_made_no_adversarial_example():
+    for name in quote.available():
+        made = [row for row in quote.recorded(name)[1] if row["metric"] == "adversarial examples"]
+        assert {row["value"] for row in made if row["method"].startswith("learned")} == {0.0}
+        assert all(row["value"] > 0 for row in made if row["tier"] == "adversarial")
+
+
+def test_quote_is_the_mean_of_the_table():
+    _, rows = quote.recorded(RUN)
+    wanted = {"part": "patch", "model": "mlp-20-sigmoid", "method": "learned", "metric": "clean accuracy"}
+    values = [row["value"] for row in rows if wanted.items() <= row.items()]
+    assert len(values) == 30
+    assert quote.quote(f"{RUN} patch mlp-20-sigmoid learned clean") == f"{100 * fmean(values):.1f}"
+    # A method of several words is named as it stands in the table.
+    assert 0 < float(quote.quote(f"{RUN} patch cnn-8-16-relu falling noise + last-layer decay spread")) < 100
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("", "RUN PART"),
+        ("transfer-mnist-smal patch mlp-20-sigmoid learned clean", "did you mean 'transfer-mnist-small'"),
+        (f"{RUN} patching mlp-20-sigmoid learned clean", "patch, train"),
+        (f"{RUN} patch mlp-21-sigmoid learned clean", "mlp-20-sigmoid"),
+        (f"{RUN} patch mlp-20-sigmoid lerned clean", "learned"),
+        (f"{RUN} patch mlp-20-sigmoid learned fast", "clean, robust, spread"),
+    ],
+)
+def test_quote_of_what_is_not_there(words, says):
+    with pytest.raises(InputError, match=re.escape(says)):
+        quote.quote(words)
+
+
+def test_best_plain_rule_is_never_learned_nor_adversarial():
+    for name in quote.available():
+        _, rows = quote.recorded(name)
+        for model in table.names(rows, "model"):
+            method = table.best_plain(rows, "patch", model)
+            tier = {row["tier"] for row in rows if row["method"] == method}
+            assert tier < {"0", "1", "2"}
+            assert not method.startswith("learned")
+
+
+def test_readme_shows_the_recorded_results(writer):
+    text = (ROOT / "README.md").read_text()
+    assert writer.readme(text) == text, "make results writes the README anew"
+
+
+def test_headline_figure_is_drawn_from_the_recorded_results(writer):
+    with Image.open(writer.FIGURE) as picture:
+        assert picture.info["Source"] == writer.source(), "make results draws the figure anew"
+        assert min(picture.size) > 600
