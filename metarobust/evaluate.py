@@ -48,7 +48,7 @@ class Report:
         return "\n".join([
             line("clean", self.clean, self.clean_interval),
             line("robust", self.robust, self.robust_interval),
-            f"  {self.norm}, eps {self.eps:g}, {self.n} images; the worst of",
+            f"  {self.norm}, eps {self.eps:g}, {self.n} images, worst of",
             *(f"  {name} {100 * share:.1f} %" for name, share in self.under.items()),
         ])  # fmt: skip
 
@@ -68,7 +68,7 @@ def survivors(
     """Which images `[n]` are still right: `clean`, under each attack alone, and `robust`, under all of them."""
     losses = ATTACKS[choose(attacks, ATTACKS, "set of attacks")]
     with torch.no_grad():
-        right = {"clean": predict(images).argmax(1) == labels}
+        right = {"clean": _right(predict(images), labels)}
     robust = right["clean"]
     for loss in losses:
         moved = pgd(
@@ -83,9 +83,14 @@ def survivors(
             generator=generator,
         )
         with torch.no_grad():
-            right[f"pgd-{steps}-{loss}"] = right["clean"] & (predict(moved).argmax(1) == labels)
+            right[f"pgd-{steps}-{loss}"] = right["clean"] & _right(predict(moved), labels)
         robust = robust & right[f"pgd-{steps}-{loss}"]
     return right | {"robust": robust}
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which logits `[n, classes]` say the label. A NaN says nothing, though argmax would take it for a class."""
+    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
 
 
 def evaluate(

@@ -127,5 +127,70 @@ def _tiny() -> tuple[nn.Module, Tensor, Tensor]:
         for p in model.parameters():
             p.copy_(torch.randn(p.shape, generator=generator))
     x = torch.rand(4, 1, 2, 2, generator=generator) * 0.7 + 0.15
-    x[0, 0, 0, 0], x[1, 0, 1, 1], x[2, 0, 0, 1], x[3, 0, 1, 0] = 0.0, 1.0, 0.02, 0.99
+    x[:, 0, 0, 0], x[:, 0, 1, 1] = torch.tensor([0.0, 1.0, 0.02, 0.99]), torch.tensor([0.99, 0.0, 1.0, 0.02])
     return model, x, torch.tensor([0, 1, 2, 0])
+
+
+def examples_made(answer: float | None) -> Verdict:
+    """The warm-up of "Learn from mistakes once": adversarial images made in one episode of the default plan.
+
+    A run of 20 steps in stretches of 10. Half-way through each stretch, and at its end, 4 networks are scored on 128
+    images each, attacked by PGD with 4 steps.
+    """
+    right = 4 * 128 * 2 * 2
+    mistakes = {
+        right // 4: "that is for one network. There are four in a batch.",
+        right // 2: "how many stretches are there in a run, and how often is each of them scored?",
+        4 * right: "the four steps of PGD move the same image four times. It is one adversarial image.",
+        right + 4 * 64 * 20: "the images of the inner steps are clean. Leave them out.",
+        right // 128: "that counts the meta-losses. Each is taken over 128 images.",
+    }
+    if not isinstance(answer, int | float):
+        return Verdict(False, "there is no number yet.", "count the meta-losses of a run first.")
+    if answer == right:
+        return Verdict(True, f"2 stretches, scored twice, 4 networks, 128 images: {right:,} in each run.")
+    hint = mistakes.get(answer, "multiply: stretches, scores in a stretch, networks, images of a score.")
+    return Verdict(False, f"{answer:,} is not the number of adversarial images.", hint)
+
+
+Prune = Callable[[Tensor, Tensor, float, float], Tensor]
+
+
+def pruned(prune: Prune) -> Verdict:
+    """`prune(weight, images, threshold, keep)`: the first layer's weights without those on pixels that hardly vary."""
+    # Of six pixels: black, bright and still, dim but lively, lively, half of the time lit, hardly moving.
+    images = torch.tensor([
+        [0.0, 0.9, 0.0, 0.1, 1.0, 0.50],
+        [0.0, 0.9, 0.3, 0.9, 0.0, 0.52],
+        [0.0, 0.9, 0.0, 0.2, 1.0, 0.48],
+        [0.0, 0.9, 0.3, 0.8, 0.0, 0.50],
+    ]).view(4, 1, 2, 3)  # fmt: skip
+    weight = torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, -6.0], [0.5, 0.5, -0.5, 0.5, -0.5, 0.5]])
+    kept = weight.clone(), images.clone()
+    try:
+        found = prune(weight, images, 0.1, 0.6)
+    except NotImplementedError:
+        return Verdict(False, "nothing is written yet.", "images.flatten(1).std(0) has one number for each pixel.")
+    except Exception as error:
+        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
+        return Verdict(False, said, "weight is [units, pixels]; images are [n, 1, height, width]: flatten them first.")
+    for holds, said, hint in _prune_properties(found, weight, images, kept):
+        if not holds:
+            return Verdict(False, said, hint)
+    return Verdict(True, "still pixels are cut off, dark or bright; what stays is shrunk; what came in is unchanged.")
+
+
+def _prune_properties(found: Tensor, weight: Tensor, images: Tensor, kept: tuple[Tensor, Tensor]):
+    """As `_properties`, for `pruned`."""
+    shaped = isinstance(found, Tensor) and found.shape == weight.shape
+    yield shaped, "it does not return weights of the shape it was given.", "set weights to 0; do not remove columns."
+    same = torch.equal(weight, kept[0]) and torch.equal(images, kept[1])
+    yield same, "it changes the weights or images it was given.", "return a new tensor: weight * something."
+    yield bool((found[:, 0] == 0).all()), "the weights on a black pixel are still there.", "its deviation is 0."
+    hint = "use the standard deviation of each pixel over the images, and not its mean or its largest value."
+    yield bool((found[:, 1] == 0).all()), "the weights on a bright pixel that never changes are still there.", hint
+    yield bool((found[:, 5] == 0).all()), "a pixel whose deviation is under the threshold is kept.", "compare with >."
+    alive = found[:, 2:5] != 0
+    yield bool(alive.all()), "a pixel whose deviation is over the threshold is cut off.", hint
+    shrunk = torch.allclose(found[:, 2:5], 0.6 * weight[:, 2:5])
+    yield shrunk, "what stays is not shrunk to the share `keep`.", "multiply what stays by keep."

@@ -17,7 +17,7 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     p, spread = right / n, z * z / n
     middle = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half))  # p itself, whatever the rounding
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:

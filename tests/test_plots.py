@@ -108,11 +108,11 @@ class TestStyle:
 
     def test_every_role_can_be_drawn(self):
         with style.style():
-            figure, (top, bottom) = plt.subplots(2)
+            figure, (top, bottom) = plt.subplots(2, figsize=(5, 6))
             for i, name in enumerate(style.ROLES):
-                top.plot([0, 1], [i, i], **style.line(name))
-                bottom.bar(i, 1, **style.bar(name))
-                style.beside(top, 1, i, name, name)
+                top.plot([0, 1], [i / 10, i / 10], **style.line(name))
+                bottom.barh(i, i / 10, **style.bar(name))
+                style.beside(top, 1, i / 10, name, name)
             style.percent(top)
             style.percent(bottom, "x")
         assert pixels(figure).std() > 0

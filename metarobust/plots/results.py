@@ -16,17 +16,19 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarobust.errors import InputError, choose
-from metarobust.experiments.table import over
+from metarobust.errors import choose
+from metarobust.experiments.table import ADAM, BEFORE, LEARNED, REFERENCE, best_plain, names, over
 from metarobust.plots.style import percent, role, style
 from metarobust.stats import over_seeds
 
 Row = dict[str, Any]
-BEFORE, ADAM, LEARNED, FROM_DIGITS, PGD = "before", "adam", "learned", "learned on digits", "PGD-7 training"
+FROM_DIGITS = "learned on digits"
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number that a line would cross
 LABELS = {
     ADAM: "Adam, clean",
+    "sgd": "SGD, clean",
     "falling noise + last-layer decay": "falling noise",
-    "input-gradient penalty": "slope penalty",
+    "input-gradient penalty": "gradient penalty",
 }
 
 
@@ -44,11 +46,6 @@ class Point:
     made: int
 
     @property
-    def score(self) -> float:
-        """The mean of clean and robust accuracy: what the baselines were tuned for."""
-        return (self.clean + self.robust) / 2
-
-    @property
     def role(self) -> str:
         """How it is drawn."""
         if self.method.startswith(LEARNED):
@@ -58,7 +55,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        return LABELS.get(self.method, self.method)
+        return LABELS.get(self.method, self.method).replace("adam", "Adam")
 
 
 def points(rows: Sequence[Row], part: str = "patch") -> list[Point]:
@@ -66,7 +63,7 @@ def points(rows: Sequence[Row], part: str = "patch") -> list[Point]:
 
     Raises InputError where the part is not in the rows.
     """
-    choose(part, dict.fromkeys(row["part"] for row in rows), "part of these results")
+    choose(part, names(rows, "part"), "part of these results")
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["part"] == part:
@@ -88,30 +85,19 @@ def pick(found: Sequence[Point], model: str, method: str) -> Point:
     return here[choose(method, here, f"method in these results for {model}")]
 
 
-def best_rule(found: Sequence[Point], model: str) -> Point:
-    """The plain rule without adversarial examples with the best score on a network, picked with hindsight.
+def shown(rows: Sequence[Row], part: str, model: str) -> list[Point]:
+    """What the headline shows of a network, from top to bottom; `before` only where there was something to patch.
 
-    It is picked on the test images, which favours the rules over the learned optimizer.
+    The plain rule is the best one, picked on these very results. Raises InputError when a method is missing.
     """
-    rules = [point for point in found if point.model == model and point.tier in ("0", "1", "2")]
-    rules = [point for point in rules if not point.method.startswith(LEARNED)]
-    if not rules:
-        raise InputError(
-            f"these results have no plain rule for {model} (a method of tier 0, 1 or 2 that is not learned)"
-        )
-    return max(rules, key=lambda point: point.score)
-
-
-def shown(found: Sequence[Point], model: str) -> list[Point]:
-    """What the headline shows of a network, from top to bottom.
-
-    Raises InputError when before, adam, learned or PGD-7 training is missing.
-    """
-    order = [pick(found, model, BEFORE), pick(found, model, ADAM), best_rule(found, model)]
+    found = points(rows, part)
+    for needed in (ADAM, LEARNED, REFERENCE):
+        pick(found, model, needed)
+    wanted = [BEFORE] * (part == "patch") + [ADAM, best_plain(rows, part, model)]
     if any(point.model == model and point.method == FROM_DIGITS for point in found):
-        order.append(pick(found, model, FROM_DIGITS))
-    order += [pick(found, model, LEARNED), pick(found, model, PGD)]
-    return list(dict.fromkeys(order))  # tuned Adam may itself be the best rule
+        wanted.append(FROM_DIGITS)
+    wanted += [LEARNED, REFERENCE]
+    return [pick(found, model, method) for method in dict.fromkeys(wanted)]  # Adam may itself be the best rule
 
 
 def headline(rows: Sequence[Row], part: str = "patch") -> Figure:
@@ -120,9 +106,8 @@ def headline(rows: Sequence[Row], part: str = "patch") -> Figure:
     A filled marker is robust accuracy, a hollow one clean accuracy, a whisker the 95 % interval over seeds.
     Raises InputError when a part or a method is missing.
     """
-    found = points(rows, part)
-    models = list(dict.fromkeys(point.model for point in found))
-    panels = {model: shown(found, model) for model in models}
+    models = list(dict.fromkeys(point.model for point in points(rows, part)))
+    panels = {model: shown(rows, part, model) for model in models}
     heights = [len(panel) + 1.6 for panel in panels.values()]
     with style():
         figure, grid = plt.subplots(
@@ -130,10 +115,10 @@ def headline(rows: Sequence[Row], part: str = "patch") -> Figure:
         )
         for axes, (model, panel) in zip(grid[:, 0], panels.items(), strict=True):
             _panel(axes, model, panel)
-        first = grid[0, 0], panels[models[0]][0]
-        for name, share in (("under attack", first[1].robust), ("as they are", first[1].clean)):
+        top = panels[models[0]][0]
+        for name, share in (("under attack", top.robust), ("as they are", top.clean)):
             where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 10}
-            first[0].annotate(name, (share, 0), annotation_clip=False, **where)
+            grid[0, 0].annotate(name, (share, 0), annotation_clip=False, **where)
         grid[-1, 0].set_xlabel("test images read correctly")
     return figure
 
@@ -150,12 +135,12 @@ def _panel(axes: Axes, model: str, panel: Sequence[Point]) -> None:
         ):
             width = half if half < float("inf") else 0.0
             marker = "o" if how.marker == "x" else how.marker  # a cross cannot be hollow
-            axes.errorbar(
-                share, y, xerr=width or None, color=how.colour, marker=marker, mfc=face, mec=how.colour, capsize=2.5, lw=1.5
+            bounds = {"xerr": width or None, "capsize": 2.5, "lw": 1.5}
+            axes.errorbar(share, y, color=how.colour, marker=marker, mfc=face, **bounds)
+            axes.annotate(
+                f"{100 * share:.0f}", (share + side * width, y), xytext=(side * 7, 0), textcoords="offset points",
+                ha="right" if side < 0 else "left", va="center", fontsize=9, color=how.ink, bbox=PAPER,
             )  # fmt: skip
-            shift = {"xytext": (side * 7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-            end = share + side * width
-            axes.annotate(f"{100 * share:.0f}", (end, y), ha="right" if side < 0 else "left", color=how.ink, **shift)
     percent(axes, "x")
     axes.set_xlim(-0.03, 1.1)
     axes.set(yticks=range(len(panel)), ylim=(len(panel) - 0.4, -1.1), title=model)
@@ -187,10 +172,7 @@ def frontier(rows: Sequence[Row], part: str, model: str) -> Figure:
                 point.clean, point.robust, xerr=finite[0], yerr=finite[1],
                 color=how.colour, marker=how.marker, ms=size, elinewidth=0.8, lw=0,
             )  # fmt: skip
-        low, high = (pick_(point.clean for point in mine) for pick_ in (min, max))
-        axes.set_xlim(low - 0.01, high + 0.01)
-        axes.margins(y=0.1)
-        axes.autoscale_view(scalex=False)
+        axes.margins(0.1)
         _label_column(axes, mine)
         axes.set(xlabel="clean accuracy", ylabel="robust accuracy", title=model)
         for axis in (axes.xaxis, axes.yaxis):
@@ -207,7 +189,7 @@ def _label_column(axes: Axes, mine: Sequence[Point]) -> None:
         axes.annotate(
             point.label, (point.clean, point.robust), xytext=(1.06, height), textcoords="axes fraction", va="center",
             fontsize=9.5, color=role(point.role).ink, fontweight="bold" if point.role == "learned" else "normal",
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": role(point.role).colour, "alpha": 0.6, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": role(point.role).colour, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
@@ -235,19 +217,26 @@ def reading(rows: Sequence[Row], part: str = "patch") -> str:
 
     Raises InputError when a part or a method is missing.
     """
-    found = points(rows, part)
     lines = []
-    for model in dict.fromkeys(point.model for point in found):
-        before, *others = shown(found, model)
-        ends = ", ".join(f"{100 * point.robust:.0f} % with {point.label}" for point in others)
-        rule = best_rule(found, model)
-        parts = []
-        for metric in ("robust accuracy", "clean accuracy"):
-            mean, half = difference(rows, part, model, LEARNED, rule.method, metric)
+    for model in dict.fromkeys(point.model for point in points(rows, part)):
+        start, *others = shown(rows, part, model)
+        first = "before" if start.method == BEFORE else f"after {_name(start)}"
+        ends = ", ".join(f"{100 * point.robust:.0f} % after {_name(point)}" for point in others)
+        rule = best_plain(rows, part, model)
+        gaps = []
+        for kind in ("robust", "clean"):
+            mean, half = difference(rows, part, model, LEARNED, rule, f"{kind} accuracy")
             spread = f" ± {100 * half:.1f}" if half < float("inf") else ""
-            parts.append(f"{100 * mean:+.1f}{spread} points of {metric}".replace("-", "−"))
+            gaps.append(f"{100 * mean:+.1f}{spread}".replace("-", "−"))
         lines.append(
-            f"- `{model}`: robust accuracy {100 * before.robust:.0f} % before; {ends}. "
-            f"Learned minus {rule.label}: {parts[0]}, {parts[1]}."
+            f"- `{model}`: under attack {100 * start.robust:.0f} % {first}, {ends}. The learned optimizer against "
+            f"{LABELS.get(rule, rule)}: {gaps[0]} points under attack, {gaps[1]} points as they are."
         )
     return "\n".join(lines)
+
+
+def _name(point: Point) -> str:
+    """A method within a sentence."""
+    if point.role == "learned":
+        return point.method.replace(LEARNED, "the learned optimizer", 1)
+    return point.label.removesuffix(", clean")

@@ -1,0 +1,239 @@
+"""Robust accuracy on models whose answer is known, the worst case for each image, and the intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+from torch import nn
+
+from metarobust import evaluate as module
+from metarobust.attacks import counting
+from metarobust.errors import InputError
+from metarobust.evaluate import Report, evaluate, survivors
+from metarobust.models import build
+from metarobust.stats import over_seeds, wilson
+from toy import generator
+
+
+class Brightness(nn.Module):
+    """Class 1 where the mean pixel is above a half, else class 0: robust exactly where it is right and far enough."""
+
+    def forward(self, x):
+        score = 4 * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-score, score], 1)
+
+
+def grey(*values):
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 3).clone()
+
+
+IMAGES = grey(0.1, 0.35, 0.45, 0.55, 0.65, 0.9, 0.45, 0.9)
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
+
+
+def measure(model=None, **changes):
+    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "steps": 5} | changes
+    return evaluate(model or Brightness(), given.pop("images"), given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "robust"),
+    [(0, "linf", 6), (0.04, "linf", 6), (0.1, "linf", 4), (0.2, "linf", 2), (0.45, "linf", 0)]
+    # The mean of 6 pixels falls by eps / sqrt(6).
+    + [(0.04, "l2", 6), (0.1, "l2", 6), (0.2, "l2", 4), (0.5, "l2", 2), (1.2, "l2", 0)],
+)
+def test_a_model_with_a_known_answer(eps, norm, robust):
+    for batch_size in (3, 1000):
+        report = measure(eps=eps, norm=norm, batch_size=batch_size)
+        assert (report.clean, report.robust, report.n) == (6 / 8, robust / 8, 8)
+        assert report.under == {"pgd-5-ce": robust / 8, "pgd-5-margin": robust / 8}
+        assert report.clean_interval == wilson(6, 8)
+        assert report.robust_interval == wilson(robust, 8)
+        assert (report.eps, report.norm, report.attacks, report.steps, report.restarts) == (eps, norm, "quick", 5, 2)
+        assert type(report.eps) is float
+
+
+def test_the_report_says_all_that_belongs_together():
+    text = str(measure())
+    for part in ("clean", " 75.0 %", "robust", " 50.0 %", "linf", "eps 0.1", "8 images", "pgd-5-ce", "pgd-5-margin"):
+        assert part in text
+
+
+def fake(turned):
+    """An attack that turns the images of these numbers into their negatives, by the loss it is asked to climb."""
+
+    def attack(predict, images, labels, *, loss, **rest):
+        moved = images.clone()
+        moved[turned[loss]] = 1 - moved[turned[loss]]
+        return moved
+
+    return attack
+
+
+def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it(monkeypatch):
+    # Image 6 is wrong, and the attack would make it right: it is not robust for that.
+    monkeypatch.setattr(module, "pgd", fake({"ce": [0, 6], "margin": [1, 6]}))
+    found = survivors(Brightness(), IMAGES, LABELS, eps=0.1, steps=5, generator=generator())
+    right = {name: mask.nonzero().flatten().tolist() for name, mask in found.items()}
+    assert right == {
+        "clean": [0, 1, 2, 3, 4, 5],
+        "pgd-5-ce": [1, 2, 3, 4, 5],
+        "pgd-5-margin": [0, 2, 3, 4, 5],
+        "robust": [2, 3, 4, 5],
+    }
+    report = measure()
+    assert (report.robust, report.under) == (4 / 8, {"pgd-5-ce": 5 / 8, "pgd-5-margin": 5 / 8})
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["mlp-8-relu", "cnn-4-tanh"])
+def test_robust_is_at_most_every_attack_and_clean(name, norm):
+    torch.manual_seed(0)
+    model, images = build(name, (1, 4, 4), 3), torch.rand(60, 1, 4, 4)
+    with torch.no_grad():
+        model[-1].bias -= model(images).mean(0)  # so that it does not say the same of every image
+    said = model(images).argmax(1)
+    labels = torch.where(torch.rand(60) < 0.8, said, (said + 1) % 3)
+    before = measure(model, images=images, labels=labels, eps=0, norm=norm)
+    assert before.clean == before.robust
+    last = before.robust
+    for eps in (0.01, 0.03, 0.1, 0.9):
+        report = measure(model, images=images, labels=labels, eps=eps, norm=norm)
+        assert report.robust <= min(report.under.values()) <= max(report.under.values()) <= report.clean
+        assert report.robust <= last
+        last = report.robust
+    assert last < 0.5 < before.robust < 1
+    assert measure(model, images=images, labels=labels, norm=norm) == measure(
+        model, images=images, labels=labels, norm=norm
+    )
+
+
+def test_a_model_that_answers_nan_is_right_nowhere():
+    """argmax would take the NaN for class 0, and no attack could change that: a broken model would look robust."""
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return Brightness()(x) * math.nan
+
+    report = measure(Broken(), labels=torch.zeros(8, dtype=torch.int64))
+    assert (report.clean, report.robust, set(report.under.values())) == (0, 0, {0})
+
+
+class Modes(nn.Module):
+    """Refuses to be asked in training mode, where dropout would blur every gradient of an attack."""
+
+    def __init__(self, fails=False):
+        super().__init__()
+        self.inner = nn.Sequential(Brightness(), nn.BatchNorm1d(2, affine=True), nn.Dropout(0.5))
+        self.fails = fails
+
+    def forward(self, x):
+        assert not any(part.training for part in self.modules())
+        if self.fails:
+            raise ZeroDivisionError
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_gradients_and_statistics_are_left_as_they_were(fails):
+    model = Modes(fails).train()
+    model.inner[2].eval()
+    model.inner[1].weight.requires_grad_(False)
+    model.inner[1].bias.grad = torch.ones(2)
+    modes = [part.training for part in model.modules()]
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            measure(model)
+    else:
+        measure(model)
+    assert [part.training for part in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == [False, True]
+    assert model.inner[1].bias.grad.tolist() == [1, 1]
+    assert model.inner[1].weight.grad is None
+    assert all(torch.equal(values[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_evaluation_counts_as_attacks():
+    with counting() as tally:
+        measure()
+    assert tally.examples == 2 * 8
+
+
+BAD = {
+    "bytes": ({"images": (IMAGES * 255).byte()}, r"uint8.*divide by 255"),
+    "normalised": ({"images": IMAGES - 0.5}, r"-0\.4.*undo the normalisation"),
+    "NaN": ({"images": IMAGES * math.nan}, r"nan.*\[0, 1\]"),
+    "no image": ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"evaluating 0 images.*at least one"),
+    "no batch": ({"batch_size": 0}, r"batches of 0.*at least one"),
+    "label": ({"labels": LABELS + 1}, r"label is 2; the model has 2 outputs, 0 to 1"),
+    "negative label": ({"labels": LABELS - 1}, r"-1.*from 0"),
+    "float labels": ({"labels": LABELS.float()}, r"float32.*int64"),
+    "eps": ({"eps": 8}, r"eps is 8.*8/255"),
+    "norm": ({"norm": "l3"}, r"'l3'.*linf, l2"),
+    "attacks": ({"attacks": "autoattack"}, r"'autoattack'.*quick"),
+    "steps": ({"steps": 0}, r"steps=0.*from 1"),
+    "restarts": ({"restarts": 0}, r"restarts=0.*from 1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_and_the_model_is_left_as_it_was(changes, message):
+    model = Brightness().train()
+    with pytest.raises(InputError) as error:
+        measure(model, **changes)
+    assert re.search(message, str(error.value)), str(error.value)
+    assert model.training
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (1, 10), (5, 10), (81, 263), (15, 148), (10, 10), (999, 1000), (0, 1)])
+def test_the_wilson_interval_is_scipys(right, n):
+    theirs = scipy_stats.binomtest(right, n).proportion_ci(0.95, "wilson")
+    assert wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=2e-5)
+
+
+def test_the_wilson_interval_holds_the_share():
+    for n in range(1, 150):
+        for right in range(n + 1):
+            low, high = wilson(right, n)
+            assert 0 <= low <= right / n <= high <= 1
+
+
+def test_the_wilson_interval_in_the_literature():
+    """Newcombe 1998 (Statistics in Medicine 17, 857), table I: score method without correction."""
+    known = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0, 0.1611), (1, 29): (0.0061, 0.1718)}
+    for (right, n), bounds in known.items():
+        assert wilson(right, n) == pytest.approx(bounds, abs=5e-5)
+
+
+@pytest.mark.parametrize(("right", "n"), [(-1, 5), (6, 5), (0, 0), (1, -1), (math.nan, 5)])
+def test_what_is_no_share_is_refused(right, n):
+    with pytest.raises(InputError, match=rf"{right} right of {n}.*n of at least 1"):
+        wilson(right, n)
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.7], [0.1, 0.2, 0.4], [0.3] * 4, list(np.linspace(0.2, 0.9, 10))])
+def test_the_interval_over_seeds_is_scipys(values):
+    mean, half = over_seeds(values)
+    assert mean == pytest.approx(np.mean(values))
+    low, high = scipy_stats.t.interval(0.95, len(values) - 1, np.mean(values), max(scipy_stats.sem(values), 1e-300))
+    assert half == pytest.approx((high - low) / 2, abs=1e-12)
+
+
+def test_one_seed_shows_no_spread_and_none_is_refused():
+    assert over_seeds([0.4]) == (0.4, math.inf)
+    with pytest.raises(InputError, match="no values"):
+        over_seeds([])
+
+
+def test_a_report_is_a_value():
+    assert Report(1, 1, 1, (0, 1), (0, 1), {}, 0.1, "linf", "quick", 1, 1) == Report(
+        1, 1, 1, (0, 1), (0, 1), {}, 0.1, "linf", "quick", 1, 1
+    )
+    with pytest.raises(AttributeError):
+        measure().robust = 1.0
