@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import papermill
 from tqdm import tqdm
 
 WORKERS = 2
+RUNS = Path(__file__).resolve().parent.parent / "_build" / "runs"
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -50,6 +52,9 @@ def main(source: Path, target: Path) -> int:
     print(f"Running {len(notebooks)} notebooks{about}.", flush=True)
 
     os.environ["OMP_NUM_THREADS"] = "1"  # two kernels share the cores; results do not depend on their number
+    os.environ["TQDM_DISABLE"] = "1"  # a finished progress bar says nothing on a page
+    os.environ["METAROBUST_RUNS"] = str(RUNS)  # where `metarobust headline` looks for the experiment
+    shutil.rmtree(RUNS, ignore_errors=True)
     os.chdir(target)  # the kernels start here; papermill's own cwd= is not safe in threads
 
     terminal = sys.stderr.isatty()

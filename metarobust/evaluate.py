@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import pgd
+from metarobust.attacks.standing import fooled
 from metarobust.attacks.threat import check, check_outputs
 from metarobust.errors import InputError, choose
 from metarobust.stats import wilson
@@ -65,32 +66,24 @@ def survivors(
     restarts: int = 1,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Which images `[n]` are still right: `clean`, under each attack alone, and `robust`, under all of them."""
+    """Which images `[n]` are still right: `clean`, under each attack alone, and `robust`, under all of them.
+
+    predict treats every image alone: images that are wrong as they are, or fooled, are not attacked any further.
+    """
     losses = ATTACKS[choose(attacks, ATTACKS, "set of attacks")]
+    how = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "generator": generator, "leave": True}
     with torch.no_grad():
-        right = {"clean": _right(predict(images), labels)}
-    robust = right["clean"]
+        clean = ~fooled(predict(images), labels)
+    right, there = {"clean": clean}, clean.nonzero()[:, 0]
+    robust = clean
     for loss in losses:
-        moved = pgd(
-            predict,
-            images,
-            labels,
-            eps=eps,
-            norm=norm,
-            steps=steps,
-            restarts=restarts,
-            loss=loss,
-            generator=generator,
-        )
+        moved = pgd(predict, images[there], labels[there], loss=loss, **how)
+        stands = torch.zeros_like(clean)
         with torch.no_grad():
-            right[f"pgd-{steps}-{loss}"] = right["clean"] & _right(predict(moved), labels)
-        robust = robust & right[f"pgd-{steps}-{loss}"]
+            stands[there] = ~fooled(predict(moved), labels[there])
+        right[f"pgd-{steps}-{loss}"] = stands
+        robust = robust & stands
     return right | {"robust": robust}
-
-
-def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which logits `[n, classes]` say the label. A NaN says nothing, though argmax would take it for a class."""
-    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
 
 
 def evaluate(

@@ -59,7 +59,9 @@ class Plan:
     def rate(self, episode: int) -> float:
         """The step of theta's Adam in an episode."""
         return (
-            self.lr * min(1, (episode + 1) / max(1, self.warmup)) * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
+            self.lr
+            * min(1, (episode + 1) / max(1, self.warmup))
+            * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
         )
 
 

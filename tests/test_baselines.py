@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
+from toy import generator, tasks
 
 from metarobust.attacks import counting
 from metarobust.baselines import InputGradient, Noise, layer_mask, methods, std_prune
@@ -17,7 +18,6 @@ from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import SGD, Adam, ProximalL1
 from metarobust.tasks import Tasks
-from toy import generator, tasks
 
 HOW = Inner(4, 8)
 
@@ -194,7 +194,12 @@ def by_name(name):
 
 def test_hyperparameters_do_what_their_names_say():
     layout = tasks().layout
-    hyper = {"lr": column(0.01, 0.02), "decay": column(3.0, 1.0), "last_decay": column(0.1, 0.3), "l1": column(0.5, 0.2)}
+    hyper = {
+        "lr": column(0.01, 0.02),
+        "decay": column(3.0, 1.0),
+        "last_decay": column(0.1, 0.3),
+        "l1": column(0.5, 0.2),
+    }
     last, first = layer_mask(layout, -1, hyper["lr"]), layer_mask(layout, 0, hyper["lr"])
     params = torch.ones(2, layout.size)
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from toy import generator, scatter, tasks
 
 from metarobust.layout import Layout
 from metarobust.learned import features as seen
@@ -17,7 +18,6 @@ from metarobust.models import build
 from metarobust.objectives import clean
 from metarobust.optimizers import Adam
 from metarobust.unroll import unroll
-from toy import generator, scatter, tasks
 
 NETWORKS = {"mlp": build("mlp-4-relu", (1, 2, 3), 3), "cnn": build("cnn-2-3-relu", (2, 3, 3), 3)}
 LEARNED = {

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from toy import ADVERSARIAL, generator, scatter, tasks
 
 from metarobust.data import Split
 from metarobust.errors import InputError
@@ -20,7 +21,6 @@ from metarobust.objectives import clean
 from metarobust.optimizers import SGD, Adam
 from metarobust.tasks import Tasks
 from metarobust.unroll import detach, gradient, unroll
-from toy import ADVERSARIAL, generator, scatter, tasks
 
 
 def features():
@@ -179,7 +179,9 @@ def by_hand(optimizer, plan, problem, meta=clean):
     adam = torch.optim.Adam(theta)
     for episode in range(plan.episodes):
         warm = min(1, (episode + 1) / plan.warmup)
-        adam.param_groups[0]["lr"] = plan.lr * warm * (0.1 + 0.9 * (1 + math.cos(math.pi * episode / plan.episodes)) / 2)
+        adam.param_groups[0]["lr"] = (
+            plan.lr * warm * (0.1 + 0.9 * (1 + math.cos(math.pi * episode / plan.episodes)) / 2)
+        )
         params, state = problem.params, optimizer.init(problem.params, problem.layout, plan.horizons[0])
         step = 0
         while step < plan.horizons[0]:
@@ -253,9 +255,7 @@ def train(optimizer, episodes=5, seed=0, *, sample=FAMILY.sample, meta=ADVERSARI
 @pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
 def test_resumed_at_any_episode_it_ends_with_the_same_theta(make):
     saved = []
-    theta, log = train(
-        make(generator=generator()), every=1, save=lambda tensors, done: saved.append((tensors, done))
-    )
+    theta, log = train(make(generator=generator()), every=1, save=lambda tensors, done: saved.append((tensors, done)))
     assert [done.episode for _, done in saved] == [1, 2, 3, 4, 5]
     for tensors, done in saved:
         kept = {name: value.clone() for name, value in tensors.items()}
@@ -332,18 +332,18 @@ def test_memory_does_not_grow_with_the_episodes():
 
 
 def test_a_stretch_forgets_the_one_before(monkeypatch):
-    """Backpropagation through a stretch goes through its own steps: its graph is as deep in the last as in the first."""
-    depths = []
+    """Backpropagation through a stretch goes through its own steps: the last has a graph as large as the first."""
+    sizes = []
 
     def meta(predict, images, labels, rng):
-        depths.append(depth(predict.params.grad_fn))
+        sizes.append(size(predict.params.grad_fn))
         return clean(predict, images, labels, rng)
 
     train(FeatureMLP(), 1, plan=Plan(1, (12,), 4), sample=lambda count, rng: tasks(dtype=torch.float32), meta=meta)
-    assert depths[2:] == depths[:2] * 2
+    assert sizes[2:] == sizes[:2] * 2
 
 
-def depth(node):
+def size(node):
     """Nodes of the graph below one."""
     seen, todo = set(), [node]
     while todo:

@@ -9,11 +9,11 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 from torch.func import functional_call
+from toy import generator
 
 from metarobust.errors import InputError
 from metarobust.layout import Layout
 from metarobust.models import ACTIVATIONS, Predictor, build, fresh
-from toy import generator
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toy import generator
 
 from metarobust.layout import Layout
 from metarobust.models import build
 from metarobust.optimizers import SGD, Adam, ProximalL1
-from toy import generator
 
 LAYOUT = Layout.of(build("mlp-3-tanh", (1, 2, 2), 3))
 

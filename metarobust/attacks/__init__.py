@@ -1,7 +1,10 @@
 """Attacks: functions from a prediction function, images and labels to adversarial images."""
 
+from metarobust.attacks.apgd import apgd
 from metarobust.attacks.count import Tally, counting
 from metarobust.attacks.fgsm import fgsm
+from metarobust.attacks.momentum import mi_fgsm
 from metarobust.attacks.pgd import pgd
+from metarobust.attacks.square import square
 
-__all__ = ["Tally", "counting", "fgsm", "pgd"]
+__all__ = ["Tally", "apgd", "counting", "fgsm", "mi_fgsm", "pgd", "square"]

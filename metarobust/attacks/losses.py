@@ -1,9 +1,16 @@
-"""What an attack climbs: cross-entropy, or the margin between the best wrong logit and the right one.
+"""What an attack climbs: cross-entropy, the margin, or the difference of logits ratio (DLR); z are the logits.
+
+    ce      -log softmax(z)_y                                toward t:    log softmax(z)_t
+    margin  max_{k != y} z_k - z_y                           toward t:    z_t - max_{k != t} z_k
+    dlr     (max_{k != y} z_k - z_y) / (z_1st - z_3rd)       toward t:    (z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2)
 
 Cross-entropy goes flat where a model is very sure, and an attack that climbs it alone overstates robustness. The margin
-does not: z_best_wrong - z_y is above 0 exactly where the image is misclassified.
+does not: it is above 0 exactly where the image is misclassified. DLR is the margin in units of the spread of the logits
+(1st, 3rd, 4th are the places when they are sorted), so that z and a z + b give the same value for any a > 0: a model
+cannot hide behind large logits. A targeted form rises as the model turns to class t.
 
-Source: Carlini and Wagner 2017 (arXiv 1608.04644), section V-A, f_6 without its clipping.
+Sources: Carlini and Wagner 2017 (arXiv 1608.04644), section V-A, f_6 without its clipping; Croce and Hein 2020 (arXiv
+2003.01690), section 4.
 """
 
 from collections.abc import Callable
@@ -11,6 +18,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from metarobust.attacks.threat import TINY
+from metarobust.errors import InputError
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,4 +35,49 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return wrong - logits.gather(1, labels[:, None])[:, 0]
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """The margin over z_1st - z_3rd, for each example: `[n, classes]`, `[n]` to `[n]`.
+
+    Raises InputError for fewer than 3 classes.
+    """
+    largest = _largest(logits, 3, "DLR loss")
+    return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + TINY)
+
+
+def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(z)_t for each example: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
+    return -cross_entropy(logits, targets)
+
+
+def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
+    return -margin(logits, targets)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """(z_t - z_y) over z_1st - (z_3rd + z_4th) / 2, for each example: `[n, classes]`, `[n]`, `[n]` to `[n]`.
+
+    Raises InputError for fewer than 4 classes.
+    """
+    largest = _largest(logits, 4, "targeted DLR loss")
+    ahead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+    return ahead[:, 0] / (largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + TINY)
+
+
+def _largest(logits: Tensor, count: int, what: str) -> Tensor:
+    """The `count` largest logits of each example, in order: `[n, count]`."""
+    classes = logits.shape[1]
+    if classes < count:
+        raise InputError(
+            f"the {what} compares the {count} largest logits and the model has {classes} outputs: "
+            f"climb 'margin' or 'ce' with so few classes"
+        )
+    return logits.topk(count, dim=1).values
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
+TARGETED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "ce": targeted_cross_entropy,
+    "margin": targeted_margin,
+    "dlr": targeted_dlr,
+}

@@ -16,8 +16,6 @@ from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
 
-CHUNK = 20_000  # images in one call: more would not be faster, and memory is bounded
-
 
 @dataclass(frozen=True)
 class Inner:
@@ -39,11 +37,14 @@ def fit(
     inner: progress in [0, 1] to the objective of that step.
     """
     params, state = tasks.params, optimizer.init(tasks.params, tasks.layout, how.steps)
+    # Noise and random starts have a stream of their own: whatever they draw, all methods see the same batches.
+    chance = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ 1)
     with counting() as tally:
         for step in range(how.steps):
+            objective = inner(step / how.steps)
             params, state = unroll(
                 tasks, optimizer, params, state, steps=1, batch_size=how.batch_size,
-                inner=inner(step / how.steps), generator=generator,
+                inner=lambda predict, x, y, _, score=objective: score(predict, x, y, chance), generator=generator,
             )  # fmt: skip
             params = params.detach()
     return params, tally.examples
@@ -69,13 +70,10 @@ def accuracy(
 ) -> dict[str, list[float]]:
     """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
     found: dict[str, list[float]] = {}
-    group = max(1, CHUNK // len(test))
-    for part in params.detach().split(group):
-        images = test.images.repeat(len(part), 1, 1, 1)
-        labels = test.labels.repeat(len(part))
-        right = survivors(tasks.predictor(part), images, labels, eps=eps, steps=steps, generator=generator)
+    for one in params.detach():  # one model at a time, so that images which are fooled can leave
+        right = survivors(tasks.predictor(one), test.images, test.labels, eps=eps, steps=steps, generator=generator)
         for name, mask in right.items():
-            found.setdefault(name, []).extend(mask.view(len(part), -1).float().mean(1).tolist())
+            found.setdefault(name, []).append(float(mask.float().mean()))
     return found
 
 

@@ -85,18 +85,14 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
             scale, dataset, seeds or (0, 1, 2), (0,), (patching(120),), **sizes,
             tuning_seeds=(100,), attack_steps=20, unseen=(UNSEEN[0], UNSEEN[2], UNSEEN[4]),
         )  # fmt: skip
-    count = 10
-    meta = (0, 1, 2)
-    parts = (patching(300), training(100)) if scale == "small" else (patching(2000, tasks=16), training(2000, tasks=16))
+    if scale == "full":
+        parts = (patching(2000, tasks=16), training(2000, tasks=16))
+    elif dataset == "digits":
+        parts = (patching(300), training(100))
+    else:  # a hundred times the pixels: fewer episodes keep it within half an hour
+        parts = (patching(200), training(60))
     return Spec(
-        scale,
-        dataset,
-        seeds or tuple(range(count)),
-        meta,
-        parts,
-        **sizes,
-        tuning_seeds=(100, 101),
-        attack_steps=40,
+        scale, dataset, seeds or tuple(range(10)), (0, 1, 2), parts, **sizes, tuning_seeds=(100, 101), attack_steps=40
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarobust.baselines import Method, methods
 from metarobust.data import Dataset, Split, balanced, load
+from metarobust.errors import InputError
 from metarobust.experiments import spec as specs
 from metarobust.experiments.fit import Inner, accuracy, as_hyper, fit_baseline, fit_learned, repeat, settings
 from metarobust.experiments.spec import Part, Spec
@@ -49,7 +50,9 @@ class Stages:
     def units(self) -> Iterator[Unit]:
         part, plan = self.part.name, self.part.plan
         weight = 1 + plan.episodes * sum(plan.horizons) // len(plan.horizons) // 120
-        sources = [LEARNED] + [FROM_DIGITS] * (self.dataset.name != "digits")
+        # Another data set's lesson is tried where it is wanted most: on models that are in use already.
+        elsewhere = part == "patch" and self.dataset.name != "digits"
+        sources = [LEARNED, FROM_DIGITS] if elsewhere else [LEARNED]
         for source in sources:
             for seed in self.spec.meta_seeds:
                 yield Unit(f"{part}.{slug(source)}.{seed}", lambda w=source, s=seed: self.learn(w, s), weight)
@@ -66,12 +69,12 @@ class Stages:
 
     def family(self, source: str) -> Family:
         """The problems to learn from, on this data set or on the digits."""
-        pool, classes, images = self.pool, self.dataset.classes, 10 * self.spec.per_class
+        pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
         if source == FROM_DIGITS:
             there = specs.make("small", "digits", None)
             digits = load("digits", device=self.device)
             pool = digits.train[torch.arange(there.meta_images, device=self.device)]
-            classes, images = digits.classes, 10 * there.per_class
+            classes, images = digits.classes, digits.classes * there.per_class
         starts = None
         if self.part.name == "patch":
             generator = generator_of(self.device, 1)
@@ -94,7 +97,12 @@ class Stages:
 
     def learned(self, source: str, seed: int) -> FeatureMLP:
         """A meta-trained optimizer, from its checkpoint."""
-        tensors, _ = self.run.restore(f"{self.part.name}.{slug(source)}.{seed}") or ({}, {})
+        name = f"{self.part.name}.{slug(source)}.{seed}"
+        held = self.run.restore(name)
+        if held is None:
+            lost, unit = self.run.path(f"{name}.safetensors"), self.run.out / "units" / f"{name}.json"
+            raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
+        tensors, _ = held
         optimizer = FeatureMLP().to(self.device)
         optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
         return optimizer

@@ -46,6 +46,11 @@ class Point:
     made: int
 
     @property
+    def score(self) -> float:
+        """The mean of clean and robust accuracy: what the plain rules were tuned for."""
+        return (self.clean + self.robust) / 2
+
+    @property
     def role(self) -> str:
         """How it is drawn."""
         if self.method.startswith(LEARNED):

@@ -1,0 +1,144 @@
+"""APGD: projected gradient descent with momentum that finds its own step size.
+
+    z = Proj( x_k + eta * steepest(grad_x loss(f(x_k), y)) )
+    x_{k+1} = Proj( x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1}) ),     eta = 2 eps at first
+
+At a few checkpoints each image asks whether it still gets on. If the loss rose in fewer than 0.75 of the steps since
+the last checkpoint, or if neither eta nor the highest loss has changed since then, eta is halved and the image goes
+back to the best point seen. So a run begins with long steps, which explore, and ends with short ones, which refine.
+
+Source: Croce and Hein 2020 (arXiv 2003.01690), section 3 and algorithm 1.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metarobust.attacks.count import made
+from metarobust.attacks.losses import LOSSES, TARGETED
+from metarobust.attacks.standing import first_look, fooled
+from metarobust.attacks.threat import check, project, random_start, steepest
+from metarobust.errors import InputError, choose
+
+MOMENTUM = 0.75  # the weight of the new step; the rest is the last one's
+RISES = 0.75  # the share of steps that should raise the loss
+
+
+def apgd(
+    predict: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    steps: int = 100,
+    norm: str = "linf",
+    loss: str = "ce",
+    targets: int = 0,
+    restarts: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
+
+    predict: images to logits, each image alone. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel
+    units. targets: 0 to leave the right class for any other; k to run toward each of the k likeliest wrong classes in
+    turn, with the targeted form of the loss. generator: where given, each run begins at a random point.
+    An image that is wrong as it is comes back as it is. Any other that could be turned comes back as the first point
+    that turned it, and takes no part in the runs that follow; the rest come back as the point of highest loss.
+    Raises InputError for input that `threat.check` refuses, and for more targets than the model has wrong classes. No
+    parameter's `.grad` is touched.
+    """
+    top = check(images, labels, eps, norm)
+    choose(loss, LOSSES, "attack loss")
+    if steps < 1 or restarts < 1:
+        raise InputError(f"APGD was given steps={steps}, restarts={restarts}; both count from 1")
+    if restarts > 1 and generator is None:
+        raise InputError(
+            f"{restarts} restarts without a generator would all be alike: pass generator=torch.Generator()"
+        )
+    if targets < 0:
+        raise InputError(f"targets is {targets}; give 0 for an untargeted attack, or how many wrong classes to try")
+    made(len(images))
+    images = images.detach()
+    logits, left = first_look(predict, images, labels, top)
+    aims = _aims(logits, labels, targets)
+    climb = TARGETED[loss] if targets else lambda z, y, t: LOSSES[loss](z, y)
+    worst, highest = images.clone(), torch.stack([climb(logits, labels, aim) for aim in aims]).amax(0)
+    for aim in aims.repeat(restarts, 1):
+        if not len(left):
+            break
+        x = images[left]
+        look = partial(_look, predict, climb, labels[left], aim[left])
+        start = random_start(x, eps, norm, generator) if generator is not None else x
+        found, losses, turned = _run(look, x, start, eps, norm, steps)
+        better = turned | (losses > highest[left])
+        worst[left[better]], highest[left[better]] = found[better], losses[better]
+        left = left[~turned]
+    return worst
+
+
+def _aims(logits: Tensor, labels: Tensor, targets: int) -> Tensor:
+    """The classes to run toward, likeliest first: `[targets, n]`; of 0 targets, one row that no loss looks at."""
+    classes = logits.shape[1]
+    if targets >= classes:
+        raise InputError(
+            f"APGD was given targets={targets}; the model has {classes} outputs, {classes - 1} of them wrong: "
+            f"give at most that"
+        )
+    right = F.one_hot(labels, classes).bool()
+    return logits.masked_fill(right, -torch.inf).topk(targets, dim=1).indices.T if targets else labels[None]
+
+
+def _look(
+    predict: Callable, climb: Callable, labels: Tensor, aim: Tensor, point: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each image's loss, its gradient (a NaN points nowhere: 0), and whether the image is turned."""
+    with torch.enable_grad():
+        leaf = point.clone().requires_grad_()
+        logits = predict(leaf)
+        losses = climb(logits, labels, aim)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    return losses.detach(), gradient.nan_to_num(0), fooled(logits.detach(), labels)
+
+
+def _run(look: Callable, images: Tensor, start: Tensor, eps: float, norm: str, steps: int) -> tuple[Tensor, ...]:
+    """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
+    each = (-1, *[1] * (images.ndim - 1))
+    before = x = best = start
+    losses, gradient, turned = look(x)
+    best_loss, best_gradient, first = losses, gradient, x
+    eta = images.new_full((len(images),), 2 * eps)
+    rises, last_best, last_halved = torch.zeros_like(losses), best_loss, torch.zeros_like(turned)
+    marks, last = set(checkpoints(steps)), 0
+    for k in range(1, steps + 1):
+        z = project(x + eta.view(each) * steepest(gradient, norm), images, eps, norm)
+        if k > 1:
+            z = project(x + MOMENTUM * (z - x) + (1 - MOMENTUM) * (x - before), images, eps, norm)
+        before, x, old = x, z, losses
+        losses, gradient, now = look(x)
+        first, turned = torch.where((now & ~turned).view(each), x, first), turned | now
+        rises += losses > old
+        higher = losses > best_loss
+        best, best_loss = torch.where(higher.view(each), x, best), torch.where(higher, losses, best_loss)
+        best_gradient = torch.where(higher.view(each), gradient, best_gradient)
+        if k in marks:
+            if bool(turned.all()):
+                break
+            halve = (rises < RISES * (k - last)) | (~last_halved & (best_loss <= last_best))
+            eta = torch.where(halve, eta / 2, eta)
+            x, gradient = (torch.where(halve.view(each), b, a) for a, b in ((x, best), (gradient, best_gradient)))
+            losses = torch.where(halve, best_loss, losses)
+            last, rises, last_best, last_halved = k, torch.zeros_like(rises), best_loss, halve
+    return torch.where(turned.view(each), first, best), best_loss, turned
+
+
+def checkpoints(steps: int) -> Iterator[int]:
+    """The steps at which eta may be halved: at 22 % of the run, then ever closer, down to 6 % of it apart."""
+    at, gap = 22, 22
+    while at <= 100:
+        yield math.ceil(at * steps / 100)
+        gap = max(gap - 3, 6)
+        at += gap
