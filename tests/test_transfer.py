@@ -1,11 +1,12 @@
 """The transfer experiment, very small: what it counts, what it keeps apart, and that a kill changes nothing.
 
-`python tests/test_transfer.py DIR` runs it into a folder, or goes on with the run that is there.
+`python tests/test_transfer.py DIR CODE` runs it into a folder, or goes on with the run that is there.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import signal
@@ -331,7 +332,10 @@ def test_killed_from_outside_it_ends_with_the_same_bytes(tmp_path, monkeypatch, 
     out = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, __file__, str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, __file__, str(out), json.dumps(CODE)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     try:
         until = time.monotonic() + 60
@@ -414,5 +418,6 @@ def test_at_scale_smoke_the_learned_optimizer_beats_clean_adam(tmp_path):
 
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "code", lambda: json.loads(sys.argv[2]))
         prepare(patch, few=True)
         execute(sys.argv[1])
