@@ -1,3 +1,18 @@
 """metarobust: learned optimizers that learn from adversarial mistakes."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metarobust.evaluation import evaluate as evaluate
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "evaluate"]
+
+
+def __getattr__(name: str) -> object:
+    # On demand, so that `metarobust --help` does not wait for torch.
+    if name == "evaluate":
+        from metarobust.evaluation import evaluate
+
+        return evaluate
+    raise AttributeError(f"module 'metarobust' has no attribute {name!r}")

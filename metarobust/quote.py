@@ -25,6 +25,8 @@ def available() -> list[str]:
 @cache
 def recorded(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Manifest and rows of a recorded run. Raises InputError, listing what there is, for another name."""
+    if not available():
+        raise InputError(f"recorded run {name!r}: none is shipped with this installation; install the whole package")
     return load_results(FOLDER / choose(name, available(), "recorded run"))
 
 

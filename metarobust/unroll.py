@@ -64,5 +64,6 @@ def detach(state: Any) -> Any:
     if isinstance(state, Tensor):
         return state.detach()
     if isinstance(state, tuple):
-        return state._make(detach(part) for part in state)  # every optimizer's state is a NamedTuple
+        parts = [detach(part) for part in state]
+        return tuple(parts) if type(state) is tuple else state._make(parts)  # the others are NamedTuples
     return state

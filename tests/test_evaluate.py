@@ -15,7 +15,7 @@ from toy import generator
 from metarobust import evaluate as module
 from metarobust.attacks import counting
 from metarobust.errors import InputError
-from metarobust.evaluate import Report, evaluate, survivors
+from metarobust.evaluation import Report, evaluate, survivors
 from metarobust.models import build
 from metarobust.stats import over_seeds, wilson
 

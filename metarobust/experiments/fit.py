@@ -10,7 +10,7 @@ from torch import Tensor
 from metarobust.attacks import counting
 from metarobust.baselines import Hyper, Method
 from metarobust.data import Split
-from metarobust.evaluate import survivors
+from metarobust.evaluation import survivors
 from metarobust.objectives import Objective, clean
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
