@@ -114,6 +114,13 @@ def test_the_best_point_is_never_better_for_the_model_than_the_image(norm, loss,
         assert bool((climb(model(moved), labels) >= climb(model(images), labels)).all())
 
 
+def test_by_default_the_steps_cross_the_ball():
+    model, images, labels = problem()
+    for steps in (1, 4):
+        default, said = (pgd(model, images, labels, eps=0.2, steps=steps, step_size=a) for a in (None, 0.5 / steps))
+        assert torch.equal(default, said)
+
+
 def test_more_restarts_are_at_least_as_strong():
     model, images, labels = problem(100)
     losses = []

@@ -280,6 +280,18 @@ def test_a_seed_is_a_theta():
     assert [torch.equal(found[0], other) for other in found[1:]] == [True, False, True]
 
 
+def test_every_episode_has_problems_of_its_own():
+    drawn = []
+
+    def sample(count, rng):
+        drawn.append((count, rng.initial_seed()))
+        return FAMILY.sample(count, rng)
+
+    train(FeatureMLP(), 4, sample=sample)
+    assert {count for count, _ in drawn} == {2}
+    assert len({seed for _, seed in drawn}) == len(drawn) == 4
+
+
 def failing(calls):
     """A meta-objective that is NaN in the calls of these numbers."""
     count = iter(range(10**6))

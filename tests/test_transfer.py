@@ -95,10 +95,10 @@ def whole(tmp_path_factory):
         prepare(patch, parts=("patch", "train"))
         looked, now = {}, []
         unit, batch, accuracy = Run.unit, Tasks.batch, staging.accuracy
-        start = Family.sample
+        fit, start = staging.fit_baseline, Family.sample
 
         def spy_unit(run, name, compute):
-            now[:] = [looked.setdefault(name, {"batches": [], "measured": [], "sampled": []})]
+            now[:] = [looked.setdefault(name, {"batches": [], "measured": [], "sampled": [], "hyper": []})]
             return unit(run, name, compute)
 
         def spy_batch(tasks, rows, size, generator):
@@ -110,6 +110,10 @@ def whole(tmp_path_factory):
             now[0]["measured"].append(prints(test.images))
             return accuracy(tasks, params, test, **how)
 
+        def spy_fit(tasks, method, hyper, how, generator):
+            now[0]["hyper"].append({name: values.flatten().tolist() for name, values in hyper.items()})
+            return fit(tasks, method, hyper, how, generator)
+
         def spy_sample(family, tasks, generator):
             now[0]["sampled"].append(prints(family.pool.images))
             return start(family, tasks, generator)
@@ -118,6 +122,7 @@ def whole(tmp_path_factory):
         patch.setattr(Tasks, "batch", spy_batch)
         patch.setattr(staging, "accuracy", spy_accuracy)
         patch.setattr(Family, "sample", spy_sample)
+        patch.setattr(staging, "fit_baseline", spy_fit)
         manifest, rows = execute(out)
     return out, manifest, rows, looked
 
@@ -249,15 +254,20 @@ def test_rows_are_tidy_and_complete(whole):
         assert sum(1 for _ in csv.reader(file)) == 1 + len(rows)
 
 
-def test_every_baseline_is_tuned_over_its_whole_grid(whole):
-    out, manifest, _, _ = whole
+def test_every_baseline_is_tuned_over_its_whole_grid_and_compared_at_its_best(whole):
+    out, manifest, _, looked = whole
     for name in ("patch", "train"):
         for method in METHODS(0.1, patching=name == "patch"):
             unit = f"{name}.tune.{slug(method.name)}"
             points = results.read_json(out / "units" / f"{unit}.json")["rows"]
             assert len(points) == math.prod(map(len, method.grid.values()))
-            assert manifest["summary"]["tuned"][unit] == max(points, key=lambda point: point["score"])
+            best = max(points, key=lambda point: point["score"])
+            assert min(points, key=lambda point: point["score"]) != best
+            assert manifest["summary"]["tuned"][unit] == best
             assert all(set(point) == {*method.grid, "score"} for point in points)
+            for model in UNSEEN:  # both seeds are given the best point
+                (hyper,) = looked[f"{name}.{model}.{slug(method.name)}"]["hyper"]
+                assert hyper == {key: pytest.approx([best[key]] * 2) for key in method.grid}
 
 
 def test_the_table_names_every_method_and_network(whole):

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from torch import nn
 from toy import generator
 
-from metarobust import evaluate as module
+from metarobust import evaluation as module
 from metarobust.attacks import counting
 from metarobust.errors import InputError
 from metarobust.evaluation import Report, evaluate, survivors
