@@ -165,6 +165,7 @@ def test_no_test_image_is_learned_from_or_tuned_on(whole, images):
         elif kind == "tune":
             assert measured
             assert measured <= images["pool"]
+            assert not measured & used, "a model is tuned on images that it was trained on"
             assert used <= images["pool"] | images["rest"]
         else:
             assert len(measured) == 20
@@ -256,18 +257,20 @@ def test_rows_are_tidy_and_complete(whole):
 
 def test_every_baseline_is_tuned_over_its_whole_grid_and_compared_at_its_best(whole):
     out, manifest, _, looked = whole
+    differ = 0
     for name in ("patch", "train"):
         for method in METHODS(0.1, patching=name == "patch"):
             unit = f"{name}.tune.{slug(method.name)}"
             points = results.read_json(out / "units" / f"{unit}.json")["rows"]
             assert len(points) == math.prod(map(len, method.grid.values()))
             best = max(points, key=lambda point: point["score"])
-            assert min(points, key=lambda point: point["score"]) != best
+            differ += min(points, key=lambda point: point["score"]) != best
             assert manifest["summary"]["tuned"][unit] == best
             assert all(set(point) == {*method.grid, "score"} for point in points)
             for model in UNSEEN:  # both seeds are given the best point
                 (hyper,) = looked[f"{name}.{model}.{slug(method.name)}"]["hyper"]
                 assert hyper == {key: pytest.approx([best[key]] * 2) for key in method.grid}
+    assert differ > 5  # for most methods some points of the grid are better than others
 
 
 def test_the_table_names_every_method_and_network(whole):

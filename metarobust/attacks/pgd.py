@@ -54,8 +54,8 @@ def pgd(
             f"{restarts} restarts without a generator would all be alike: pass generator=torch.Generator()"
         )
     alpha = 2.5 * eps / steps if step_size is None else step_size
-    if not (0 < alpha < math.inf or alpha == eps == 0):
-        raise InputError(f"step_size is {alpha:g}; give a length above 0, or leave it out for 2.5 eps / steps")
+    if step_size is not None and not (0 < step_size < math.inf or step_size == eps == 0):
+        raise InputError(f"step_size is {step_size:g}; give a length above 0, or leave it out for 2.5 eps / steps")
     made(len(images))
     images = images.detach()
     if not best and not leave and restarts == 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarobust.baselines import Method, methods
-from metarobust.data import Dataset, Split, balanced, load
+from metarobust.data import Dataset, balanced, load
 from metarobust.errors import InputError
 from metarobust.experiments import spec as specs
 from metarobust.experiments.fit import Inner, accuracy, as_hyper, fit_baseline, fit_learned, repeat, settings
@@ -114,13 +114,13 @@ class Stages:
         points = list(settings(method))
         scores = torch.zeros(len(points))
         for name in self.spec.validation:
-            tasks = self.tasks(name, self.spec.tuning_seeds)
+            tasks = self.tasks(name, self.spec.tuning_seeds, without=self.held_back)
             hyper = as_hyper(points, len(tasks), tasks.params)
             params, _ = fit_baseline(repeat(tasks, len(points)), method, hyper, self.how, self.generator(name, 1))
             found = accuracy(
                 tasks,
                 params,
-                self.validation_set,
+                self.pool[self.held_back],
                 eps=self.spec.eps,
                 steps=10,
                 generator=self.generator(name, 2),
@@ -130,22 +130,28 @@ class Stages:
         return [point | {"score": float(score)} for point, score in zip(points, scores, strict=True)]
 
     @cached_property
-    def validation_set(self) -> Split:
-        """Images to tune on: of the meta-training pool, so that no test image is looked at before the end."""
-        per_class = min(40, int(self.pool.labels.bincount().min()))
-        return self.pool[balanced(self.pool.labels, per_class, generator_of(self.device, 8))]
+    def held_back(self) -> Tensor:
+        """Indices of the images to tune on, in the pool: no test image is looked at before the end."""
+        per_class = max(1, min(40, int(self.pool.labels.bincount().min()) // 3))
+        return balanced(self.pool.labels, per_class, generator_of(self.device, 8))
 
     # 3. Comparing
 
-    def tasks(self, architecture: str, seeds: tuple[int, ...]) -> Tasks:
-        """One task a seed, with its own start and its own few images, which no meta-training saw."""
+    def tasks(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None = None) -> Tasks:
+        """One task a seed, with its own start and its own few images, which no meta-training saw.
+
+        without: indices of the pool that a model to be patched was not trained on, since it is measured there.
+        """
         draws = [balanced(self.rest.labels, self.spec.per_class, generator_of(self.device, 2, seed)) for seed in seeds]
         rows = torch.stack(draws)
         generator = self.generator(architecture, 3, *seeds)
         tasks = make_tasks(architecture, self.rest, self.dataset.classes, rows, rows, generator)
         if self.part.name == "train":
             return tasks
-        everything = torch.arange(len(self.pool), device=self.device).expand(len(seeds), -1)
+        old = torch.ones(len(self.pool), dtype=torch.bool, device=self.device)
+        if without is not None:
+            old[without] = False
+        everything = old.nonzero()[:, 0].expand(len(seeds), -1)
         past = replace(tasks, images=self.pool.images, labels=self.pool.labels, train=everything, held_out=everything)
         return replace(tasks, params=train_clean(past, self.spec.training, generator))
 
