@@ -1,0 +1,10 @@
+"""What holds for all tests."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def the_same_chance_each_time():
+    """A test that builds a model by PyTorch's own initialisation, or draws images, draws the same ones every time."""
+    torch.manual_seed(0)
