@@ -147,7 +147,7 @@ def _panel(axes: Axes, model: str, panel: Sequence[Point]) -> None:
                 ha="right" if side < 0 else "left", va="center", fontsize=9, color=how.ink, bbox=PAPER,
             )  # fmt: skip
     percent(axes, "x")
-    axes.set_xlim(-0.03, 1.1)
+    axes.set_xlim(-0.12, 1.1)  # room for the labels of what is near 0
     axes.set(yticks=range(len(panel)), ylim=(len(panel) - 0.4, -1.1), title=model)
     axes.set_yticklabels([point.label for point in panel], fontsize=10)
     for tick, point in zip(axes.get_yticklabels(), panel, strict=True):
