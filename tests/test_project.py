@@ -116,7 +116,7 @@ def test_no_file_names_a_package_registry():
     # In pieces, so that this file does not name them either.
     hosts = [
         ("pypi", "org"),
-        ("pythonhosted", "org"),
+        ("python" + "hosted", "org"),
         ("npmjs", "org"),
         ("anaconda", "org"),
         ("pytorch", "org/whl"),
