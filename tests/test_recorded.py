@@ -56,6 +56,15 @@ def test_learned_beats_clean_adam_under_attack_on_every_unseen_network():
         assert learned[0] - learned[1] > adam[0] + adam[1], f"{model}: the intervals overlap"
 
 
+def test_learned_beats_clean_adam_when_fresh_models_are_trained_too():
+    _, rows = quote.recorded("transfer-digits-small")
+    for model in table.names(rows, "model"):
+        learned, adam = (
+            table.over(table.pick(rows, "train", model, m), "robust accuracy") for m in ("learned", "adam")
+        )
+        assert learned[0] - learned[1] > adam[0] + adam[1], f"{model}: the intervals overlap"
+
+
 def test_learned_optimizers_made_no_adversarial_example():
     for name in quote.available():
         made = [row for row in quote.recorded(name)[1] if row["metric"] == "adversarial examples"]

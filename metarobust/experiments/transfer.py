@@ -2,7 +2,7 @@
 
 1. Meta-train on a family of small networks: clean inner gradients, adversarial meta-loss.
 2. Tune every baseline on validation networks, each over its whole grid.
-3. On networks and seeds that nothing has seen, patch trained models and train fresh ones, at equal steps and data,
+3. On networks and seeds that no meta-training and no tuning used (but see UNSEEN in `spec`), patch trained models and train fresh ones, at equal steps and data,
    counting the adversarial examples that each method generates.
 """
 
