@@ -56,6 +56,12 @@ class Plan:
                 f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
             )
 
+        for name in ("episodes", "tasks", "batch_size", "held_out", "lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
+        if not 0 <= self.middle <= 1:
+            raise InputError(f"middle {self.middle}: give the share of the meta-loss taken half-way, from 0 to 1")
+
     def rate(self, episode: int) -> float:
         """The step of theta's Adam in an episode."""
         return (

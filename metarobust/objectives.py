@@ -54,6 +54,10 @@ class Mixed:
     adversarial: Adversarial
     weight: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise InputError(f"weight {self.weight} of the adversarial loss: give a share from 0 to 1")
+
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         robust = self.adversarial(predict, images, labels, generator)
         return (1 - self.weight) * clean(predict, images, labels, generator) + self.weight * robust

@@ -34,13 +34,16 @@ def digits() -> Source:
 
     pixels, labels = load_digits(return_X_y=True)
     # numpy promises that RandomState's numbers never change: the split is part of the data set's definition.
-    order = torch.from_numpy(np.random.RandomState(0).permutation(len(labels)))
+    chance = np.random.RandomState(0)
+    order = torch.from_numpy(chance.permutation(len(labels)))
     images = torch.tensor(pixels, dtype=torch.float32).div_(16).reshape(-1, 1, 8, 8)[order]
     labels = torch.tensor(labels, dtype=torch.int64)[order]
     test = torch.zeros(len(labels), dtype=torch.bool)
     for k in range(10):
         test[(labels == k).nonzero()[:50, 0]] = True
-    return [(images[~test], labels[~test]), (images[test], labels[test])], 10
+    # Mixed again: with the first 50 of each class gone to the test part, the training part would begin without some.
+    train = torch.from_numpy(chance.permutation(int((~test).sum())))
+    return [(images[~test][train], labels[~test][train]), (images[test], labels[test])], 10
 
 
 def mnist(name: str, root: Path) -> Source:

@@ -2,8 +2,8 @@
 
 1. Meta-train on a family of small networks: clean inner gradients, adversarial meta-loss.
 2. Tune every baseline on validation networks, each over its whole grid.
-3. On networks and seeds that no meta-training and no tuning used (but see UNSEEN in `spec`), patch trained models and train fresh ones, at equal steps and data,
-   counting the adversarial examples that each method generates.
+3. On networks, seeds and test images that no meta-training, no tuning and no choice of ours looked at, patch trained
+   models and train fresh ones, at equal steps and data, counting the adversarial examples that each method generates.
 """
 
 from typing import Any
