@@ -1,9 +1,7 @@
-"""The attacks: inside the ball, as strong as theory says, equal to a plain reference, and without side effects."""
+"""FGSM and PGD: as strong as theory says, and equal to a plain reference. What all attacks share: test_properties."""
 
 from __future__ import annotations
 
-import math
-import re
 import warnings
 from functools import partial
 
@@ -17,7 +15,7 @@ from toy import generator, tasks
 
 from metarobust.attacks import counting, fgsm, pgd
 from metarobust.attacks.losses import LOSSES, margin
-from metarobust.attacks.threat import length, random_start, steepest
+from metarobust.attacks.threat import length, random_starts, steepest
 from metarobust.errors import InputError
 from metarobust.layout import Layout
 from metarobust.models import Predictor, build, fresh
@@ -29,16 +27,6 @@ def starting(attack, seed=0, **how):
     return lambda *args, **more: attack(*args, **more, **how, generator=generator(seed))
 
 
-ATTACKS = {
-    "fgsm": fgsm,
-    "fgsm, random start": starting(fgsm),
-    "pgd": partial(pgd, steps=3),
-    "pgd, last point": partial(pgd, steps=3, best=False),
-    "pgd, random start": starting(pgd, steps=2),
-    "pgd, restarts": starting(pgd, steps=2, restarts=2),
-    "pgd, restarts, last points, margin": starting(pgd, steps=2, restarts=2, best=False, loss="margin"),
-}
-every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
@@ -46,30 +34,6 @@ def problem(n=12, architecture="mlp-8-relu", shape=(1, 4, 4), dtype=torch.float3
     torch.manual_seed(seed)
     model = build(architecture, shape, 3).to(dtype)
     return model, torch.rand(n, *shape, dtype=dtype), torch.randint(3, (n,))
-
-
-@every_attack
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    shape=st.tuples(*[st.integers(1, 4)] * 3),
-    n=st.integers(0, 3),
-    eps=st.floats(0, 1) | st.sampled_from([0.0, 8 / 255, 1.0]),
-    norm=st.sampled_from(["linf", "l2"]),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-    seed=st.integers(0, 99),
-)
-def test_every_result_is_in_the_ball_and_is_an_image(attack, shape, n, eps, norm, dtype, seed):
-    model, images, labels = problem(n, "mlp-5-tanh", shape, dtype, seed)
-    images = (images * 1.4 - 0.2).clamp(0, 1)  # many pixels lie on the border
-    before = images.clone()
-    moved = attack(model, images, labels, eps=eps, norm=norm)
-    assert moved.shape == images.shape
-    assert moved.dtype == dtype
-    assert not moved.requires_grad
-    assert bool((length(moved - images, norm) <= eps + 1e-6).all())
-    assert bool(((moved >= 0) & (moved <= 1)).all())
-    assert torch.equal(images, before)
-    assert n == 0 or moved.data_ptr() != images.data_ptr()
 
 
 @every_norm
@@ -121,22 +85,14 @@ def test_by_default_the_steps_cross_the_ball():
         assert torch.equal(default, said)
 
 
-def test_more_restarts_are_at_least_as_strong():
+def test_more_restarts_are_stronger_and_never_weaker_than_the_image():
     model, images, labels = problem(100)
     losses = []
     for restarts in (1, 4):
         moved = pgd(model, images, labels, eps=0.5, steps=2, restarts=restarts, generator=generator())
         losses.append(LOSSES["ce"](model(moved), labels).detach())
-    assert bool((losses[1] >= losses[0]).all())
-    assert bool((losses[1] > losses[0] + 1e-4).any())
-
-
-@every_attack
-@every_norm
-def test_a_seed_is_a_result(attack, norm):
-    model, images, labels = problem()
-    first, second = (attack(model, images, labels, eps=0.3, norm=norm) for _ in range(2))
-    assert torch.equal(first, second)
+    assert float(losses[1].mean()) > float(losses[0].mean()) + 1e-4
+    assert bool((losses[1] >= LOSSES["ce"](model(images), labels)).all())
 
 
 def test_another_seed_is_another_result_and_the_global_one_does_not_matter():
@@ -150,12 +106,19 @@ def test_another_seed_is_another_result_and_the_global_one_does_not_matter():
 @every_norm
 def test_a_random_start_is_uniform_in_the_ball(norm):
     images = torch.full((20_000, 1, 1, 3), 0.5, dtype=torch.float64)
-    delta = random_start(images, 0.4, norm, generator()) - images
+    delta = random_starts(images, 0.4, norm, generator())[0] - images
     # Of a ball in d dimensions the share U within radius r is (r / eps)^d: U is uniform in [0, 1].
     share = (length(delta, norm) / 0.4) ** 3
     for power in (1, 2, 3):
         assert float((share**power).mean()) == pytest.approx(1 / (power + 1), abs=0.01)
     assert float(delta.mean()) == pytest.approx(0, abs=0.005)
+
+
+def test_a_random_start_in_linf_is_a_plain_draw_for_the_batch():
+    """So recorded trainings, each step of which begins at one, can be had again."""
+    images = torch.rand(5, 1, 3, 3, generator=generator(1))
+    plain = (images + 0.1 * (torch.rand(images.shape, generator=generator()) * 2 - 1)).clamp(0, 1)
+    torch.testing.assert_close(random_starts(images, 0.1, "linf", generator())[0], plain)
 
 
 @every_norm
@@ -167,28 +130,6 @@ def test_the_step_has_length_one_however_small_the_gradient(norm, exponent, seed
     step = steepest(gradient * 10.0**exponent, norm)
     torch.testing.assert_close(step, steepest(gradient, norm))
     torch.testing.assert_close(length(step, norm), torch.ones(3))
-
-
-@every_attack
-def test_nothing_but_the_result_changes(attack):
-    model, images, labels = problem()
-    model = nn.Sequential(model, nn.Dropout(0.5), nn.BatchNorm1d(3, affine=False))
-    model.eval()
-    model[1].train()
-    model[0][2].weight.requires_grad_(False)
-    model[0][2].bias.grad = torch.full_like(model[0][2].bias, 7)
-
-    def state():
-        grads = [None if p.grad is None else p.grad.tolist() for p in model.parameters()]
-        values = {name: value.tolist() for name, value in model.state_dict().items()}
-        return grads, values, [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]
-
-    before = state()
-    attack(model, images, labels, eps=0.3)
-    assert state() == before
-    with torch.no_grad():
-        attack(model, images, labels, eps=0.3)
-        assert not torch.is_grad_enabled()
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -247,56 +188,6 @@ def test_models_attacked_together_are_attacked_as_one_by_one():
     parts = zip(params, images.split(3), labels.split(3), strict=True)
     apart = [pgd(Predictor(model, layout, p), x, y, eps=0.2, steps=4) for p, x, y in parts]
     torch.testing.assert_close(together, torch.cat(apart))
-
-
-BAD = {
-    "bytes": ({"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8)}, r"torch\.uint8.*divide by 255"),
-    "whole numbers": ({"images": torch.ones(2, 1, 4, 4, dtype=torch.int64)}, r"torch\.int64.*divide by 255"),
-    "normalised": ({"images": torch.full((2, 1, 4, 4), -0.42)}, r"-0\.42.*undo the normalisation"),
-    "too bright": ({"images": torch.full((2, 1, 4, 4), 255.0)}, r"255.*\[0, 1\]"),
-    "NaN image": ({"images": torch.full((2, 1, 4, 4), math.nan)}, r"nan.*\[0, 1\]"),
-    "one NaN": ({"images": torch.tensor([[0.5, math.nan], [0.1, 0.2]])}, r"nan.*\[0, 1\]"),
-    "infinite image": ({"images": torch.full((2, 1, 4, 4), math.inf)}, r"inf.*\[0, 1\]"),
-    "negative eps": ({"eps": -0.1}, r"-0\.1.*from 0 to 1.*8/255"),
-    "eps of bytes": ({"eps": 8}, r"eps is 8;.*8/255"),
-    "eps over 1": ({"eps": 1.01}, r"1\.01.*from 0 to 1"),
-    "NaN eps": ({"eps": math.nan}, r"eps is nan.*from 0 to 1"),
-    "infinite eps": ({"eps": math.inf, "norm": "l2"}, r"eps is inf.*from 0 to infinity"),
-    "negative eps, l2": ({"eps": -1.5, "norm": "l2"}, r"-1\.5.*from 0 to infinity"),
-    "float labels": ({"labels": torch.zeros(2)}, r"torch\.float32.*int64.*\[2\]"),
-    "int32 labels": ({"labels": torch.zeros(2, dtype=torch.int32)}, r"torch\.int32.*int64"),
-    "too few labels": ({"labels": torch.zeros(1, dtype=torch.int64)}, r"shape \[1\].*\[2\]"),
-    "one-hot labels": ({"labels": torch.zeros(2, 3, dtype=torch.int64)}, r"shape \[2, 3\].*\[2\]"),
-    "negative label": ({"labels": torch.tensor([0, -1])}, r"-1.*from 0"),
-    "label out of range": ({"labels": torch.tensor([0, 3])}, r"label is 3.*3 outputs, 0 to 2"),
-    "label out of range, margin": (
-        {"labels": torch.tensor([7, 0]), "loss": "margin"},
-        r"label is 7.*3 outputs, 0 to 2",
-    ),
-    "unknown norm": ({"norm": "Linf"}, r"norm 'Linf'.*linf, l2.*mean 'linf'"),
-    "unknown loss": ({"loss": "cross-entropy"}, r"loss 'cross-entropy'.*ce, margin"),
-}
-BAD_PGD = {
-    "no steps": ({"steps": 0}, r"steps=0.*from 1"),
-    "no restarts": ({"restarts": 0}, r"restarts=0.*from 1"),
-    "restarts all alike": ({"restarts": 2}, r"2 restarts.*pass generator="),
-    "no step": ({"step_size": 0}, r"step_size is 0.*above 0"),
-    "step backwards": ({"step_size": -0.1}, r"step_size is -0\.1.*above 0"),
-    "NaN step": ({"step_size": math.nan}, r"step_size is nan.*above 0"),
-}  # fmt: skip
-CASES = [(attack, *case) for attack in (fgsm, pgd) for case in BAD.values()] + [(pgd, *c) for c in BAD_PGD.values()]
-IDS = [f"{attack}, {name}" for attack in ("fgsm", "pgd") for name in BAD] + list(BAD_PGD)
-
-
-@pytest.mark.parametrize(("attack", "changes", "message"), CASES, ids=IDS)
-def test_bad_input_is_refused_with_its_value_and_a_remedy(attack, changes, message):
-    given = {"images": torch.full((2, 1, 4, 4), 0.5), "labels": torch.tensor([0, 2]), "eps": 0.1} | changes
-    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
-    with pytest.raises(InputError) as error, counting() as tally:
-        attack(model, given.pop("images"), given.pop("labels"), **given)
-    assert re.search(message, str(error.value)), str(error.value)
-    assert "\n" not in str(error.value)
-    assert tally.examples == 0 or "outputs" in message  # that is seen only once the model has been asked
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from scipy import stats as scipy_stats
 from torch import nn
 from toy import generator
 
-from metarobust import evaluation as module
 from metarobust.attacks import counting
 from metarobust.errors import InputError
-from metarobust.evaluation import Report, evaluate, survivors
+from metarobust.evaluation import Attack, Report, evaluate, standard, survivors
+from metarobust.evaluation.checks import Flag
 from metarobust.models import build
 from metarobust.stats import over_seeds, wilson
+from metarobust.storage import write_json
 
 
 class Brightness(nn.Module):
@@ -37,7 +41,7 @@ LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
 
 
 def measure(model=None, **changes):
-    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "steps": 5} | changes
+    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "attacks": "quick", "steps": 5, "checks": 0} | changes
     return evaluate(model or Brightness(), given.pop("images"), given.pop("labels"), **given)
 
 
@@ -66,29 +70,76 @@ def test_the_report_says_all_that_belongs_together():
         assert part in text
 
 
-def fake(turned):
-    """An attack that turns images of these grey values into their negatives, by the loss it is asked to climb."""
+@pytest.mark.parametrize(
+    ("eps", "norm", "robust"),
+    [(0.04, "linf", 6), (0.1, "linf", 4), (0.2, "linf", 2), (0.1, "l2", 6), (0.2, "l2", 4), (0.5, "l2", 2)],
+)
+def test_standard_on_a_model_with_a_known_answer(eps, norm, robust):
+    for alone in (True, False):
+        report = measure(eps=eps, norm=norm, attacks="standard", steps=20, queries=300, alone=alone)
+        assert report.robust == robust / 8
+        assert list(report.under) == ["apgd-20-ce", "apgd-20-margin-targeted", "square-300"]
+        assert report.under["apgd-20-ce"] == robust / 8
 
-    def attack(predict, images, labels, *, loss, **rest):
-        chosen = torch.isin(images[:, :1, :1, :1], torch.tensor(turned[loss]))
-        return torch.where(chosen, 1 - images, images)
 
-    return attack
+def fake(name, turned):
+    """An attack that turns images of these grey values into their negatives, and keeps what it was given."""
+
+    def move(predict, images, labels, generator):
+        move.given = images[:, 0, 0, 0].tolist()
+        return torch.where(torch.isin(images[:, :1, :1, :1], torch.tensor(turned)), 1 - images, images)
+
+    return Attack(name, "white", move)
 
 
-def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it(monkeypatch):
+def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it():
     # Image 6 is wrong, and the attack would make it right: it is not robust for that.
-    monkeypatch.setattr(module, "pgd", fake({"ce": [0.1, 0.4], "margin": [0.35, 0.4]}))
-    found = survivors(Brightness(), IMAGES, LABELS, eps=0.1, steps=5, generator=generator())
+    attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
+    found = survivors(Brightness(), IMAGES, LABELS, attacks, generator=generator())
     right = {name: mask.nonzero().flatten().tolist() for name, mask in found.items()}
-    assert right == {
-        "clean": [0, 1, 2, 3, 4, 5],
-        "pgd-5-ce": [1, 2, 3, 4, 5],
-        "pgd-5-margin": [0, 2, 3, 4, 5],
-        "robust": [2, 3, 4, 5],
-    }
-    report = measure()
-    assert (report.robust, report.under) == (4 / 8, {"pgd-5-ce": 5 / 8, "pgd-5-margin": 5 / 8})
+    assert right == {"clean": [0, 1, 2, 3, 4, 5], "a": [1, 2, 3, 4, 5], "b": [0, 2, 3, 4, 5], "robust": [2, 3, 4, 5]}
+    assert [len(attack.move.given) for attack in attacks] == [6, 6]
+
+
+def test_in_a_cascade_each_attack_gets_what_is_left():
+    attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
+    found = survivors(Brightness(), IMAGES, LABELS, attacks, generator=generator(), alone=False)
+    assert found["a"].nonzero().flatten().tolist() == [1, 2, 3, 4, 5]
+    assert found["b"].tolist() == found["robust"].tolist()
+    assert [len(attack.move.given) for attack in attacks] == [6, 5]
+
+
+def test_standard_runs_toward_as_many_classes_as_there_are():
+    for classes, name, targets in ((10, "dlr", 9), (20, "dlr", 9), (4, "dlr", 3), (3, "margin", 2), (2, "margin", 1)):
+        first, second, third = standard(eps=0.1, classes=classes, restarts=3, queries=7)
+        assert (second.name, second.move.keywords["targets"]) == (f"apgd-100-{name}-targeted", targets)
+        assert (first.move.keywords["restarts"], third.move.keywords["queries"]) == (3, 7)
+        assert [attack.kind for attack in (first, second, third)] == ["white", "white", "black"]
+    with pytest.raises(InputError, match=r"1 output.*at least 2"):
+        standard(eps=0.1, classes=1)
+
+
+@pytest.mark.parametrize("attacks", ["quick", "standard"])
+def test_the_size_of_a_batch_changes_nothing(attacks):
+    torch.manual_seed(1)
+    model, images = build("mlp-8-relu", (1, 4, 4), 5).double(), torch.rand(40, 1, 4, 4, dtype=torch.float64)
+    how = {"images": images, "labels": model(images).argmax(1), "attacks": attacks, "eps": 0.05, "checks": 10}
+    whole = measure(model, **how, queries=30)
+    assert 0 < whole.robust < 1
+    for batch_size in (1, 7):
+        for alone in (True, False):
+            found = measure(model, **how, queries=30, batch_size=batch_size, alone=alone)
+            assert found.robust == whole.robust or not alone
+            if alone:
+                assert (found.under, found.flags, found.curve) == (whole.under, whole.flags, whole.curve)
+
+
+def test_a_surrogate_joins_the_ensemble_and_is_left_as_it_was():
+    surrogate = Modes().train()
+    report = measure(surrogate=surrogate)
+    assert report.under["transfer-40"] == 4 / 8  # another model of the same kind: what fools it fools this one
+    assert surrogate.training
+    assert list(report.under) == ["pgd-5-ce", "pgd-5-margin", "transfer-40"]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -171,15 +222,17 @@ BAD = {
     "normalised": ({"images": IMAGES - 0.5}, r"-0\.4.*undo the normalisation"),
     "NaN": ({"images": IMAGES * math.nan}, r"nan.*\[0, 1\]"),
     "no image": ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"evaluating 0 images.*at least one"),
-    "no batch": ({"batch_size": 0}, r"batches of 0.*at least one"),
+    "no batch": ({"batch_size": 0}, r"batches of 0.*at least 1"),
+    "checks": ({"checks": -1}, r"checks on -1.*0 or more"),
+    "queries": ({"attacks": "standard", "queries": 0}, r"queries.*0.*from 1"),
     "label": ({"labels": LABELS + 1}, r"label is 2; the model has 2 outputs, 0 to 1"),
     "negative label": ({"labels": LABELS - 1}, r"-1.*from 0"),
     "float labels": ({"labels": LABELS.float()}, r"float32.*int64"),
     "eps": ({"eps": 8}, r"eps is 8.*8/255"),
     "norm": ({"norm": "l3"}, r"'l3'.*linf, l2"),
-    "attacks": ({"attacks": "autoattack"}, r"'autoattack'.*quick"),
-    "steps": ({"steps": 0}, r"steps=0.*from 1"),
-    "restarts": ({"restarts": 0}, r"restarts=0.*from 1"),
+    "attacks": ({"attacks": "autoattack"}, r"'autoattack'.*standard.*quick"),
+    "steps": ({"steps": 0}, r"steps.*0.*from 1"),
+    "restarts": ({"restarts": 0}, r"restarts.*0.*from 1"),
 }
 
 
@@ -234,9 +287,57 @@ def test_one_seed_shows_no_spread_and_none_is_refused():
         over_seeds([])
 
 
+def test_the_report_says_what_it_took():
+    calls = []
+
+    class Watched(Brightness):
+        def forward(self, x):
+            calls.append((len(x), x.requires_grad))
+            return super().forward(x)
+
+    report = measure(Watched(), attacks="standard", steps=3, queries=4, checks=5)
+    asked = calls[1:]  # the first call only looks at the number of outputs
+    assert report.images_asked == sum(n for n, _ in asked)
+    assert report.gradients_asked == sum(n for n, gradient in asked if gradient) > 0
+    assert report.seconds > 0
+
+
 def test_a_report_is_a_value():
-    assert Report(1, 1, 1, (0, 1), (0, 1), {}, 0.1, "linf", "quick", 1, 1) == Report(
-        1, 1, 1, (0, 1), (0, 1), {}, 0.1, "linf", "quick", 1, 1
-    )
+    first, second = measure(checks=8), measure(checks=8)
+    assert first == second  # the same seed, the same result; the seconds are left out
+    assert measure(checks=8, eps=0.2) != first
     with pytest.raises(AttributeError):
-        measure().robust = 1.0
+        first.robust = 1.0
+
+
+def test_a_card_is_flat_and_reads_back(tmp_path):
+    report = measure(Brightness(), labels=1 - LABELS, eps=0.1, attacks="standard", steps=4, queries=9, checks=8)
+    path = tmp_path / "cards" / "card.json"
+    report.save(path)
+    assert Report.load(path) == report
+    card = json.loads(path.read_text())
+    assert not any(isinstance(value, dict | list) for value in card.values())
+    assert card["under.square-9"] == report.under["square-9"]
+    assert card["robust_high"] == report.robust_interval[1]
+
+
+def test_a_damaged_or_foreign_card_is_refused(tmp_path):
+    path = tmp_path / "card.json"
+    measure().save(path)
+    path.write_bytes(path.read_bytes().replace(b"0.75", b"0.95", 1))
+    with pytest.raises(InputError, match=r"card\.json"):
+        Report.load(path)
+    write_json(path, {"experiment": "transfer"})
+    with pytest.raises(InputError, match=r"no card of an evaluation.*Report\.save"):
+        Report.load(path)
+
+
+def test_a_notebook_shows_a_table_with_everything_in_words():
+    report = measure(checks=8)
+    text = BeautifulSoup(report._repr_html_(), "html.parser")
+    assert [row.th.text for row in text.find_all("tr")] == ["clean", "robust", "under pgd-5-ce", "under pgd-5-margin"]
+    assert "no check raised a flag" in text.li.text
+    report = replace(report, flags=(Flag("eps zero", "a < b & c"),))
+    assert "FLAG, eps zero: a < b & c." in BeautifulSoup(report._repr_html_(), "html.parser").li.text
+    assert "FLAG, eps zero: a < b & c." in str(report)
+    assert "no checks were made" in str(measure())

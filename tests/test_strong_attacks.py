@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from functools import cache, partial
-from itertools import pairwise
 
 import pytest
 import torch
@@ -16,32 +14,19 @@ from torch import nn
 from torch.nn import functional as F
 from toy import generator
 
-from metarobust.attacks import apgd, counting, fgsm, mi_fgsm, pgd, square
+from metarobust.attacks import apgd, fgsm, mi_fgsm, pgd, square, square_l2
 from metarobust.attacks.apgd import checkpoints
 from metarobust.attacks.losses import LOSSES, TARGETED, dlr, margin
-from metarobust.attacks.square import share
+from metarobust.attacks.square import MOVES, share
+from metarobust.attacks.square_l2 import eta, hill
+from metarobust.attacks.square_linf import place, sign
 from metarobust.attacks.standing import fooled
-from metarobust.attacks.threat import length
+from metarobust.attacks.threat import length, steepest
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.layout import Layout
 from metarobust.models import Predictor, build, fresh
 
-# By name: the norms it knows and a call that begins its stream of random numbers anew.
-ATTACKS = {
-    "apgd": (("linf", "l2"), partial(apgd, steps=9)),
-    "apgd, restarts": (("linf", "l2"), lambda *a, **k: apgd(*a, **k, steps=5, restarts=2, generator=generator())),
-    "apgd, dlr": (("linf", "l2"), partial(apgd, steps=9, loss="dlr")),
-    "apgd, targeted ce": (("linf", "l2"), partial(apgd, steps=4, loss="ce", targets=4)),
-    "apgd, targeted dlr": (("linf", "l2"), lambda *a, **k: apgd(*a, **k, steps=4, loss="dlr", targets=2,
-                                                               generator=generator())),
-    "mi-fgsm": (("linf", "l2"), partial(mi_fgsm, steps=4)),
-    "mi-fgsm, random start": (("linf", "l2"), lambda *a, **k: mi_fgsm(*a, **k, steps=4, generator=generator())),
-    "square": (("linf",), lambda *a, **k: square(*a, **k, queries=20, generator=generator())),
-}  # fmt: skip
-EACH = [(norm, attack) for norms, attack in ATTACKS.values() for norm in norms]
-IDS = [f"{name}, {norm}" for name, (norms, _) in ATTACKS.items() for norm in norms]
-every_attack = pytest.mark.parametrize(("norm", "attack"), EACH, ids=IDS)
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
@@ -52,86 +37,6 @@ def problem(n=12, architecture="mlp-8-relu", shape=(1, 4, 4), dtype=torch.float3
     labels = model(images).argmax(1)
     labels[::5] = (labels[::5] + 1) % classes
     return model, images, labels
-
-
-@every_attack
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(
-    shape=st.tuples(*[st.integers(1, 4)] * 3),
-    n=st.integers(0, 3),
-    eps=st.floats(0, 1) | st.sampled_from([0.0, 8 / 255, 1.0]),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-    seed=st.integers(0, 99),
-)
-def test_every_result_is_in_the_ball_and_is_an_image(norm, attack, shape, n, eps, dtype, seed):
-    model, images, labels = problem(n, "mlp-5-tanh", shape, dtype, seed)
-    images = (images * 1.4 - 0.2).clamp(0, 1)  # many pixels lie on the border
-    before = images.clone()
-    moved = attack(model, images, labels, eps=eps, norm=norm)
-    assert moved.shape == images.shape
-    assert moved.dtype == dtype
-    assert not moved.requires_grad
-    assert bool((length(moved - images, norm) <= eps + 1e-6).all())
-    assert bool(((moved >= 0) & (moved <= 1)).all())
-    assert torch.equal(images, before)
-    assert n == 0 or moved.data_ptr() != images.data_ptr()
-
-
-@every_attack
-def test_a_seed_is_a_result_and_the_global_one_does_not_matter(norm, attack):
-    problem_ = problem()
-    found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        found.append(attack(*problem_, eps=0.3, norm=norm))
-    assert torch.equal(*found)
-
-
-def test_another_seed_is_another_result():
-    model, images, labels = problem(50)
-    for attack in (partial(apgd, steps=3), partial(mi_fgsm, steps=3), partial(square, queries=3)):
-        first, second = (attack(model, images, labels, eps=0.02, generator=generator(seed)) for seed in (0, 1))
-        assert not torch.equal(first, second)
-
-
-@every_norm
-@pytest.mark.parametrize("how", [{}, {"loss": "dlr"}, {"loss": "margin", "targets": 3}])
-def test_without_chance_the_batch_does_not_matter(norm, how):
-    model, images, labels = problem(24, dtype=torch.float64)
-    attack = partial(apgd, model, eps=0.05, steps=12, norm=norm, **how)
-    parts = zip(images.split([1, 7, 16]), labels.split([1, 7, 16]), strict=True)
-    torch.testing.assert_close(attack(images, labels), torch.cat([attack(x, y) for x, y in parts]), rtol=0, atol=1e-9)
-
-
-@every_attack
-def test_nothing_but_the_result_changes(norm, attack):
-    model, images, labels = problem()
-    model = nn.Sequential(model, nn.Dropout(0.0), nn.BatchNorm1d(5, affine=False))
-    model.eval()
-    model[1].train()
-    model[0][2].weight.requires_grad_(False)
-    model[0][2].bias.grad = torch.full_like(model[0][2].bias, 7)
-
-    def state():
-        grads = [None if p.grad is None else p.grad.tolist() for p in model.parameters()]
-        values = {name: value.tolist() for name, value in model.state_dict().items()}
-        return grads, values, [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]
-
-    before = state()
-    expected = attack(model, images, labels, eps=0.3, norm=norm)
-    assert state() == before
-    with torch.no_grad():
-        assert torch.equal(attack(model, images, labels, eps=0.3, norm=norm), expected)
-        assert not torch.is_grad_enabled()
-
-
-@every_attack
-def test_each_image_is_counted_once(norm, attack):
-    model, images, labels = problem(7)
-    with counting() as tally:
-        for n in (7, 1, 0):
-            attack(model, images[:n], labels[:n], eps=0.1, norm=norm)
-    assert tally.examples == 8
 
 
 # Losses
@@ -260,18 +165,17 @@ def test_images_leave_when_they_are_fooled(attack, most):
     assert len(sizes) < most
 
 
-def test_more_restarts_and_targets_only_take_away():
+def test_more_targets_only_take_away_and_restarts_help():
     model, images, labels = problem(200)
     stands = []
-    for restarts, targets in ((1, 1), (1, 4), (3, 4)):
+    for targets, restarts, rng in ((1, 1, None), (4, 1, None), (1, 4, generator())):
         moved = apgd(
-            model, images, labels, eps=0.2, steps=2, targets=targets, restarts=restarts, loss="dlr",
-            generator=generator(),
-        )  # fmt: skip
+            model, images, labels, eps=0.2, steps=2, targets=targets, restarts=restarts, loss="dlr", generator=rng
+        )
         stands.append(~fooled(model(moved), labels))
-    for fewer, more in pairwise(stands):
-        assert not bool((more & ~fewer).any())
-    assert int(stands[0].sum()) > int(stands[-1].sum()) > 0
+    one, more, again = stands
+    assert not bool((more & ~one).any())
+    assert int(one.sum()) > int(again.sum()) > int(more.sum()) > 0
 
 
 @pytest.mark.parametrize("attack", [apgd, partial(square, generator=generator())], ids=["apgd", "square"])
@@ -281,6 +185,77 @@ def test_many_models_at_once_are_refused(attack):
     many = Predictor(model, Layout.of(model), fresh(model, 2, generator()))
     with pytest.raises(InputError, match="1 images cannot be shared out to 2 models"):
         attack(many, images, labels, eps=0.1)
+
+
+# The moves of the square attack
+
+
+def test_a_hill_is_equation_2():
+    for height, width in ((1, 1), (1, 3), (2, 3), (3, 7), (4, 7), (4, 8)):
+        n = max(height, width) // 2
+        expected = torch.zeros(height, width, dtype=torch.float64)
+        for r in range(1, height + 1):
+            for s in range(1, width + 1):
+                m = n - max(abs(r - height // 2 - 1), abs(s - width // 2 - 1))
+                expected[r - 1, s - 1] = sum(1 / (n + 1 - k) ** 2 for k in range(m + 1))
+        torch.testing.assert_close(hill(height, width), expected)
+    for side in (1, 2, 3, 5, 8):
+        both = eta(side, torch.zeros((), dtype=torch.float64))
+        assert both.shape == (side, side)
+        assert float(both.norm()) == pytest.approx(1)
+        assert bool((both[: side // 2] > 0).all())
+        assert bool((both[side // 2 :] < 0).all())
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    channels=st.integers(1, 3), height=st.integers(3, 12), width=st.integers(3, 12), share=st.floats(0.01, 0.8),
+    spent=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_window_of_the_l2_square_is_algorithm_3(channels, height, width, share, spent, seed):
+    """Grey images and a small eps, so that nothing is clipped."""
+    rng, eps = generator(seed), 0.2
+    images = torch.full((4, channels, height, width), 0.5, dtype=torch.float64)
+    noise = torch.randn(images.shape, generator=rng, dtype=torch.float64)
+    current = images + spent * eps * steepest(noise, "l2")
+    chance = torch.rand(4, channels + 5, generator=rng)
+    moved = square_l2.change(images, current, eps, share, chance)
+    h = min(max(round((share * height * width) ** 0.5), 3) // 2 * 2 + 1, height, width)
+    for image, before, after, u in zip(images, current, moved, chance.tolist(), strict=True):
+        r1, s1, r2, s2 = (int(u[k] * (size - h + 1)) for k, size in enumerate((height, width, height, width)))
+        nu, unused = before - image, eps**2 - float((before - image).square().sum())
+        pattern = eta(h, image) if u[4] < 0.5 else eta(h, image).T
+        for i in range(channels):
+            window = nu[i, r1 : r1 + h, s1 : s1 + h].clone()
+            mask = torch.zeros(height, width, dtype=torch.bool)
+            mask[r1 : r1 + h, s1 : s1 + h] = mask[r2 : r2 + h, s2 : s2 + h] = True
+            available = math.sqrt(float(nu[i][mask].square().sum()) + max(unused, 0) / channels)
+            temp = (-1 if u[5 + i] < 0.5 else 1) * pattern + window / max(float(window.norm()), 1e-12)
+            nu[i, r2 : r2 + h, s2 : s2 + h] = 0
+            nu[i, r1 : r1 + h, s1 : s1 + h] = temp / temp.norm() * available
+        torch.testing.assert_close(after, image + nu, rtol=0, atol=1e-7)
+    torch.testing.assert_close(length(moved - images, "l2"), torch.full((4,), eps, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("size", [(2, 9), (8, 8), (28, 28), (32, 32)])
+def test_the_square_attack_begins_and_stays_at_the_surface_of_the_ball(norm, size):
+    images = torch.full((50, 2, *size), 0.5, dtype=torch.float64)
+    moves = MOVES[norm]
+    first, later = moves.numbers(2, *size)
+    rng = generator()
+    x = moves.begin(images, 0.3, torch.rand(50, first, generator=rng))
+    for share_ in (0.8, 0.2, 0.01):
+        torch.testing.assert_close(length(x - images, norm), torch.full((50,), 0.3, dtype=torch.float64))
+        x = moves.change(images, x, 0.3, share_, torch.rand(50, later, generator=rng))
+    assert int(((x - images)[:, :, size[0] // 2, size[1] // 2] != 0).sum()) > 0
+
+
+def test_squares_come_to_every_place_equally_often():
+    rng = generator()
+    assert torch.bincount(place(torch.rand(60_000, generator=rng), 8, 3)).div(10_000).sub(1).abs().max() < 0.04
+    assert int(place(torch.tensor([1 - 2**-24]), 1000, 1)) == 999
+    assert torch.bincount(sign(torch.rand(60_000, generator=rng)).long() + 1)[[0, 2]].sub(30_000).abs().max() < 500
 
 
 # Strength
@@ -372,13 +347,15 @@ def test_apgd_is_as_strong_as_that_of_a_peer(trained, norm, eps):
     assert points(model, labels, *ours) <= points(model, labels, *theirs) + 0.5
 
 
-@pytest.mark.parametrize(("trained", "eps"), [(0, 0.05), (0.2, 0.2)])
-def test_square_is_as_strong_as_that_of_a_peer(trained, eps):
+@every_trained
+def test_square_is_as_strong_as_that_of_a_peer(trained, norm, eps):
     peer = pytest.importorskip("pyautoattack.square")
     model, images, labels = digits(trained)
-    ours = square(model, images, labels, eps=eps, queries=500, generator=generator())
-    theirs = peer.SquareAttack(model, eps=eps, n_queries=500, seed=0, device="cpu").perturb(images, labels)
+    ours = square(model, images, labels, eps=eps, norm=norm, queries=300, generator=generator())
+    given = {"eps": eps, "norm": {"linf": "Linf", "l2": "L2"}[norm], "n_queries": 300, "seed": 0, "device": "cpu"}
+    theirs = peer.SquareAttack(model, **given).perturb(images, labels)
     assert points(model, labels, ours) <= points(model, labels, theirs) + 0.5
+    assert points(model, labels, ours) < points(model, labels, images) - 5
 
 
 @pytest.mark.parametrize("trained", [0, 0.2])
@@ -407,63 +384,3 @@ def test_a_gradient_that_is_not_a_number_points_nowhere():
     images = torch.full((3, 1, 2, 2), 0.5)
     moved = apgd(predict, images, torch.zeros(3, dtype=torch.int64), eps=0.1, steps=5)
     assert torch.equal(moved, images)
-
-
-# Input
-
-IMAGES, LABELS = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 2])
-BAD = {
-    "bytes": ({"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8)}, r"torch\.uint8.*divide by 255"),
-    "normalised": ({"images": torch.full((2, 1, 4, 4), -0.42)}, r"-0\.42.*undo the normalisation"),
-    "NaN image": ({"images": torch.full((2, 1, 4, 4), math.nan)}, r"nan.*\[0, 1\]"),
-    "eps of bytes": ({"eps": 8}, r"eps is 8;.*8/255"),
-    "negative eps": ({"eps": -0.1}, r"-0\.1.*from 0 to 1"),
-    "NaN eps": ({"eps": math.nan}, r"eps is nan.*from 0 to 1"),
-    "float labels": ({"labels": torch.zeros(2)}, r"torch\.float32.*int64.*\[2\]"),
-    "too few labels": ({"labels": torch.zeros(1, dtype=torch.int64)}, r"shape \[1\].*\[2\]"),
-    "label out of range": ({"labels": torch.tensor([0, 3])}, r"label is 3.*3 outputs, 0 to 2"),
-    "unknown norm": ({"norm": "Linf"}, r"norm 'Linf'.*linf, l2.*mean 'linf'"),
-}
-BAD_LOSS = {"unknown loss": ({"loss": "cw"}, r"loss 'cw'.*ce, margin, dlr")}
-BAD_STEPS = {"no steps": ({"steps": 0}, r"steps=0.*from 1")}
-BAD_APGD = {
-    "no restarts": ({"restarts": 0}, r"restarts=0.*from 1"),
-    "restarts all alike": ({"restarts": 2}, r"2 restarts.*pass generator="),
-    "negative targets": ({"targets": -1}, r"targets is -1; give 0"),
-    "more targets than classes": ({"targets": 3}, r"targets=3.*3 outputs, 2 of them wrong: give at most"),
-    "targeted dlr on 3 classes": ({"targets": 2, "loss": "dlr"}, r"4 largest.*3 outputs: climb 'margin' or 'ce'"),
-}
-BAD_MOMENTUM = {
-    "negative momentum": ({"momentum": -0.5}, r"momentum is -0\.5; give.*from 0"),
-    "NaN momentum": ({"momentum": math.nan}, r"momentum is nan; give.*from 0"),
-}
-BAD_SQUARE = {
-    "l2": ({"norm": "l2"}, r"norm 'l2'.*'linf' only: use apgd"),
-    "flat images": ({"images": torch.full((2, 16), 0.5)}, r"\[2, 16\].*\[n, channels, height, width\]"),
-    "no queries": ({"queries": 0}, r"queries=0.*from 1"),
-    "no generator": ({"generator": None}, r"generator is None.*pass generator="),
-    "a seed": ({"generator": 7}, r"generator is 7.*pass generator="),
-}
-TABLES = {
-    apgd: BAD | BAD_LOSS | BAD_STEPS | BAD_APGD,
-    mi_fgsm: BAD | BAD_LOSS | BAD_STEPS | BAD_MOMENTUM,
-    square: BAD | BAD_SQUARE,
-}
-CASES = [
-    pytest.param(attack, *case, id=f"{attack.__name__}, {name}")
-    for attack, table in TABLES.items()
-    for name, case in table.items()
-]
-
-
-@pytest.mark.parametrize(("attack", "changes", "message"), CASES)
-def test_bad_input_is_refused_with_its_value_and_a_remedy(attack, changes, message):
-    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1} | changes
-    if attack is square:
-        given = {"generator": generator()} | given
-    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
-    with pytest.raises(InputError) as error, counting() as tally:
-        attack(model, given.pop("images"), given.pop("labels"), **given)
-    assert re.search(message, str(error.value)), str(error.value)
-    assert "\n" not in str(error.value)
-    assert tally.examples == 0 or "outputs" in message  # that is seen only once the model has been asked

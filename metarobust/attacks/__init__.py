@@ -6,5 +6,6 @@ from metarobust.attacks.fgsm import fgsm
 from metarobust.attacks.momentum import mi_fgsm
 from metarobust.attacks.pgd import pgd
 from metarobust.attacks.square import square
+from metarobust.attacks.transfer import transfer
 
-__all__ = ["Tally", "apgd", "counting", "fgsm", "mi_fgsm", "pgd", "square"]
+__all__ = ["Tally", "apgd", "counting", "fgsm", "mi_fgsm", "pgd", "square", "transfer"]

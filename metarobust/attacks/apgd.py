@@ -1,7 +1,7 @@
 """APGD: projected gradient descent with momentum that finds its own step size.
 
     z = Proj( x_k + eta * steepest(grad_x loss(f(x_k), y)) )
-    x_{k+1} = Proj( x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1}) ),     eta = 2 eps at first
+    x_{k+1} = Proj( x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1}) ),     eta = 2 eps at first,  x_1 = z
 
 At a few checkpoints each image asks whether it still gets on. If the loss rose in fewer than 0.75 of the steps since
 the last checkpoint, or if neither eta nor the highest loss has changed since then, eta is halved and the image goes
@@ -12,17 +12,25 @@ Source: Croce and Hein 2020 (arXiv 2003.01690), section 3 and algorithm 1.
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metarobust.attacks.count import made
-from metarobust.attacks.losses import LOSSES, TARGETED
-from metarobust.attacks.standing import first_look, fooled
-from metarobust.attacks.threat import check, project, random_start, steepest
-from metarobust.errors import InputError, choose
+from metarobust.attacks.standing import Goal, first_look, look
+from metarobust.attacks.threat import (
+    check,
+    check_count,
+    check_generator,
+    is_whole,
+    project,
+    random_starts,
+    said,
+    steepest,
+)
+from metarobust.errors import InputError
 
 MOMENTUM = 0.75  # the weight of the new step; the rest is the last one's
 RISES = 0.75  # the share of steps that should raise the loss
@@ -37,6 +45,7 @@ def apgd(
     steps: int = 100,
     norm: str = "linf",
     loss: str = "ce",
+    toward: Tensor | None = None,
     targets: int = 0,
     restarts: int = 1,
     generator: torch.Generator | None = None,
@@ -44,71 +53,61 @@ def apgd(
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
     predict: images to logits, each image alone. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel
-    units. targets: 0 to leave the right class for any other; k to run toward each of the k likeliest wrong classes in
-    turn, with the targeted form of the loss. generator: where given, each run begins at a random point.
-    An image that is wrong as it is comes back as it is. Any other that could be turned comes back as the first point
-    that turned it, and takes no part in the runs that follow; the rest come back as the point of highest loss.
+    units. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. targets: with any class
+    welcome, k runs toward each of the k likeliest wrong classes in turn, with the targeted form of the loss; 0 just
+    leaves the right one. generator: where given, each run begins at a random point.
+    An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is. Any other that
+    could be turned comes back as the first point that turned it, and takes no part in the runs that follow; the rest
+    come back as the point of highest loss.
     Raises InputError for input that `threat.check` refuses, and for more targets than the model has wrong classes. No
     parameter's `.grad` is touched.
     """
-    top = check(images, labels, eps, norm)
-    choose(loss, LOSSES, "attack loss")
-    if steps < 1 or restarts < 1:
-        raise InputError(f"APGD was given steps={steps}, restarts={restarts}; both count from 1")
-    if restarts > 1 and generator is None:
-        raise InputError(
-            f"{restarts} restarts without a generator would all be alike: pass generator=torch.Generator()"
-        )
-    if targets < 0:
-        raise InputError(f"targets is {targets}; give 0 for an untargeted attack, or how many wrong classes to try")
+    check(images, labels, eps, norm, toward)
+    check_count("steps", steps)
+    check_generator(generator, restarts)
+    goal = Goal(loss, labels, toward)
+    if not is_whole(targets) or targets < 0:
+        raise InputError(f"targets is {said(targets)}; give 0, or how many of the likeliest wrong classes to try")
+    if targets and toward is not None:
+        raise InputError(f"targets is {targets}, and toward names the classes: give one of the two")
     made(len(images))
     images = images.detach()
-    logits, left = first_look(predict, images, labels, top)
-    aims = _aims(logits, labels, targets)
-    climb = TARGETED[loss] if targets else lambda z, y, t: LOSSES[loss](z, y)
-    worst, highest = images.clone(), torch.stack([climb(logits, labels, aim) for aim in aims]).amax(0)
-    for aim in aims.repeat(restarts, 1):
+    logits, highest, left = first_look(predict, images, goal)
+    goals = [goal]
+    if targets:
+        goals = [replace(goal, toward=aim, settle=True) for aim in _likeliest(logits, labels, targets)]
+        highest = torch.stack([goal.losses(logits) for goal in goals]).amax(0)
+    worst, starts = images.clone(), random_starts(images, eps, norm, generator, restarts * len(goals))
+    for start, goal in zip(starts, goals * restarts, strict=True):
         if not len(left):
             break
-        x = images[left]
-        look = partial(_look, predict, climb, labels[left], aim[left])
-        start = random_start(x, eps, norm, generator) if generator is not None else x
-        found, losses, turned = _run(look, x, start, eps, norm, steps)
+        found, losses, turned = _run(predict, images[left], start[left], goal.of(left), eps, norm, steps)
         better = turned | (losses > highest[left])
         worst[left[better]], highest[left[better]] = found[better], losses[better]
         left = left[~turned]
     return worst
 
 
-def _aims(logits: Tensor, labels: Tensor, targets: int) -> Tensor:
-    """The classes to run toward, likeliest first: `[targets, n]`; of 0 targets, one row that no loss looks at."""
+def _likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The wrong classes with the largest logits, in order: `[count, n]`."""
     classes = logits.shape[1]
-    if targets >= classes:
+    if count >= classes:
         raise InputError(
-            f"APGD was given targets={targets}; the model has {classes} outputs, {classes - 1} of them wrong: "
+            f"APGD was given targets={count}; the model has {classes} outputs, {classes - 1} of them wrong: "
             f"give at most that"
         )
     right = F.one_hot(labels, classes).bool()
-    return logits.masked_fill(right, -torch.inf).topk(targets, dim=1).indices.T if targets else labels[None]
+    return logits.masked_fill(right, -torch.inf).topk(count, dim=1).indices.T
 
 
-def _look(
-    predict: Callable, climb: Callable, labels: Tensor, aim: Tensor, point: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image's loss, its gradient (a NaN points nowhere: 0), and whether the image is turned."""
-    with torch.enable_grad():
-        leaf = point.clone().requires_grad_()
-        logits = predict(leaf)
-        losses = climb(logits, labels, aim)
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    return losses.detach(), gradient.nan_to_num(0), fooled(logits.detach(), labels)
-
-
-def _run(look: Callable, images: Tensor, start: Tensor, eps: float, norm: str, steps: int) -> tuple[Tensor, ...]:
+def _run(
+    predict: Callable, images: Tensor, start: Tensor, goal: Goal, eps: float, norm: str, steps: int
+) -> tuple[Tensor, ...]:
     """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
     each = (-1, *[1] * (images.ndim - 1))
     before = x = best = start
-    losses, gradient, turned = look(x)
+    logits, losses, gradient = look(predict, x, goal)
+    turned = goal.reached(logits)
     best_loss, best_gradient, first = losses, gradient, x
     eta = images.new_full((len(images),), 2 * eps)
     rises, last_best, last_halved = torch.zeros_like(losses), best_loss, torch.zeros_like(turned)
@@ -118,7 +117,8 @@ def _run(look: Callable, images: Tensor, start: Tensor, eps: float, norm: str, s
         if k > 1:
             z = project(x + MOMENTUM * (z - x) + (1 - MOMENTUM) * (x - before), images, eps, norm)
         before, x, old = x, z, losses
-        losses, gradient, now = look(x)
+        logits, losses, gradient = look(predict, x, goal)
+        now = goal.reached(logits)
         first, turned = torch.where((now & ~turned).view(each), x, first), turned | now
         rises += losses > old
         higher = losses > best_loss

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.threat import TINY
+from metarobust.attacks.threat import tiny
 from metarobust.errors import InputError
 
 
@@ -41,7 +41,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     Raises InputError for fewer than 3 classes.
     """
     largest = _largest(logits, 3, "DLR loss")
-    return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + TINY)
+    return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + tiny(logits.dtype))
 
 
 def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """
     largest = _largest(logits, 4, "targeted DLR loss")
     ahead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
-    return ahead[:, 0] / (largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + TINY)
+    return ahead[:, 0] / (largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + tiny(logits.dtype))
 
 
 def _largest(logits: Tensor, count: int, what: str) -> Tensor:

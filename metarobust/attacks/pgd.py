@@ -2,6 +2,8 @@
 
     x_0 random in the ball,   x_{k+1} = Proj( x_k + alpha * sign(grad_x loss(f(x_k), y)) )
 
+In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself.
+
 Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1.
 """
 
@@ -12,12 +14,18 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.count import made
-from metarobust.attacks.losses import LOSSES
-from metarobust.attacks.standing import fooled
-from metarobust.attacks.threat import check, check_outputs, project, random_start, steepest
-from metarobust.errors import InputError, choose
-
-Climb = Callable[[Tensor, Tensor], Tensor]
+from metarobust.attacks.standing import Goal, look
+from metarobust.attacks.threat import (
+    check,
+    check_count,
+    check_generator,
+    is_number,
+    project,
+    random_starts,
+    said,
+    steepest,
+)
+from metarobust.errors import InputError
 
 
 def pgd(
@@ -30,6 +38,7 @@ def pgd(
     step_size: float | None = None,
     norm: str = "linf",
     loss: str = "ce",
+    toward: Tensor | None = None,
     restarts: int = 1,
     generator: torch.Generator | None = None,
     best: bool = True,
@@ -38,62 +47,50 @@ def pgd(
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
     predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units.
-    step_size: alpha; 2.5 eps / steps if None, enough to cross the ball. generator: where given, each restart begins
-    at a random point. best: return the point of highest loss seen on the way, the image itself included, instead of
-    the last one. leave: an image that is fooled leaves the batch, with the point that did it, so that an attack gets
+    step_size: alpha; 2.5 eps / steps if None, enough to cross the ball. toward: the wrong classes that the model shall
+    say, int64 `[n]`; None for any. generator: where given, each restart begins at a random point. best: return the
+    point of highest loss seen on the way, the image itself included, instead of the last one. leave: an image that is
+    turned (with `toward`: to that very class) leaves the batch, with the point that did it, so that an attack gets
     faster as it goes; predict is then called with fewer and fewer images.
-    Raises InputError for input that `threat.check` refuses, and for labels the model has no output for. No
-    parameter's `.grad` is touched.
+    Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
+    `.grad` is touched.
     """
-    top = check(images, labels, eps, norm)
-    climb = LOSSES[choose(loss, LOSSES, "attack loss")]
-    if steps < 1 or restarts < 1:
-        raise InputError(f"PGD was given steps={steps}, restarts={restarts}; both count from 1")
-    if restarts > 1 and generator is None:
-        raise InputError(
-            f"{restarts} restarts without a generator would all be alike: pass generator=torch.Generator()"
-        )
+    check(images, labels, eps, norm, toward)
+    check_count("steps", steps)
+    check_generator(generator, restarts)
+    goal = Goal(loss, labels, toward)
     alpha = 2.5 * eps / steps if step_size is None else step_size
-    if step_size is not None and not (0 < step_size < math.inf or step_size == eps == 0):
-        raise InputError(f"step_size is {step_size:g}; give a length above 0, or leave it out for 2.5 eps / steps")
+    if not is_number(alpha) or not (0 < alpha < math.inf or alpha == eps == 0):
+        raise InputError(f"step_size is {said(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps")
+    for name, value in (("best", best), ("leave", leave)):
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is {said(value)}; give True or False")
     made(len(images))
     images = images.detach()
+    starts = random_starts(images, eps, norm, generator, restarts)
     if not best and not leave and restarts == 1:
-        current = random_start(images, eps, norm, generator) if generator is not None else images
+        current = starts[0]
         for _ in range(steps):
-            _, _, gradient = _look(predict, current, labels, climb, top, slope=True)
+            _, _, gradient = look(predict, current, goal)
             current = project(current + alpha * steepest(gradient, norm), images, eps, norm)
         return current
 
     worst, gone = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    _, worst_loss, _ = _look(predict, images, labels, climb, top, slope=False)
-    for _ in range(restarts):
+    _, worst_loss, _ = look(predict, images, goal, slope=False)
+    for start in starts:
         here = (~gone).nonzero()[:, 0]
-        x, y = images[here], labels[here]
-        current = random_start(x, eps, norm, generator) if generator is not None else x
+        x, aim, current = images[here], goal.of(here), start[here]
         for step in range(steps + 1):
-            logits, losses, gradient = _look(predict, current, y, climb, top, slope=step < steps)
+            logits, losses, gradient = look(predict, current, aim, slope=step < steps)
             if best or step == steps:
                 higher = losses > worst_loss[here]
                 worst[here[higher]], worst_loss[here[higher]] = current[higher], losses[higher]
-            wrong = fooled(logits, y)
-            if leave and bool(wrong.any()):
-                worst[here[wrong]], gone[here[wrong]] = current[wrong], True
-                here, x, y, current, gradient = (part[~wrong] for part in (here, x, y, current, gradient))
+            turned = aim.reached(logits)
+            if leave and bool(turned.any()):
+                worst[here[turned]], gone[here[turned]] = current[turned], True
+                here, x, current, gradient = (part[~turned] for part in (here, x, current, gradient))
+                aim = goal.of(here)
             if step == steps or not len(here):
                 break
             current = project(current + alpha * steepest(gradient, norm), x, eps, norm)
     return worst
-
-
-def _look(
-    predict: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, climb: Climb, top: int, *, slope: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and losses at x, and where asked for the gradient of the losses (else x itself, unused)."""
-    with torch.set_grad_enabled(slope):
-        leaf = x.clone().requires_grad_(slope)
-        logits = predict(leaf)
-        check_outputs(logits, top)
-        losses = climb(logits, labels)
-        gradient = torch.autograd.grad(losses.sum(), leaf)[0] if slope else x
-    return logits.detach(), losses.detach(), gradient

@@ -10,7 +10,7 @@ from torch import Tensor
 from metarobust.attacks import counting
 from metarobust.baselines import Hyper, Method
 from metarobust.data import Split
-from metarobust.evaluation import survivors
+from metarobust.evaluation import quick, survivors
 from metarobust.objectives import Objective, clean
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
@@ -71,7 +71,8 @@ def accuracy(
     """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
     found: dict[str, list[float]] = {}
     for one in params.detach():  # one model at a time, so that images which are fooled can leave
-        right = survivors(tasks.predictor(one), test.images, test.labels, eps=eps, steps=steps, generator=generator)
+        predict, attacks = tasks.predictor(one), quick(eps=eps, steps=steps)
+        right = survivors(predict, test.images, test.labels, attacks, generator=generator)
         for name, mask in right.items():
             found.setdefault(name, []).append(float(mask.float().mean()))
     return found

@@ -1,0 +1,49 @@
+"""The moves of the Square attack in L-infinity: stripes first, then squares of one colour.
+
+    x_0 = clip(x + eps * stripes),    stripes: a random sign for each channel and column
+    x'  = x_k, but in a random square:  clip(x + eps * c),    c: a random sign for each channel
+
+Every pixel stays at a corner of the ball, where the strongest perturbations lie.
+
+Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithm 2 and section 3.
+"""
+
+import torch
+from torch import Tensor
+
+
+def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
+    """How many random numbers an image needs to begin, and for each change."""
+    return channels * width, channels + 2
+
+
+def begin(images: Tensor, eps: float, chance: Tensor) -> Tensor:
+    """x_0. images: `[n, C, H, W]`. chance: uniform in [0, 1), `[n, C W]`."""
+    n, channels, _, width = images.shape
+    return (images + eps * sign(chance).to(images.dtype).view(n, channels, 1, width)).clamp(0, 1)
+
+
+def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Tensor) -> Tensor:
+    """x', where the square has this share of the pixels; at least one, at most all that fit. chance: `[n, C + 2]`."""
+    _, _, height, width = images.shape
+    side = min(max(round((share * height * width) ** 0.5), 1), height, width)
+    colour = (images + eps * sign(chance[:, 2:]).to(images.dtype)[:, :, None, None]).clamp(0, 1)
+    rows = at(place(chance[:, 0], height, side), height, side)
+    columns = at(place(chance[:, 1], width, side), width, side)
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], colour, current)
+
+
+def sign(chance: Tensor) -> Tensor:
+    """-1 or 1, both equally likely."""
+    return 1 - 2 * (chance < 0.5).to(chance.dtype)
+
+
+def place(chance: Tensor, size: int, side: int) -> Tensor:
+    """The first of `side` rows in a row among `size`, each place equally likely: `[n]`."""
+    return (chance * (size - side + 1)).long()
+
+
+def at(first: Tensor, size: int, side: int) -> Tensor:
+    """Which rows those are: `[n, size]`."""
+    row = torch.arange(size, device=first.device)
+    return (row >= first[:, None]) & (row < first[:, None] + side)
