@@ -54,6 +54,9 @@ COLUMNS: dict[str, type] = {
 }
 """The columns of results.csv and their types; n is the number of images behind the value."""
 
+LOCK = ".lock"
+"""Beside the manifest while a process writes to the folder."""
+
 _TYPES = {kind.__name__: kind for kind in (str, int, float)}
 
 
@@ -110,7 +113,7 @@ class Run:
 
     def _foreign(self) -> str | None:
         names = [path.name for path in self.out.iterdir()] if self.out.exists() else []
-        return next((name for name in sorted(names) if not name.endswith(TEMPORARY)), None)
+        return next((name for name in sorted(names) if name != LOCK and not name.endswith(TEMPORARY)), None)
 
     @property
     def complete(self) -> bool:

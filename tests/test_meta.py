@@ -17,7 +17,7 @@ from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.meta import Plan, Progress, generator_of, meta_train
 from metarobust.models import Predictor
-from metarobust.objectives import clean
+from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.optimizers import SGD, Adam
 from metarobust.tasks import Tasks
 from metarobust.unroll import detach, gradient, unroll
@@ -396,6 +396,21 @@ def test_meta_training_lowers_the_meta_loss(make):
 def test_a_plan_that_cannot_be_followed_is_refused(changes):
     with pytest.raises(InputError, match=r"horizons .* with truncation .*whole number of stretches"):
         Plan(**changes)
+
+
+@pytest.mark.parametrize("name", ["episodes", "tasks", "batch_size", "held_out", "lr", "clip"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_plan_without_work_is_refused(name, value):
+    with pytest.raises(InputError, match=rf"{name} of a meta-training is {value}: give a number above 0"):
+        Plan(**{name: value})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_outside_of_0_to_1_is_refused(share):
+    with pytest.raises(InputError, match=rf"middle {share}: .* from 0 to 1"):
+        Plan(middle=share)
+    with pytest.raises(InputError, match=rf"weight {share} .* from 0 to 1"):
+        Mixed(Adversarial(0.1), share)
 
 
 def test_the_rate_warms_up_and_falls_to_a_tenth():

@@ -2,16 +2,18 @@
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from metarobust import data
 from metarobust.errors import InputError, choose
 from metarobust.experiments import EXPERIMENTS
-from metarobust.results import Run, load_results
+from metarobust.results import LOCK, Run, load_results
 
 
 def run(
@@ -46,10 +48,31 @@ def run(
         "data_sha256": found.sha256,
         "command": _command(name, scale, dataset, seeds, device),
     }
-    current = Run(folder, spec, resume=resume, about=about)
-    if not current.complete:
-        experiment.execute(spec, current, found, where)
-    return folder, *load_results(folder)
+    with only_writer(folder):
+        current = Run(folder, spec, resume=resume, about=about)
+        if not current.complete:
+            experiment.execute(spec, current, found, where)
+        return folder, *load_results(folder)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Raises InputError where another process is writing a run to the folder: each would undo the other's work."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose another --out")
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another process writes to {folder}; wait until it ends, or choose another --out") from None
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def pick_device(name: str) -> torch.device:
