@@ -116,7 +116,7 @@ def meta_train(
     done = Progress(0, [])
     if resume is not None:
         done = Progress(resume[1].episode, list(resume[1].log))
-        _restore(theta, adam, resume[0])
+        restore(theta, adam, resume[0])
     bar = trange(done.episode, plan.episodes, initial=done.episode, total=plan.episodes, desc=label, leave=False)
     for episode in bar:
         for group in adam.param_groups:
@@ -131,7 +131,7 @@ def meta_train(
                 f"{skipped} meta-gradients were not finite: lower the meta learning rate or the truncation"
             )
         if save is not None and (done.episode % every == 0 or done.episode == plan.episodes):
-            save(_pack(theta, adam), Progress(done.episode, list(done.log)))
+            save(pack(theta, adam), Progress(done.episode, list(done.log)))
     return done.log
 
 
@@ -182,7 +182,7 @@ def _episode(
     }
 
 
-def _pack(theta: dict[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]:
+def pack(theta: dict[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]:
     """theta and the state of its Adam as named tensors, copied: the originals go on changing."""
     packed = {f"theta.{name}": p.detach().clone() for name, p in theta.items()}
     for name, p in theta.items():  # before the first step, Adam has no state
@@ -190,13 +190,15 @@ def _pack(theta: dict[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]
     return packed
 
 
-def _restore(theta: dict[str, Tensor], adam: torch.optim.Adam, packed: dict[str, Tensor]) -> None:
+def restore(theta: dict[str, Tensor], adam: torch.optim.Adam, packed: dict[str, Tensor]) -> None:
+    """Takes up theta and its Adam, in place, where `pack` left them."""
     with torch.no_grad():
         for name, p in theta.items():
             p.copy_(packed[f"theta.{name}"])
-    state = {
-        number: {key: packed[f"adam.{name}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
-        for number, name in enumerate(theta)
-        if f"adam.{name}.step" in packed
-    }
+    state = {}
+    for number, (name, p) in enumerate(theta.items()):
+        if f"adam.{name}.step" in packed:
+            # Moments laid out in memory as the parameter is: another order rounds otherwise in the last bit.
+            moments = {k: torch.empty_like(p).copy_(packed[f"adam.{name}.{k}"]) for k in ("exp_avg", "exp_avg_sq")}
+            state[number] = {"step": packed[f"adam.{name}.step"].clone(), **moments}
     adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})

@@ -2,7 +2,8 @@
 
 A network is named by a string, so that a frozen experiment can list it: `mlp-20-sigmoid` (one hidden layer of 20, the
 optimizee of Andrychowicz et al. 2016), `mlp-64-64-relu`, `cnn-8-16-relu`, `resnet-16-1-relu` (width 16, one block per
-stage; He et al. 2016 with group normalisation, which needs no running statistics). Images come in [0, 1];
+stage; He et al. 2016 with group normalisation, which needs no running statistics). One has a fixed name: `madry-cnn`,
+the network of Madry et al. 2018 (arXiv 1706.06083) for MNIST, as in their released code. Images come in [0, 1];
 normalisation is the first layer of every network, so eps is always in pixel units.
 """
 
@@ -27,6 +28,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
 }
 KINDS = ("mlp", "cnn", "resnet")
+MADRY = "madry-cnn"
 
 
 class Normalise(nn.Module):
@@ -61,10 +63,12 @@ def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.
     """The network called `name` for images of `shape` (C, H, W), which it normalises by mean and std.
 
     Returns a module that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
-    Raises InputError for a name that is not `KIND-NUMBERS-ACTIVATION`.
+    Raises InputError for a name that is neither `madry-cnn` nor `KIND-NUMBERS-ACTIVATION`.
     """
+    if name == MADRY:
+        return nn.Sequential(Normalise(mean, std), *_madry(shape, classes))
     kind, *numbers, activation = name.split("-") if name.count("-") >= 2 else (name, "", "")
-    choose(kind, KINDS, "kind of network (a name is KIND-WIDTHS-ACTIVATION, such as mlp-20-sigmoid)")
+    choose(kind, KINDS, f"kind of network (a name is {MADRY} or KIND-WIDTHS-ACTIVATION, such as mlp-20-sigmoid)")
     act = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
     if not all(n.isdecimal() and int(n) > 0 for n in numbers):
         raise InputError(f"network {name!r}: widths must be whole numbers above 0, as in mlp-64-64-relu")
@@ -93,6 +97,17 @@ def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.
             stages.append(Residual(cin, cout, 2 if stage and not block else 1, act))
             cin = cout
     return nn.Sequential(Normalise(mean, std), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+
+
+def _madry(shape: tuple[int, int, int], classes: int) -> list[nn.Module]:
+    """Two 5x5 convolutions, each halved by pooling, and a dense layer of 1024: on 28x28 images 3.3 million weights."""
+    channels, height, width = shape
+    layers: list[nn.Module] = []
+    for cin, cout in ((channels, 32), (32, 64)):
+        # Rounding up is what TensorFlow's SAME does, and it keeps images of odd sizes.
+        layers += [nn.Conv2d(cin, cout, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return [*layers, nn.Flatten(), nn.Linear(64 * height * width, 1024), nn.ReLU(), nn.Linear(1024, classes)]
 
 
 def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:

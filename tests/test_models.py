@@ -13,11 +13,11 @@ from toy import generator
 
 from metarobust.errors import InputError
 from metarobust.layout import Layout
-from metarobust.models import ACTIVATIONS, Predictor, build, fresh
+from metarobust.models import ACTIVATIONS, MADRY, Predictor, build, fresh
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]
-SOME = ["mlp-5-4-tanh", "cnn-3-4-relu", "resnet-4-2-relu"]
+SOME = ["mlp-5-4-tanh", "cnn-3-4-relu", "resnet-4-2-relu", MADRY]
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -134,11 +134,26 @@ def test_every_network_builds_for_every_image(kind, activation):
     [
         ("mlp-20-sigmoid", (1, 28, 28), 784 * 20 + 20 + 20 * 10 + 10),
         ("mlp-40-30-relu", (1, 8, 8), 64 * 40 + 40 + 40 * 30 + 30 + 30 * 10 + 10),
+        (MADRY, (1, 28, 28), 32 * 25 + 32 + 64 * 32 * 25 + 64 + 1024 * 7 * 7 * 64 + 1024 + 1024 * 10 + 10),
+        (MADRY, (1, 8, 8), 32 * 25 + 32 + 64 * 32 * 25 + 64 + 1024 * 2 * 2 * 64 + 1024 + 1024 * 10 + 10),
         ("cnn-8-16-relu", (1, 28, 28), 8 * 9 + 8 + 16 * 8 * 9 + 16 + 16 * 7 * 7 * 10 + 10),
     ],
 )
 def test_a_name_means_these_layers(name, shape, parameters):
     assert Layout.of(build(name, shape, 10)).size == parameters
+
+
+def test_madrys_network_is_that_of_the_released_code():
+    """Layer by layer, against PyTorch: two convolutions of 5x5 with SAME padding, ReLU, pooling; 1024; the logits."""
+    model = build(MADRY, (1, 28, 28), 10)
+    weights = list(model.parameters())
+    x = images = torch.rand(2, 1, 28, 28)
+    for kernel, bias in zip(weights[:4:2], weights[1:4:2], strict=True):
+        x = nn.functional.max_pool2d(nn.functional.conv2d(x, kernel, bias, padding=2).relu(), 2)
+    x = (x.flatten(1) @ weights[4].T + weights[5]).relu() @ weights[6].T + weights[7]
+    torch.testing.assert_close(model(images), x)
+    for shape in [(3, 7, 5), (1, 1, 1), *SHAPES]:
+        assert build(MADRY, shape, 7, mean=0.4, std=0.3)(torch.rand(2, *shape)).shape == (2, 7)
 
 
 def test_normalisation_is_the_first_layer():
@@ -150,7 +165,7 @@ def test_normalisation_is_the_first_layer():
 
 
 BAD = {
-    "transformer-20-relu": r"'transformer'.*mlp, cnn, resnet",
+    "transformer-20-relu": r"madry-cnn.*'transformer'.*mlp, cnn, resnet",
     "mpl-20-relu": r"'mpl'.*did you mean 'mlp'",
     "mlp": r"activation|widths",
     "mlp-relu": r"mlp-20-sigmoid.*'mlp-relu'",
@@ -162,6 +177,8 @@ BAD = {
     "mlp--3-relu": r"'mlp--3-relu'.*above 0",
     "mlp-x-relu": r"'mlp-x-relu'.*above 0",
     "mlp-²-relu": r"'mlp-²-relu'.*above 0",
+    "madry-cnn-relu": r"madry-cnn.*'madry'",
+    "madry": r"madry-cnn.*'madry'",
     "MLP-20-relu": r"'MLP'.*'mlp'",
     "resnet-8-1-3-relu": r"'resnet-8-1-3-relu'.*width.*blocks",
 }

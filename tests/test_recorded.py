@@ -10,11 +10,13 @@ from PIL import Image
 
 from metarobust import quote
 from metarobust.errors import InputError
-from metarobust.experiments import EXPERIMENTS, table
+from metarobust.experiments import EXPERIMENTS, published, table
 from metarobust.results import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 RUN = "transfer-mnist-small"
+TRANSFER = [name for name in quote.available() if name.startswith("transfer-")]
+ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,9 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     assert name == f"{spec['experiment']}-{spec['dataset']}-{spec['scale']}"
     assert rows
     assert set(rows[0]) == set(COLUMNS)
-    assert len(spec["seeds"]) >= 10
-    assert len(spec["meta_seeds"]) >= 3
+    assert len(spec["seeds"]) >= (10 if name in TRANSFER else 3)
+    if name in TRANSFER:
+        assert len(spec["meta_seeds"]) >= 3
     assert manifest["code"]["commit"], "record it from a checkout"
     assert not manifest["code"]["changed"], "record it from a clean commit"
     assert "/" not in manifest["command"], "a path of one machine is in the command"
@@ -66,10 +69,28 @@ def test_learned_beats_clean_adam_when_fresh_models_are_trained_too():
 
 
 def test_learned_optimizers_made_no_adversarial_example():
-    for name in quote.available():
+    for name in TRANSFER:
         made = [row for row in quote.recorded(name)[1] if row["metric"] == "adversarial examples"]
         assert {row["value"] for row in made if row["method"].startswith("learned")} == {0.0}
         assert all(row["value"] > 0 for row in made if row["tier"] == "adversarial")
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_an_anchor_holds(name):
+    """Adversarial training is far above clean training, no seed has failed, and no check raised a flag."""
+    manifest, rows = quote.recorded(name)
+    methods = {row["method"]: row["tier"] for row in rows}
+    assert set(methods.values()) == {"0", "adversarial"}
+    robust = {m: table.over(table.pick(rows, "train", "madry-cnn", m), "robust accuracy") for m in methods}
+    plain, trained = (next(m for m, tier in methods.items() if tier == kind) for kind in ("0", "adversarial"))
+    assert robust[trained][0] - robust[trained][1] > robust[plain][0] + robust[plain][1]
+    assert manifest["spec"]["attacks"] == "standard"
+    assert not any(manifest["summary"]["flags"][f"adversarial.{seed}"] for seed in manifest["spec"]["seeds"])
+    if published.comparable(rows):
+        low, high = published.spread([row for row in rows if row["method"] == trained])
+        # The published figures of one model lie between 82.9 and 92.5, by training and attack.
+        assert 0.8 < low <= high < 0.95
+        assert quote.quote(f"{name} train madry-cnn {trained} robust") == f"{100 * robust[trained][0]:.1f}"
 
 
 def test_quote_is_the_mean_of_the_table():
@@ -99,7 +120,7 @@ def test_quote_of_what_is_not_there(words, says):
 
 
 def test_best_plain_rule_is_never_learned_nor_adversarial():
-    for name in quote.available():
+    for name in TRANSFER:
         _, rows = quote.recorded(name)
         for model in table.names(rows, "model"):
             method = table.best_plain(rows, "patch", model)

@@ -1,5 +1,5 @@
 """The experiments that `metarobust run` knows, by name."""
 
-from metarobust.experiments import transfer
+from metarobust.experiments import anchor, transfer
 
-EXPERIMENTS = {transfer.NAME: transfer}
+EXPERIMENTS = {experiment.NAME: experiment for experiment in (transfer, anchor)}
