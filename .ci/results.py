@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = ROOT / "book" / "_static" / "headline.png"
-RUNS = (("transfer-mnist-small", "patch"), ("transfer-digits-small", "patch"), ("transfer-digits-small", "train"))
+RUNS = [(f"transfer-{data}-small", part) for part in ("patch", "train") for data in ("mnist", "digits")]
 START = "<!-- results: written by `make results` out of metarobust/recorded; do not edit -->\n"
 END = "<!-- end of results -->"
 

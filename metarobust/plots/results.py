@@ -2,7 +2,7 @@
 
     manifest, rows = load_results(folder)
     headline(rows)              # before and after, for each unseen network
-    frontier(rows, "patch", "mlp-20-sigmoid")   # clean against robust accuracy, a point a method
+    frontier(rows, "patch", "mlp-64-sigmoid")   # clean against robust accuracy, a point a method
 
 Every value is a mean over seeds with its 95 % t-interval; a learned optimizer's value for a seed is its mean over
 meta-seeds. All accuracies are shares in [0, 1].
