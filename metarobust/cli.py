@@ -1,4 +1,4 @@
-"""The command line: list, run, show, headline.
+"""The command line: list, run, show, headline, bench.
 
 Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130.
 torch and the experiments are imported by the command that needs them, so that `--help` answers at once.
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
         command = options.command
-        {"list": _list, "run": _run, "show": _show, "headline": _headline}[command](options)
+        {"list": _list, "run": _run, "show": _show, "headline": _headline, "bench": _bench}[command](options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     headline.add_argument(
         "--from", dest="folder", type=Path, metavar="DIR", help=f"default: {BOOK_RUN}, else the recorded run"
     )
+
+    bench = commands.add_parser("bench", help="compare with other libraries", allow_abbrev=False)
+    bench.add_argument("name", metavar="NAME", help="a comparison, see `metarobust list`")
+    bench.add_argument("--quick", action="store_true", help="a tiny size, to see that it works")
+    bench.add_argument("--out", type=Path, metavar="DIR", help="store the result there, in place of an older one")
     return parser
 
 
@@ -101,11 +106,15 @@ def _seed(text: str) -> int:
 
 def _list(options: argparse.Namespace) -> None:
     from metarobust import data
+    from metarobust.bench import BENCHES
     from metarobust.experiments import EXPERIMENTS
 
     print("experiments (metarobust run NAME)")
     for name, experiment in EXPERIMENTS.items():
         print(f"  {name:14}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
+    print("comparisons with other libraries (metarobust bench NAME)")
+    for name, bench in BENCHES.items():
+        print(f"  {name:14}{bench.SUMMARY}")
     print("data sets (--dataset NAME)")
     for name, summary in data.SUMMARIES.items():
         print(f"  {name:14}{summary}")
@@ -141,6 +150,13 @@ def _headline(options: argparse.Namespace) -> None:
     what = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
     text = _describe(folder, brief=True)
     print(f"Headline, from {what}:\n{text}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from metarobust.bench import BENCHES
+
+    bench = BENCHES[choose(options.name, BENCHES, "comparison")]
+    print(bench.run(out=options.out, quick=options.quick))
 
 
 def _describe(folder: Path, brief: bool = False) -> str:

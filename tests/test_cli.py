@@ -89,6 +89,9 @@ def test_list_names_experiments_and_data_sets(capsys, monkeypatch):
         "fake",
         "counts",
         "smoke, small",
+        "metarobust bench NAME",
+        "peers",
+        "AutoAttack",
         "digits",
         "mnist",
         "cifar10",
@@ -152,6 +155,8 @@ BAD = {
     "show damaged": (["show", "damaged"], ["damaged/manifest.json is damaged"]),
     "show cut table": (["show", "cut"], ["cut/results.csv is damaged"]),
     "show unfinished": (["show", "unit"], ["unit is not finished", "--resume"]),
+    "comparison": (["bench", "peer"], ["'peer'", "choose one of attacks, peers", "did you mean 'peers'"]),
+    "no comparison": (["bench"], ["NAME", "--help"]),
     "headline from nothing": (["headline", "--from", "nowhere"], ["nowhere holds no run"]),
     "line feed": (["run", "a\nb"], ["'a\\nb'", "choose one of"]),
 }
@@ -215,6 +220,16 @@ def test_bad_input_is_one_line_and_exit_code_2(case, bad_places, monkeypatch, ca
     for word in words:
         assert word in err
     assert sorted(bad_places.rglob("*")) == before, "bad input left something behind"
+
+
+def test_bench_hands_its_options_on_and_prints_what_comes_back(monkeypatch, capsys):
+    from metarobust.bench import peers
+
+    given = []
+    monkeypatch.setattr(peers, "run", lambda **options: given.append(options) or "a table")
+    assert main(["bench", "peers"]) == main(["bench", "peers", "--quick", "--out", "there"]) == 0
+    assert given == [{"out": None, "quick": False}, {"out": Path("there"), "quick": True}]
+    assert capsys.readouterr().out == "a table\na table\n"
 
 
 def test_only_the_users_mistakes_are_caught(monkeypatch):
@@ -282,11 +297,12 @@ def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_table(place):
     assert Path("killed/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()
 
 
-def test_help_needs_no_torch_and_module_call_works():
-    check = [sys.executable, "-X", "importtime", "-m", "metarobust", "run", "--help"]
+@pytest.mark.parametrize(("command", "option"), [("run", "--resume"), ("bench", "--quick")])
+def test_help_needs_no_torch_and_module_call_works(command, option):
+    check = [sys.executable, "-X", "importtime", "-m", "metarobust", command, "--help"]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "--resume" in done.stdout
+    assert option in done.stdout
     assert not [line for line in done.stderr.splitlines() if line.endswith(" torch")]
 
 

@@ -200,7 +200,7 @@ def test_a_hill_is_equation_2():
                 expected[r - 1, s - 1] = sum(1 / (n + 1 - k) ** 2 for k in range(m + 1))
         torch.testing.assert_close(hill(height, width), expected)
     for side in (1, 2, 3, 5, 8):
-        both = eta(side, torch.zeros((), dtype=torch.float64))
+        both = eta(side)
         assert both.shape == (side, side)
         assert float(both.norm()) == pytest.approx(1)
         assert bool((both[: side // 2] > 0).all())
@@ -224,7 +224,7 @@ def test_a_window_of_the_l2_square_is_algorithm_3(channels, height, width, share
     for image, before, after, u in zip(images, current, moved, chance.tolist(), strict=True):
         r1, s1, r2, s2 = (int(u[k] * (size - h + 1)) for k, size in enumerate((height, width, height, width)))
         nu, unused = before - image, eps**2 - float((before - image).square().sum())
-        pattern = eta(h, image) if u[4] < 0.5 else eta(h, image).T
+        pattern = eta(h).to(image) if u[4] < 0.5 else eta(h).to(image).T
         for i in range(channels):
             window = nu[i, r1 : r1 + h, s1 : s1 + h].clone()
             mask = torch.zeros(height, width, dtype=torch.bool)

@@ -3,6 +3,11 @@
     ```{recorded} RUN PART
     ```
 
+and, out of the recorded comparisons with other libraries,
+
+    ```{bench} NAME
+    ```
+
 A name that is not in the results is a warning, and so ends the build.
 """
 
@@ -10,7 +15,9 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from metarobust.errors import InputError
+from metarobust.bench import BENCHES
+from metarobust.bench import record as bench_record
+from metarobust.errors import InputError, choose
 from metarobust.experiments.table import markdown, setting
 from metarobust.quote import quote, recorded
 
@@ -35,12 +42,31 @@ class Recorded(SphinxDirective):
             return [self.state.document.reporter.warning(str(error), line=self.lineno)]
         done = f"Recorded in {manifest['wall_seconds'] / 60:.0f} minutes on {manifest['device']['name']}"
         text = [*markdown(rows, part).splitlines(), "", f"{setting(rows, part)}. {done}."]
-        box = nodes.container(classes=["recorded"])
-        self.state.nested_parse(StringList(text, source=name), self.content_offset, box)
-        return [box]
+        return [_box(self, text, name)]
+
+
+class Bench(SphinxDirective):
+    required_arguments = 1
+    has_content = False
+
+    def run(self) -> list:
+        name = self.arguments[0]
+        try:
+            text = BENCHES[choose(name, BENCHES, "comparison")].markdown(*bench_record.recorded(name))
+        except InputError as error:
+            return [self.state.document.reporter.warning(str(error), line=self.lineno)]
+        return [_box(self, text.splitlines(), name)]
+
+
+def _box(directive: SphinxDirective, text: list[str], source: str) -> nodes.container:
+    """Lines of Markdown as part of the page."""
+    box = nodes.container(classes=["recorded"])
+    directive.state.nested_parse(StringList(text, source=source), directive.content_offset, box)
+    return box
 
 
 def setup(app) -> dict:
     app.add_role("result", Result())
     app.add_directive("recorded", Recorded)
+    app.add_directive("bench", Bench)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

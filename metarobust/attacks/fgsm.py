@@ -44,4 +44,4 @@ def fgsm(
     images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
     _, _, gradient = look(predict, start, goal)
-    return project(start + eps * steepest(gradient, norm), images, eps, norm)
+    return project(start.add(steepest(gradient, norm), alpha=eps), images, eps, norm)

@@ -72,7 +72,7 @@ def pgd(
         current = starts[0]
         for _ in range(steps):
             _, _, gradient = look(predict, current, goal)
-            current = project(current + alpha * steepest(gradient, norm), images, eps, norm)
+            current = project(current.add(steepest(gradient, norm), alpha=alpha), images, eps, norm)
         return current
 
     worst, gone = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -92,5 +92,5 @@ def pgd(
                 aim = goal.of(here)
             if step == steps or not len(here):
                 break
-            current = project(current + alpha * steepest(gradient, norm), x, eps, norm)
+            current = project(current.add(steepest(gradient, norm), alpha=alpha), x, eps, norm)
     return worst

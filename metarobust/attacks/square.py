@@ -67,6 +67,7 @@ def square(
     # attacked as the whole is, whichever images leave. They are few beside what a network keeps of an image.
     chance = torch.rand((len(images), first + (queries - 1) * later), generator=generator, device=generator.device)
     chance = chance.to(images.device)
+    aim = goal.of(left)
     for query in range(queries):
         if not len(left):
             break
@@ -76,11 +77,13 @@ def square(
         else:
             at = first + (query - 1) * later
             trial = moves.change(x, worst[left], eps, share(query, queries), chance[left, at : at + later])
-        logits, aim = predict(trial), goal.of(left)
+        logits = predict(trial)
         value, turned = aim.losses(logits), aim.reached(logits)
         better = turned | (value > highest[left])
         worst[left[better]], highest[left[better]] = trial[better], value[better].to(highest.dtype)
-        left = left[~turned]
+        if bool(turned.any()):
+            left = left[~turned]
+            aim = goal.of(left)
     return worst
 
 

@@ -14,6 +14,8 @@ Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithm 3, equation 2 a
 side of at least 3, and hill and valley the same length, is as in AutoAttack (arXiv 2003.01690).
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,7 +37,7 @@ def begin(images: Tensor, eps: float, chance: Tensor) -> Tensor:
     n, channels, height, width = images.shape
     side, rows, columns = _tiling(height, width)
     chance = chance.view(n, rows, columns, channels + 1)
-    tiles = sign(chance[..., 1:, None, None]) * _turned(eta(side, chance), chance[..., 0])[:, :, :, None]
+    tiles = sign(chance[..., 1:, None, None]) * _turned(eta(side).to(chance), chance[..., 0])[:, :, :, None]
     middle = tiles.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, rows * side, columns * side).to(images.dtype)
     above, before = (height - rows * side) // 2, (width - columns * side) // 2
     delta = F.pad(middle, (before, width - columns * side - before, above, height - rows * side - above))
@@ -56,16 +58,17 @@ def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Te
     freed = (delta.square() * inside[..., None]).sum((1, 2))
     unspent = (eps**2 - delta.square().sum((1, 2, 3))).clamp_min(0)
     budget = (freed + unspent[:, None] / channels).sqrt()
-    pattern = _turned(eta(side, chance), chance[:, 4])[..., None] * sign(chance[:, None, None, 5:])
+    pattern = _turned(eta(side).to(chance), chance[:, 4])[..., None] * sign(chance[:, None, None, 5:])
     fresh = _unit(pattern.to(images.dtype) + _unit(delta[v]))
     delta[w] = 0
     delta[v] = fresh * budget[:, None, None]
     return project(images + delta.movedim(3, 1), images, eps, "l2")
 
 
-def eta(side: int, like: Tensor) -> Tensor:
-    """A hill in the upper half and a valley in the lower, `[side, side]`, of length 1."""
-    halves = [hill(rows, side).to(like) for rows in (side // 2, side - side // 2)]
+@lru_cache(maxsize=64)
+def eta(side: int) -> Tensor:
+    """A hill in the upper half and a valley in the lower, `[side, side]`, of length 1, in float64; read only."""
+    halves = [hill(rows, side) for rows in (side // 2, side - side // 2)]
     both = torch.cat([halves[0] / halves[0].norm(), -halves[1] / halves[1].norm()])
     return both / both.norm()
 

@@ -84,7 +84,8 @@ def look(
     if not callable(predict):
         raise InputError(f"predict is {said(predict)}; give a function from images to logits, such as a model")
     with torch.set_grad_enabled(slope):
-        leaf = x.clone().requires_grad_(slope)
+        # A model may write into its input; into a leaf that wants a gradient it cannot, so that one needs no copy.
+        leaf = x.detach().requires_grad_() if slope else x.clone()
         logits = predict(leaf)
         losses = goal.losses(logits)
         if not slope:
@@ -96,7 +97,10 @@ def look(
             "the model's logits have no gradient for its images: give it without detach, no_grad and NumPy, "
             "or use the square attack, which needs no gradient"
         )
-    return logits.detach(), losses.detach(), x if found is None else found.nan_to_num(0)
+    if found is None:
+        return logits.detach(), losses.detach(), x
+    # In place where no two entries share a place in memory.
+    return logits.detach(), losses.detach(), found.nan_to_num_(0) if found.is_contiguous() else found.nan_to_num(0)
 
 
 @torch.no_grad()

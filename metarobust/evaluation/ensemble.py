@@ -95,7 +95,9 @@ def survivors(
     batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     robust = clean = torch.cat([stand(x, y) for x, y in batches])
     right = {"clean": clean}
-    with tqdm(total=len(attacks) * len(images), desc=label, unit="image", leave=False, disable=label is None) as bar:
+    with tqdm(
+        total=len(attacks) * len(images), desc=label, unit="image", leave=False, delay=2, disable=label is None
+    ) as bar:
         for attack in attacks:
             bar.set_postfix_str(attack.name)
             right[attack.name] = torch.zeros_like(clean)
