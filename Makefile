@@ -1,6 +1,6 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test notebooks results address clean
+.PHONY: help setup book test notebooks reference results address clean
 
 python := .venv/bin/python
 jupyter-book := $(python) -c "from jupyter_book.cli.main import main; main()"
@@ -29,6 +29,9 @@ notebooks: setup ## Run the notebooks again and keep their new outputs
 	@rm -rf _build/fresh && mkdir -p _build/fresh
 	@$(python) .ci/execute.py notebooks _build/fresh
 	@$(python) .ci/clean_notebook.py _build/fresh notebooks
+
+reference: setup ## Run the examples of the reference pages and keep what they print and draw
+	@$(python) .ci/reference.py
 
 results: setup ## Write the recorded results into the README and the headline figure
 	@$(python) .ci/results.py

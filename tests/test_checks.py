@@ -56,14 +56,18 @@ TABLE = {
     "ends at zero": (checks.ends_at_zero, [(1.0, 0.0, 100), (1.0, 0.02, 500)], [(1.0, 0.03, 100), (1.0, 0.5, 9)]),
     "more steps": (
         checks.more_steps,
-        [(0.5, 0.5, (20, 160), 100), (0.5, 0.1, (20, 160), 100)],
-        [(0.5, 0.53, (20, 160), 100)],
+        [(0.5, 0.5, (20, 160), 100), (0.5, 0.1, (20, 160), 100), (0.51, 0.56, (20, 160), 100)],
+        [(0.5, 0.57, (20, 160), 100)],
     ),
     "settled": (checks.settled, [(0.0, 400, 100), (0.02, 400, 100)], [(0.03, 400, 100)]),
     "black box": (checks.black_box, [(0.0, 100), (0.02, 100)], [(0.021, 100), (1.0, 3)]),
     "transfer": (checks.transfer, [(0.0, 100), (0.02, 100)], [(0.03, 100)]),
     "zero gradients": (checks.zero_gradients, [(0.0, 100), (0.01, 100)], [(0.05, 100), (1.0, 4)]),
-    "saturated logits": (checks.saturated, [(torch.tensor([29.0, 1.0]),)], [(torch.tensor([31.0, 1.0]),)]),
+    "saturated logits": (
+        checks.saturated,
+        [(torch.tensor([29.0, 1.0]),), (torch.tensor([31.0] + [1.0] * 9),)],
+        [(torch.tensor([31.0, 1.0]),)],
+    ),
     "probabilities": (
         checks.probabilities,
         [(torch.tensor([[0.5, 0.6]]),), (torch.tensor([[2.0, -1.0]]),), (torch.tensor([[0.5, 0.5], [3.0, 1.0]]),)],

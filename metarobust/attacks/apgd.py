@@ -53,9 +53,10 @@ def apgd(
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
     predict: images to logits, each image alone. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel
-    units. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. targets: with any class
-    welcome, k runs toward each of the k likeliest wrong classes in turn, with the targeted form of the loss; 0 just
-    leaves the right one. generator: where given, each run begins at a random point.
+    units. norm: `linf` or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: of each run. restarts: how often
+    all runs are made again. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. targets:
+    with any class welcome, k runs toward each of the k likeliest wrong classes in turn, with the targeted form of the
+    loss; 0 just leaves the right one. generator: where given, each run begins at a random point.
     An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is. Any other that
     could be turned comes back as the first point that turned it, and takes no part in the runs that follow; the rest
     come back as the point of highest loss.

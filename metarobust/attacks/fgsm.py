@@ -31,9 +31,9 @@ def fgsm(
 ) -> Tensor:
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
-    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. toward: the
-    wrong classes that the model shall say, int64 `[n]`; None for any. generator: where given, the step starts from a
-    random point of the ball.
+    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf`
+    or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. toward: the wrong classes that the model shall say, int64
+    `[n]`; None for any. generator: where given, the step starts from a random point of the ball.
     Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
     `.grad` is touched.
     """

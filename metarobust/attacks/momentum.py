@@ -45,9 +45,10 @@ def mi_fgsm(
 ) -> Tensor:
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]: the last point, as in the paper.
 
-    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units.
-    momentum: mu; 0 forgets at once, which is PGD with steps of eps / steps. toward: the wrong classes that the model
-    shall say, int64 `[n]`; None for any. generator: where given, the first step starts from a random point of the ball.
+    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf`
+    or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: each of length eps / steps. momentum: mu; 0 forgets
+    at once, which is PGD with steps of eps / steps. toward: the wrong classes that the model shall say, int64 `[n]`;
+    None for any. generator: where given, the first step starts from a random point of the ball.
     Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
     `.grad` is touched.
     """

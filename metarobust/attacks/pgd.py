@@ -46,12 +46,13 @@ def pgd(
 ) -> Tensor:
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
-    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units.
-    step_size: alpha; 2.5 eps / steps if None, enough to cross the ball. toward: the wrong classes that the model shall
-    say, int64 `[n]`; None for any. generator: where given, each restart begins at a random point. best: return the
-    point of highest loss seen on the way, the image itself included, instead of the last one. leave: an image that is
-    turned (with `toward`: to that very class) leaves the batch, with the point that did it, so that an attack gets
-    faster as it goes; predict is then called with fewer and fewer images.
+    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf`
+    or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: of each run. restarts: runs, at the worst of which
+    an image is judged. step_size: alpha; 2.5 eps / steps if None, enough to cross the ball. toward: the wrong classes
+    that the model shall say, int64 `[n]`; None for any. generator: where given, each restart begins at a random point.
+    best: return the point of highest loss seen on the way, the image itself included, instead of the last one. leave:
+    an image that is turned (with `toward`: to that very class) leaves the batch, with the point that did it, so that an
+    attack gets faster as it goes; predict is then called with fewer and fewer images.
     Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
     `.grad` is touched.
     """

@@ -41,8 +41,9 @@ def square(
     """Adversarial images `[n, C, H, W]`, within eps of `images` and within [0, 1].
 
     predict: images to logits, each image alone; it need not be differentiable. images: floats in [0, 1]. labels: int64
-    `[n]`. eps: radius in pixel units. queries: how often the model is asked about an image that stands to the end.
-    toward: the wrong classes that the model shall say, int64 `[n]`; None for any.
+    `[n]`. eps: radius in pixel units. norm: `linf` or `l2`. generator: of the search. queries: how often the model is
+    asked about an image that stands to the end. toward: the wrong classes that the model shall say, int64 `[n]`; None
+    for any.
     An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is; one that was turned
     leaves the search; the rest come back as the point of highest margin.
     Raises InputError for input that `threat.check` refuses and for images without height and width.

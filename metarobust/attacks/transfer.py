@@ -37,9 +37,9 @@ def transfer(
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
     predict: images to logits; it is asked twice, and never for a gradient. surrogate: the same of another model, which
-    was trained by itself. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. steps, loss: of
-    PGD. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. generator: where given, from a
-    random start.
+    was trained by itself. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf` or
+    `l2`. steps, loss: of PGD. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. generator:
+    where given, from a random start.
     An image that is wrong (with `toward`: said to be that very class) as it is, or could not be turned, comes back as
     it is.
     Raises InputError for input that `threat.check` refuses, and for classes either model has no output for. No

@@ -66,8 +66,11 @@ def ends_at_zero(eps: float, accuracy: float, n: int) -> Flag | None:
 
 
 def more_steps(few: float, many: float, steps: tuple[int, int], n: int) -> Flag | None:
-    """Accuracy under the same attack with few and with many steps: more work never helps the model."""
-    if many <= few + chance(n):
+    """Accuracy under the same attack with few and with many steps: more work never helps the model.
+
+    Both runs began at random points of their own, and an image on the edge may fall to either: the line is wider.
+    """
+    if many <= few + 3 * chance(n):
         return None
     return Flag("more steps", (
         f"accuracy rises from {percent(few)} at {steps[0]} steps to {percent(many)} at {steps[1]}, so the attack does "
@@ -117,7 +120,7 @@ def zero_gradients(share: float, n: int) -> Flag | None:
 
 def saturated(gaps: Tensor) -> Flag | None:
     """gaps: largest logit minus the second, `[n]`. Beyond FAR, cross-entropy is flat to the precision of a float."""
-    share = float((gaps > FAR).float().mean())
+    share = int((gaps > FAR).sum()) / len(gaps)
     if share <= 0.1:
         return None
     return Flag("saturated logits", (

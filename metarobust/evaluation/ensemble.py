@@ -84,7 +84,8 @@ def survivors(
 
     predict treats every image alone: images that are wrong as they are, or fooled, are not attacked any further.
     alone: give each attack all the images that are right, so that its figure is its own. If False, each gets what the
-    ones before it have left, and its figure says how many stand after it: the same worst case in less time.
+    ones before it have left, and its figure says how many stand after it: the worst case in less time, the same but for
+    the random numbers that fall to an image.
     generator: one on the CPU makes the result the same for every batch_size. label: of a progress bar, None for none.
     """
 

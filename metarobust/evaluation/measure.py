@@ -59,8 +59,9 @@ def evaluate(
     attacks: `standard` (APGD on cross-entropy, APGD toward wrong classes, Square) or `quick` (PGD on cross-entropy and
     margin). surrogate: another model for the same task; its adversarial images are tried as well. steps: of each
     gradient attack, 100 or 40 if None. restarts: of PGD, and of APGD on cross-entropy. queries: of Square. alone: see
-    `ensemble.survivors`; False is faster and gives the same worst case. checks: how many of the images the checks
-    look at, 0 for none.
+    `ensemble.survivors`; False is faster and gives the worst case alone. checks: how many of the images the checks
+    look at, 0 for none. eps: radius in pixel units. norm: `linf` or `l2`. batch_size: images asked about at once; it
+    changes the memory needed and not the result. seed: of all random numbers.
     The model is put in eval mode and left in the mode, and with the gradients, it came with.
     Raises InputError for an empty set of images, images outside [0, 1], labels the model has no output for, bad eps.
     """
