@@ -100,7 +100,7 @@ def survivors(
         total=len(attacks) * len(images), desc=label, unit="image", leave=False, delay=2, disable=label is None
     ) as bar:
         for attack in attacks:
-            bar.set_postfix_str(attack.name)
+            bar.set_postfix_str(attack.name, refresh=False)
             right[attack.name] = torch.zeros_like(clean)
             for there in (clean if alone else robust).nonzero()[:, 0].split(batch_size):
                 moved = attack.move(predict, images[there], labels[there], generator=generator)
