@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metarobust.evaluation import evaluate as evaluate
+    from metarobust.patching import patch as patch
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate"]
+__all__ = ["__version__", "evaluate", "patch"]
 
 
 def __getattr__(name: str) -> object:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> object:
         from metarobust.evaluation import evaluate
 
         return evaluate
+    if name == "patch":
+        from metarobust.patching import patch
+
+        return patch
     raise AttributeError(f"module 'metarobust' has no attribute {name!r}")

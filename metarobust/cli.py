@@ -1,4 +1,4 @@
-"""The command line: list, run, show, headline, bench.
+"""The command line: list, run, show, headline, export, bench.
 
 Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130.
 torch and the experiments are imported by the command that needs them, so that `--help` answers at once.
@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
         command = options.command
-        {"list": _list, "run": _run, "show": _show, "headline": _headline, "bench": _bench}[command](options)
+        {
+            "list": _list, "run": _run, "show": _show, "headline": _headline, "export": _export, "bench": _bench,
+        }[command](options)  # fmt: skip
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands.add_parser("list", help="the experiments and the data sets", allow_abbrev=False)
+    commands.add_parser("list", help="the experiments, data sets and learned optimizers", allow_abbrev=False)
 
     run = commands.add_parser("run", help="run an experiment", allow_abbrev=False)
     run.add_argument("name", metavar="NAME", help="an experiment, see `metarobust list`")
@@ -91,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="folder", type=Path, metavar="DIR", help=f"default: {BOOK_RUN}, else the recorded run"
     )
 
+    export = commands.add_parser("export", help="write a learned optimizer out of a finished run", allow_abbrev=False)
+    export.add_argument("folder", type=Path, metavar="DIR", help="the run's output folder")
+    export.add_argument("part", metavar="PART", help="patch or train")
+    export.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to write; default: here")
+
     bench = commands.add_parser("bench", help="compare with other libraries", allow_abbrev=False)
     bench.add_argument("name", metavar="NAME", help="a comparison, see `metarobust list`")
     bench.add_argument("--quick", action="store_true", help="a tiny size, to see that it works")
@@ -105,7 +112,7 @@ def _seed(text: str) -> int:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from metarobust import data
+    from metarobust import data, pretrained
     from metarobust.bench import BENCHES
     from metarobust.experiments import EXPERIMENTS
 
@@ -115,6 +122,9 @@ def _list(options: argparse.Namespace) -> None:
     print("comparisons with other libraries (metarobust bench NAME)")
     for name, bench in BENCHES.items():
         print(f"  {name:14}{bench.SUMMARY}")
+    print("learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))")
+    for name, summary in pretrained.summaries().items():
+        print(f"  {name:14}{summary}")
     print("data sets (--dataset NAME)")
     for name, summary in data.SUMMARIES.items():
         print(f"  {name:14}{summary}")
@@ -150,6 +160,12 @@ def _headline(options: argparse.Namespace) -> None:
     what = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
     text = _describe(folder, brief=True)
     print(f"Headline, from {what}:\n{text}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from metarobust.pretrained import export
+
+    print(export(options.folder, options.part, options.out))
 
 
 def _bench(options: argparse.Namespace) -> None:

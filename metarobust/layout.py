@@ -47,7 +47,7 @@ class Layout:
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector `[..., N]` as named tensors `[..., *shape]` (views, no copy)."""
         parts = flat.split(self.sizes, dim=-1)
-        return {n: p.reshape(*p.shape[:-1], *s) for n, s, p in zip(self.names, self.shapes, parts, strict=True)}
+        return {n: p.reshape((*p.shape[:-1], *s)) for n, s, p in zip(self.names, self.shapes, parts, strict=True)}
 
     def spread(self, per_tensor: Tensor) -> Tensor:
         """One value a tensor `[..., len(names)]`, repeated for each of its coordinates: `[..., N]`."""

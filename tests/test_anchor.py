@@ -330,6 +330,18 @@ def test_the_table_shows_clean_beside_robust_the_spread_and_what_is_published():
     assert max(map(len, text.splitlines())) <= 160
 
 
+def test_the_page_shows_the_same_as_the_table():
+    head, rule, clean, ours, *theirs = anchor.markdown(rows_of(), "train").splitlines()
+    assert "| 99.0 | 0.0 ±0.0; 2 seeds, 0.0 to 0.0 |" in clean
+    assert head.count("|") == rule.count("|") == ours.count("|")
+    assert "88.0 ±25.4; 2 seeds, 86.0 to 90.0" in ours
+    assert len(theirs) == len(PUBLISHED)
+    assert all(
+        f"| {figure.clean:.2f} | {figure.robust:.2f} |" in line for figure, line in zip(PUBLISHED, theirs, strict=True)
+    )
+    assert len(anchor.markdown(rows_of("digits", 0.1), "train").splitlines()) == 4
+
+
 def test_the_headline_is_short_and_says_how_published_figures_differ():
     lines = anchor.brief(rows_of()).splitlines()
     assert len(lines) == 4

@@ -18,7 +18,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from metarobust.bench import BENCHES
 from metarobust.bench import record as bench_record
 from metarobust.errors import InputError, choose
-from metarobust.experiments.table import markdown, setting
+from metarobust.experiments import EXPERIMENTS
+from metarobust.experiments.table import setting
 from metarobust.quote import quote, recorded
 
 
@@ -41,6 +42,7 @@ class Recorded(SphinxDirective):
         except InputError as error:
             return [self.state.document.reporter.warning(str(error), line=self.lineno)]
         done = f"Recorded in {manifest['wall_seconds'] / 60:.0f} minutes on {manifest['device']['name']}"
+        markdown = EXPERIMENTS[manifest["spec"]["experiment"]].markdown
         text = [*markdown(rows, part).splitlines(), "", f"{setting(rows, part)}. {done}."]
         return [_box(self, text, name)]
 

@@ -26,13 +26,13 @@ from metarobust.attacks.losses import cross_entropy
 from metarobust.data import Dataset, Split
 from metarobust.errors import choose
 from metarobust.evaluation import evaluate
-from metarobust.experiments.published import brief, table
+from metarobust.experiments.published import brief, markdown, table
 from metarobust.layout import Layout
 from metarobust.meta import generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
 
 NAME = "anchor"
 SUMMARY = "adversarially train Madry's network and hold it against the published figures"

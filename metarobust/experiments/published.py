@@ -23,11 +23,10 @@ class Figure:
     source: str
 
 
-PAPER, RELEASED, FAST = "Madry et al. 2018, paper", "Madry et al., released", "Wong et al. 2020, FGSM"
+RELEASED, FAST = "Madry et al., released", "Wong et al. 2020, FGSM"
 CHALLENGE = "github.com/MadryLab/mnist_challenge, white-box leaderboard"
 AUTOATTACK = "github.com/fra31/auto-attack, README, MNIST - Linf"
 PUBLISHED = (
-    Figure(PAPER, "PGD-100 ce, 20 restarts", 98.8, 89.3, "arXiv 1706.06083, table of attacks on MNIST"),
     Figure(RELEASED, "PGD-100 ce, 1 start", 98.53, 92.52, CHALLENGE),
     Figure(RELEASED, "PGD-100 ce, 50 restarts", 98.53, 89.62, CHALLENGE),
     Figure(RELEASED, "AutoAttack", 98.53, 88.50, AUTOATTACK),
@@ -75,6 +74,24 @@ def table(rows: Sequence[Row]) -> str:
         lines += ["", f"{'published: one model each, 10,000 images':56}{'clean':>7}{'robust':>8}  stated in"]
         lines += [f"  {f.model:26}{f.attack:28}{f.clean:7.2f}{f.robust:8.2f}  {f.source}" for f in PUBLISHED]
     return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row], part: str) -> str:
+    """The same as a Markdown table: a line for each way of training, and one for each published figure."""
+    lines = [["model", "attack", "clean %", "robust %"], ["---"] * 4]
+    for method, mine in ours(rows):
+        (clean, _), (robust, half), (low, high) = (
+            over(mine, "clean accuracy"),
+            over(mine, "robust accuracy"),
+            spread(mine),
+        )
+        attack = next(row["attack"] for row in mine if row["attack"].startswith("worst"))
+        seeds = len({row["seed"] for row in mine if row["metric"] == "robust accuracy"})
+        shown = f"{100 * robust:.1f} ±{100 * half:.1f}; {seeds} seeds, {100 * low:.1f} to {100 * high:.1f}"
+        lines.append([f"ours, {method}", attack, f"{100 * clean:.1f}", shown])
+    if comparable(rows):
+        lines += [[f.model, f.attack, f"{f.clean:.2f}", f"{f.robust:.2f}"] for f in PUBLISHED]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def brief(rows: Sequence[Row]) -> str:

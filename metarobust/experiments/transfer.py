@@ -15,10 +15,10 @@ from metarobust.data import Dataset
 from metarobust.experiments import spec as specs
 from metarobust.experiments.spec import SCALES
 from metarobust.experiments.stages import Stages
-from metarobust.experiments.table import brief, table
+from metarobust.experiments.table import brief, markdown, table
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
 
 NAME = "transfer"
 SUMMARY = "learn from adversarial examples once; patch and train unseen networks without any"

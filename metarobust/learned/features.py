@@ -109,7 +109,8 @@ def _matrix_statistics(square: Tensor, weight_square: Tensor, mean: Tensor, layo
     pairs = list(zip(layout.names, layout.shapes, strict=True))
     for i, (name, shape) in enumerate(pairs):
         lead = square.shape[:-1]
-        follows = i + 1 < len(pairs) and len(pairs[i + 1][1]) == 1 and len(shape) >= 2
+        # A vector of another length, as a normalisation's after an embedding, is no bias of these units.
+        follows = i + 1 < len(pairs) and len(shape) >= 2 and pairs[i + 1][1] == shape[:1]
         unit = pairs[i + 1][0] if follows else name
         if len(shape) >= 2:
             g, w = gs[name].reshape(*lead, shape[0], -1), ws[name].reshape(*lead, shape[0], -1)

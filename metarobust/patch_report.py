@@ -1,0 +1,83 @@
+"""What a patch did: clean and robust accuracy before and after, on images it did not train on, and what it took."""
+
+import html
+from dataclasses import dataclass, field
+
+from metarobust.evaluation.report import Report
+
+
+@dataclass(frozen=True)
+class PatchReport:
+    """before, tried: evaluations of the original and of the patch, on the same held-out images.
+
+    undone: whether the patch cost more clean accuracy than max_clean_drop, so that the original was returned; the
+    held-out images decide that. images: how many it trained on. examples_in_use: adversarial examples generated while
+    patching, counted. examples_to_measure: those that the two evaluations made. seconds: the patch alone, left out when
+    two reports are compared.
+    """
+
+    before: Report
+    tried: Report
+    undone: bool
+    max_clean_drop: float
+    optimizer: str
+    steps: int
+    batch_size: int
+    images: int
+    examples_in_use: int
+    examples_to_measure: int
+    seconds: float = field(compare=False)
+
+    @property
+    def after(self) -> Report:
+        """The evaluation of the model that was returned."""
+        return self.before if self.undone else self.tried
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """What is shown: clean and robust accuracy before the patch and with it."""
+
+        def share(value: float, bounds: tuple[float, float]) -> str:
+            return f"{100 * value:5.1f} %  [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+        both = (self.before, self.tried)
+        return [
+            ("", "before", "patched"),
+            ("clean", *(share(r.clean, r.clean_interval) for r in both)),
+            ("robust", *(share(r.robust, r.robust_interval) for r in both)),
+        ]
+
+    def verdict(self) -> list[str]:
+        """How it was made and measured, and what came of it, a sentence each."""
+        drop = 100 * (self.before.clean - self.tried.clean)
+        said = [
+            f"{self.optimizer}: {self.steps} steps of {self.batch_size} out of {self.images:,} clean images, "
+            f"{self.examples_in_use:,} adversarial examples, {self.seconds:.1f} s",
+            f"held-out images: {self.before.setting}; {self.examples_to_measure:,} adversarial examples to measure it",
+        ]
+        if self.undone:
+            said.append(
+                f"UNDONE: clean accuracy fell by {drop:.1f} points, more than {100 * self.max_clean_drop:g}; "
+                f"the model that came back is as it was; a larger max_clean_drop keeps the patch"
+            )
+        elif self.tried.robust <= self.before.robust:
+            said.append("robust accuracy did not rise: the patch does not help this model")
+        for what, report in (("before", self.before), ("patched", self.tried)):
+            said += [f"{what}: {text}" for text in report.verdict()]
+        return said
+
+    def __str__(self) -> str:
+        lines = self.lines()
+        widths = [max(len(line[i]) for line in lines) for i in range(3)]
+        table = ["  ".join(f"{w:{n}}" for w, n in zip(line, widths, strict=True)).rstrip() for line in lines]
+        return "\n".join([*table, *self.verdict()])
+
+    def _repr_html_(self) -> str:
+        """The report as a table, for a notebook."""
+        rows = "".join(
+            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+            + "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in texts)
+            + "</tr>"
+            for name, *texts in self.lines()
+        )
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in self.verdict())
+        return f"<table>{rows}</table><ul>{items}</ul>"

@@ -1,0 +1,176 @@
+"""The optimizers that come with the package: whole, of the recorded runs, and made anew by a command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from toy import scatter
+
+from metarobust import pretrained, quote
+from metarobust.cli import main
+from metarobust.errors import InputError
+from metarobust.experiments.table import LEARNED, over, pick
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.meta import pack
+from metarobust.storage import load_tensors, read_json, save_tensors, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("patch-digits", "patch-mnist", "train-digits", "train-mnist")
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def test_names():
+    assert tuple(pretrained.available()) == NAMES
+    assert pretrained.DEFAULT in NAMES
+    for wrong in ("patch-mnits", "../weights/patch-mnist", ""):
+        with pytest.raises(InputError, match="choose one of patch-digits"):
+            pretrained.load(wrong)
+
+
+@each
+def test_weights_are_those_of_the_recorded_run(name):
+    optimizer, card = pretrained.load(name), pretrained.card(name)
+    assert not optimizer.load_state_dict(load_tensors(pretrained.FOLDER / f"{name}.safetensors")[0]).missing_keys
+    assert all(bool(p.isfinite().all()) for p in optimizer.parameters())
+    assert bool((optimizer.net[4].weight != 0).any()), "an untrained optimizer has a head of zeros"
+    manifest, _ = quote.recorded(card["run"])
+    for key in ("spec_sha256", "data_sha256", "command", "code"):
+        assert card["made_by"][key] == manifest[key]
+    part = next(part for part in manifest["spec"]["parts"] if part["name"] == card["part"])
+    assert card["meta_trained_on"]["plan"] == part["plan"]
+    assert card["meta_seed"] == manifest["spec"]["meta_seeds"][0], "the first, not the best"
+    assert name == f"{card['part']}-{manifest['spec']['dataset']}"
+    assert card["licence"] == "MIT"
+
+
+@each
+def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
+    card = pretrained.card(name)
+    _, rows = quote.recorded(card["run"])
+    assert {*card["works"], *card["fails"]} == set(card["results"])
+    assert not set(card["works"]) & set(card["fails"])
+    for words in card["quotes"]:
+        assert 0 < float(quote.quote(words)) < 100
+    for model, shown in card["results"].items():
+        own = [row for row in pick(rows, card["part"], model, LEARNED) if row["meta_seed"] == card["meta_seed"]]
+        clean, robust = (100 * over(own, f"{kind} accuracy")[0] for kind in ("clean", "robust"))
+        assert shown["this"].startswith(f"{clean:.1f}/{robust:.1f} ")
+        rivals = {
+            row["method"]
+            for row in rows
+            if (row["part"], row["model"]) == (card["part"], model)
+            and row["tier"] in ("0", "1", "2")
+            and not row["method"].startswith(LEARNED)
+        }
+        robustness = {m: over(pick(rows, card["part"], model, m), "robust accuracy")[0] for m in rivals}
+        ahead = {method for method, value in robustness.items() if 100 * value >= robust}
+        assert set(card["fails"].get(model, ())) == ahead
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the shipped files that may be damaged."""
+    shutil.copytree(pretrained.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def test_a_flipped_byte_is_refused(copied):
+    weights, card = (copied / f"patch-mnist{ending}" for ending in (".safetensors", ".json"))
+    content = bytearray(weights.read_bytes())
+    content[-7] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="'patch-mnist' is damaged; install metarobust anew"):
+        pretrained.load("patch-mnist")
+    card.write_text(card.read_text().replace('"hidden": 16', '"hidden": 61'))
+    for ask in (pretrained.load, pretrained.card):
+        with pytest.raises(InputError, match="damaged; install metarobust anew"):
+            ask("patch-mnist")
+    pretrained.load("patch-digits")
+
+
+def test_weights_of_another_shape_are_refused(copied):
+    theta, about = load_tensors(copied / "patch-mnist.safetensors")
+    save_tensors(copied / "patch-mnist.safetensors", theta, about | {"hidden": 8})
+    with pytest.raises(InputError, match="install metarobust anew"):
+        pretrained.load("patch-mnist")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The recorded run on digits as a run's folder, with a checkpoint of made-up weights."""
+    folder = tmp_path / "run"
+    shutil.copytree(quote.FOLDER / "transfer-digits-small", folder)
+    optimizer = scatter(FeatureMLP())
+    save = {"spec_sha256": read_json(folder / "manifest.json")["spec_sha256"], "episode": 300}
+    log = [{"meta_loss": 2.0}, {"meta_loss": 1.0}]
+    tensors = pack(dict(optimizer.named_parameters()), torch.optim.Adam(optimizer.parameters()))
+    save_tensors(folder / "checkpoints" / "patch.learned.0.safetensors", tensors, save | {"log": log})
+    return folder, optimizer
+
+
+def test_export_makes_such_a_file_out_of_a_run(run, tmp_path, monkeypatch, capsys):
+    folder, optimizer = run
+    assert main(["export", str(folder), "patch", "--out", str(tmp_path / "made")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'made' / 'patch-digits.safetensors'}\n"
+    card = (tmp_path / "made" / "patch-digits.json").read_bytes()
+    pretrained.export(folder, "patch", tmp_path / "again")
+    assert (tmp_path / "again" / "patch-digits.json").read_bytes() == card
+    shipped = pretrained.card("patch-digits")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "made")
+    made = pretrained.card("patch-digits")
+    made["meta_trained_on"]["meta_loss"] = shipped["meta_trained_on"]["meta_loss"]
+    assert json.dumps(made) == json.dumps(shipped)
+    for p, q in zip(pretrained.load("patch-digits").parameters(), optimizer.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_export_of_what_is_not_there(run, tmp_path, capsys):
+    folder, _ = run
+    checkpoint = folder / "checkpoints" / "patch.learned.0.safetensors"
+    with pytest.raises(InputError, match=r"train\.learned\.0\.safetensors is missing"):
+        pretrained.export(folder, "train", tmp_path)
+    with pytest.raises(InputError, match="did you mean 'patch'"):
+        pretrained.export(folder, "patches", tmp_path)
+    with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
+        pretrained.export(folder, "patch", tmp_path, meta_seed=9)
+    tensors, about = load_tensors(checkpoint)
+    for odd in ({"episode": 20}, {"spec_sha256": "of another run"}):
+        save_tensors(checkpoint, tensors, about | odd)
+        with pytest.raises(InputError, match="not the end of this run's meta-training"):
+            pretrained.export(folder, "patch", tmp_path)
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest | {"spec": manifest["spec"] | {"experiment": "anchor"}})
+    assert main(["export", str(folder), "patch"]) == 2
+    assert "anchor, which learns no optimizer" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_list_shows_each_in_a_line(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name, summary in pretrained.summaries().items():
+        assert f"  {name:14}{summary}\n" in out
+        assert len(summary) < 80
+
+
+def test_names_and_summaries_do_not_wait_for_torch():
+    code = "import sys; from metarobust import pretrained; pretrained.summaries(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_wheel_takes_them_along():
+    """Both files of each are in the package's folder, which the wheel takes whole, and named besides."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["metarobust"]
+    assert "metarobust/weights/**" in wheel["artifacts"]
+    assert pretrained.FOLDER == ROOT / "metarobust" / "weights"
+    found = {path.name for path in pretrained.FOLDER.iterdir()}
+    assert found == {f"{name}{ending}" for name in NAMES for ending in (".json", ".safetensors")}
