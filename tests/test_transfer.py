@@ -379,7 +379,9 @@ def test_a_lost_checkpoint_is_one_clear_line(whole, tmp_path, monkeypatch):
 def test_a_data_set_that_is_too_small_is_refused(tmp_path, monkeypatch):
     prepare(monkeypatch)
     monkeypatch.setattr(specs, "make", lambda *args: Spec(**vars(tiny()) | {"meta_images": 1290}))
-    with pytest.raises(results.InputError, match=r"'digits' has 1297 training images; this scale needs 1340"):
+    with pytest.raises(
+        results.InputError, match=r"'digits' has 1297 training images; scale .* needs 1340: give at least"
+    ):
         execute(tmp_path / "run")
 
 
@@ -436,3 +438,17 @@ if __name__ == "__main__":
         patch.setattr(results, "code", lambda: json.loads(sys.argv[2]))
         prepare(patch, few=True)
         execute(sys.argv[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "scale", "says"),
+    [
+        (5000, "small", r"5000 training images; scale small needs 20600: take --scale smoke, which needs 2600"),
+        (1000, "smoke", r"1000 training images; scale smoke needs 2600: give at least 2600"),
+        (1000, "small", r"1000 training images; scale small needs 20600: give at least 2600"),
+    ],
+)
+def test_a_data_set_that_is_too_small_is_refused_with_what_is_enough(images, scale, says):
+    with pytest.raises(results.InputError, match=says):
+        specs.check_dataset("folder:mine", images, 10, specs.make(scale, "folder:mine", None))
+    specs.check_dataset("folder:mine", 20_600, 10, specs.make(scale, "folder:mine", None))

@@ -83,6 +83,7 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
             "training": Training(500, 128, 0.01),
         }
     if scale == "smoke":
+        sizes["meta_images"] = min(sizes["meta_images"], 2000)  # a folder of somebody's own images is often no larger
         return Spec(
             scale, dataset, seeds or (0, 1, 2), (0,), (patching(120),), **sizes,
             tuning_seeds=(100,), attack_steps=20, validation=(VALIDATION[0], VALIDATION[2]),
@@ -106,6 +107,9 @@ def check_dataset(dataset: str, images: int, classes: int, spec: Spec) -> None:
     """Raises InputError where a data set is too small to be shared out."""
     need = spec.meta_images + classes * spec.per_class
     if images < need:
+        small = make("smoke", dataset, None)
+        least = small.meta_images + classes * small.per_class
+        remedy = f"take --scale smoke, which needs {least}" if least <= images else f"give at least {least}"
         raise InputError(
-            f"data set {dataset!r} has {images} training images; this scale needs {need}: take a smaller scale"
+            f"data set {dataset!r} has {images} training images; scale {spec.scale} needs {need}: {remedy}"
         )
