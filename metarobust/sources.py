@@ -97,7 +97,11 @@ def cifar10(root: Path) -> Source:
 
 
 def folder(path: Path) -> Source:
-    """`path/train/CLASS/*` and `path/test/CLASS/*`, images of one size and one kind (grey or colour)."""
+    """`path/train/CLASS/*` and `path/test/CLASS/*`, images of one size and one kind (grey or colour).
+
+    They come mixed, in the same order each time: a folder's own order is one class after the other, and the first few
+    thousand images would be of one class.
+    """
     from torchvision.datasets import ImageFolder
 
     sources = []
@@ -117,6 +121,10 @@ def folder(path: Path) -> Source:
         odd = sorted({*train.classes} ^ {*test.classes})
         raise InputError(f"data set 'folder:{path}': class {odd[0]!r} is in only one of train/ and test/")
     mode, size = _read_image(Path(train.samples[0][0]))[1:]
+    for source in sources:
+        order = np.random.RandomState(0).permutation(len(source.samples))
+        source.samples = [source.samples[at] for at in order]
+        source.targets = [label for _, label in source.samples]
     return [_read_folder(source, mode, size) for source in sources], len(train.classes)
 
 
