@@ -19,8 +19,22 @@ from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1
 from metarobust.tasks import Tasks
 
 Hyper = Mapping[str, Tensor]
-LR_ADAM = (0.001, 0.003, 0.01, 0.03)
-LR_SGD = (0.03, 0.1, 0.3, 1.0)
+
+# What is tried of each hyperparameter: (below, usual, above). A quick run tries the usual values. A recorded one tries
+# all: a best value at the edge of its grid says that the rule was not tuned to the end.
+LR_ADAM = (0.0003,), (0.001, 0.003, 0.01, 0.03), (0.1,)
+LR_SGD = (0.003, 0.01), (0.03, 0.1, 0.3, 1.0), ()
+LR_PRUNE = (0.0003,), (0.001, 0.003, 0.01), (0.03,)
+DECAY = (0.1, 0.3), (1.0, 3.0, 10.0, 30.0), (100.0, 300.0)
+LAST_DECAY = (0.001, 0.003), (0.01, 0.03, 0.1, 0.3), ()
+L1 = (0.0001,), (0.0003, 0.001, 0.003, 0.01, 0.03), ()
+THRESHOLD = (0.05,), (0.1, 0.2, 0.3, 0.35), (0.4, 0.45)
+KEEP = (0.1, 0.2, 0.3), (0.4, 0.6, 1.0), ()
+SIGMA = (0.05,), (0.1, 0.2, 0.4, 0.8), (1.2, 1.6)
+FALLING_SIGMA = (0.1,), (0.2, 0.4, 0.8), (1.2, 1.6)
+FALLING_DECAY = (0.003, 0.01), (0.03, 0.1), (0.3,)
+PENALTY = (0.003, 0.01), (0.03, 0.1, 0.3, 1.0), ()
+L1_BESIDE_PGD = (0.0001, 0.0003), (0.001, 0.003, 0.01), ()
 
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:
@@ -117,32 +131,38 @@ def std_prune(tasks: Tasks, hyper: Hyper) -> Tasks:
     return replace(tasks, params=tasks.layout.flatten(tensors))
 
 
-def methods(eps: float, *, patching: bool) -> list[Method]:
-    """All baselines for an attack radius eps; std-prune only where there is a trained model to prune."""
-    lr = {"lr": LR_ADAM}
+def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Method]:
+    """All baselines for an attack radius eps; std-prune only where there is a trained model to prune.
+
+    wide: try all values of each hyperparameter, not the usual ones alone.
+    """
+
+    def grid(**names: tuple[tuple[float, ...], ...]) -> dict[str, tuple[float, ...]]:
+        return {name: sum(parts, ()) if wide else parts[1] for name, parts in names.items()}
+
     found = [
-        Method("sgd", "0", {"lr": LR_SGD}, lambda h, lay: SGD(h["lr"], 0.9)),
-        Method("adam", "0", lr, _adam),
-        Method("adam + weight decay", "0", lr | {"decay": (1.0, 3.0, 10.0, 30.0)}, _adam),
-        Method("adam + last-layer decay", "0", lr | {"last_decay": (0.01, 0.03, 0.1, 0.3)}, _adam_last),
-        Method("adam + L1 on layer 1", "0", lr | {"l1": (0.0003, 0.001, 0.003, 0.01, 0.03)}, _adam_l1),
-        Method("noise", "1", lr | {"sigma": (0.1, 0.2, 0.4, 0.8)}, _adam, lambda h, t: Noise(h["sigma"])),
+        Method("sgd", "0", grid(lr=LR_SGD), lambda h, lay: SGD(h["lr"], 0.9)),
+        Method("adam", "0", grid(lr=LR_ADAM), _adam),
+        Method("adam + weight decay", "0", grid(lr=LR_ADAM, decay=DECAY), _adam),
+        Method("adam + last-layer decay", "0", grid(lr=LR_ADAM, last_decay=LAST_DECAY), _adam_last),
+        Method("adam + L1 on layer 1", "0", grid(lr=LR_ADAM, l1=L1), _adam_l1),
+        Method("noise", "1", grid(lr=LR_ADAM, sigma=SIGMA), _adam, lambda h, t: Noise(h["sigma"])),
         Method(
             "falling noise + last-layer decay", "1",
-            {"lr": LR_ADAM, "sigma": (0.2, 0.4, 0.8), "last_decay": (0.03, 0.1)}, _adam_last, _falling,
+            grid(lr=LR_ADAM, sigma=FALLING_SIGMA, last_decay=FALLING_DECAY), _adam_last, _falling,
         ),
         Method(
-            "input-gradient penalty", "2", lr | {"weight": (0.03, 0.1, 0.3, 1.0)}, _adam,
+            "input-gradient penalty", "2", grid(lr=LR_ADAM, weight=PENALTY), _adam,
             lambda h, t: InputGradient(h["weight"]),
         ),
-        Method("FGSM training", "adversarial", lr, _adam, lambda h, t: Adversarial(eps, 1)),
-        Method("PGD-7 training", "adversarial", lr, _adam, lambda h, t: Adversarial(eps, 7)),
+        Method("FGSM training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 1)),
+        Method("PGD-7 training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 7)),
         Method(
-            "PGD-7 training + L1 on layer 1", "adversarial", lr | {"l1": (0.001, 0.003, 0.01)}, _adam_l1,
+            "PGD-7 training + L1 on layer 1", "adversarial", grid(lr=LR_ADAM, l1=L1_BESIDE_PGD), _adam_l1,
             lambda h, t: Adversarial(eps, 7),
         ),
     ]  # fmt: skip
     if patching:
-        grid = {"lr": LR_ADAM[:3], "threshold": (0.1, 0.2, 0.3, 0.35), "keep": (0.4, 0.6, 1.0)}
-        found.insert(5, Method("std-prune", "0", grid, _adam, prepare=std_prune))
+        wanted = grid(lr=LR_PRUNE, threshold=THRESHOLD, keep=KEEP)
+        found.insert(5, Method("std-prune", "0", wanted, _adam, prepare=std_prune))
     return found

@@ -62,8 +62,8 @@ def prepare(monkeypatch, few=False, parts=("patch",)):
     monkeypatch.setattr(staging, "meta_train", partial(meta_train, every=1))
     if few:
 
-        def some(eps, *, patching):
-            return [method for method in METHODS(eps, patching=patching) if method.name in SOME]
+        def some(eps, *, patching, wide):
+            return [method for method in METHODS(eps, patching=patching, wide=wide) if method.name in SOME]
 
         monkeypatch.setattr(staging, "methods", some)
 

@@ -36,7 +36,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Spec:
-    """One scale of the experiment on one data set. images: what each model has to train or to be patched with."""
+    """One scale of the experiment on one data set.
+
+    meta_images: the first images, to meta-train and tune with; of the rest a model has per_class of each class to train
+    or to be patched with. wide_grids: whether the baselines are tuned over all values of their hyperparameters.
+    """
 
     scale: str
     dataset: str
@@ -54,6 +58,7 @@ class Spec:
     unseen: tuple[str, ...] = UNSEEN
     victims: int = 6
     training: Training = field(default_factory=Training)
+    wide_grids: bool = True
     experiment: str = "transfer"
 
     def as_dict(self) -> dict:
@@ -87,7 +92,7 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
         return Spec(
             scale, dataset, seeds or (0, 1, 2), (0,), (patching(120),), **sizes,
             tuning_seeds=(100,), attack_steps=20, validation=(VALIDATION[0], VALIDATION[2]),
-            unseen=(UNSEEN[0], UNSEEN[2], UNSEEN[4]),
+            unseen=(UNSEEN[0], UNSEEN[2], UNSEEN[4]), wide_grids=False,
         )  # fmt: skip
     if scale == "full":
         parts = (patching(2000, tasks=16), training(2000, tasks=16))

@@ -41,7 +41,7 @@ class Stages:
     def __init__(self, spec: Spec, part: Part, run: Run, dataset: Dataset, device: torch.device):
         self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
         self.how = Inner(part.steps, part.batch_size)
-        self.methods = methods(spec.eps, patching=part.name == "patch")
+        self.methods = methods(spec.eps, patching=part.name == "patch", wide=spec.wide_grids)
         self.pool = dataset.train[torch.arange(spec.meta_images, device=device)]
         self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
         order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)

@@ -78,9 +78,10 @@ def headline(rows: Sequence[Row], part: str) -> list[list[str]]:
     lines = [["unseen network", *([BEFORE] if part == "patch" else []), LEARNED, "best plain rule", "Adam", REFERENCE]]
     for model in names([row for row in rows if row["part"] == part], "model"):
         plain = best_plain(rows, part, model)
-        shown = {method: cell(pick(rows, part, model, method)) for method in (BEFORE, LEARNED, plain, ADAM, REFERENCE)}
-        shown[plain] += f" ({plain})"
-        lines.append([model, *(text for method, text in shown.items() if part == "patch" or method != BEFORE)])
+        columns = [*([BEFORE] if part == "patch" else []), LEARNED, plain, ADAM, REFERENCE]  # the rule may be Adam
+        cells = [cell(pick(rows, part, model, method)) for method in columns]
+        cells[columns.index(LEARNED) + 1] += f" ({plain})"
+        lines.append([model, *cells])
     return lines
 
 
