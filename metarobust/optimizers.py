@@ -2,14 +2,16 @@
 
 All parameters of a model are one vector `[N]`, or `[T, N]` for T models. The caller adds the step to the parameters
 and keeps the state, so a run of training is a pure function that can be differentiated. Hyperparameters may be
-numbers, or tensors `[T, 1]` with another value for each of T models: a whole grid is one run.
+numbers, or tensors `[T, 1]` with another value for each of T models: a whole grid is one run. A third function,
+`inputs`, is for those that want their gradients at other images than the given ones, such as noised ones.
 
 Source: Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov and Hutter 2019 (arXiv 1711.05101) for decay that
 is applied to the weight and not to the gradient. Checked against torch.optim in the tests.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +19,24 @@ from torch import Tensor
 from metarobust.layout import Layout
 
 
-class Optimizer(Protocol):
+class Optimizer(ABC):
     """What `unroll` needs of an optimizer, hand-written or learned."""
 
+    @abstractmethod
     def init(self, params: Tensor, layout: Layout, total: int) -> Any:
         """The state before the first of `total` steps, for params `[..., N]`."""
 
+    @abstractmethod
     def update(self, grads: Tensor, state: Any, params: Tensor) -> tuple[Tensor, Any]:
         """The step to add to params, and the next state."""
 
+    def inputs(self, images: Tensor, state: Any, generator: torch.Generator | None) -> Tensor:
+        """The images `[n, C, H, W]` at which it wants the next gradient: as they are, if it does not say otherwise."""
+        return images
+
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Optimizer):
     """v <- momentum * v + g;  step = -lr * (v + decay * w)."""
 
     lr: float | Tensor
@@ -52,7 +60,7 @@ class AdamState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
     """m, v <- running averages of g and g^2;  step = -lr * (m / (sqrt(v) + tiny) + decay * w), bias-corrected."""
 
     lr: float | Tensor
@@ -73,7 +81,7 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class ProximalL1:
+class ProximalL1(Optimizer):
     """An optimizer followed by soft-thresholding: w <- sign(w) * max(|w| - strength, 0).
 
     strength: what each step takes off, a number or a tensor that broadcasts to `[..., N]` (0 where nothing is to
@@ -90,3 +98,6 @@ class ProximalL1:
         step, state = self.inner.update(grads, state, params)
         moved = params + step
         return moved.sign() * (moved.abs() - self.strength).clamp_min(0) - params, state
+
+    def inputs(self, images: Tensor, state: Any, generator: torch.Generator | None) -> Tensor:
+        return self.inner.inputs(images, state, generator)

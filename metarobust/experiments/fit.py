@@ -43,8 +43,8 @@ def fit(
         for step in range(how.steps):
             objective = inner(step / how.steps)
             params, state = unroll(
-                tasks, optimizer, params, state, steps=1, batch_size=how.batch_size,
-                inner=lambda predict, x, y, _, score=objective: score(predict, x, y, chance), generator=generator,
+                tasks, optimizer, params, state, steps=1, batch_size=how.batch_size, inner=objective,
+                generator=generator, chance=chance,
             )  # fmt: skip
             params = params.detach()
     return params, tally.examples

@@ -1,0 +1,38 @@
+"""Learned optimizers by kind. Each is a module whose parameters are theta, and an `Optimizer` beside SGD and Adam.
+
+`make` and `describe` are each other's inverse up to theta: what is stored beside weights, and read again.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from metarobust.errors import choose
+from metarobust.learned.joint import Joint
+from metarobust.learned.lstm import CoordinateLSTM
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.learned.steering import Steering
+
+KINDS: dict[str, type[nn.Module]] = {
+    "lstm": CoordinateLSTM,
+    "features": FeatureMLP,
+    "steering": Steering,
+    "joint": Joint,
+}
+TIERS = {"lstm": "0", "features": "0", "steering": "1", "joint": "1"}
+"""What each may look at: 0, clean gradients; 1, also gradients at noised inputs."""
+SHAPES = {"lstm": ("hidden", "scale"), "features": ("hidden", "cap"), "steering": (), "joint": ("hidden", "cap")}
+"""The numbers of each that are not in theta."""
+
+
+def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> nn.Module:
+    """An untrained optimizer of this kind. Raises InputError for another kind."""
+    return KINDS[choose(kind, KINDS, "kind of learned optimizer")](**shape, generator=generator)
+
+
+def describe(optimizer: nn.Module) -> dict[str, Any]:
+    """Its kind and the numbers that `make` needs: JSON. Raises InputError for what is no learned optimizer."""
+    names = {cls.__name__: kind for kind, cls in KINDS.items()}
+    kind = names[choose(type(optimizer).__name__, names, "learned optimizer")]
+    return {"kind": kind, **{name: getattr(optimizer, name) for name in SHAPES[kind]}}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.layout import Layout
+from metarobust.optimizers import Optimizer
 
 P = 10.0
 
@@ -40,7 +41,7 @@ def log_and_sign(grads: Tensor) -> Tensor:
     return torch.stack([magnitude, direction], -1)
 
 
-class CoordinateLSTM(nn.Module):
+class CoordinateLSTM(nn.Module, Optimizer):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units of each of the two layers. scale: factor of the read-out, the largest part of what keeps it stable.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from metarobust.layout import Layout
 from metarobust.learned.features import NAMES, Moments, accumulate, features, root_fan_in, start, statics
+from metarobust.optimizers import Optimizer
 
 MOMENTUM = NAMES.index("momentum 0.9")
 TENSOR_SIZE = NAMES.index("log weight of the tensor")
@@ -34,7 +35,22 @@ class MLPState(NamedTuple):
     floor: Tensor
 
 
-class FeatureMLP(nn.Module):
+def correction(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
+    """The network from features to (d, s, c): two hidden layers, and a head that starts at 0."""
+    net = nn.Sequential(
+        nn.Linear(len(NAMES), hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3)
+    )
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            bound = layer.in_features**-0.5
+            for p in layer.parameters():
+                p.copy_(torch.rand(p.shape, generator=generator) * 2 * bound - bound)
+        for p in net[4].parameters():
+            p.zero_()
+    return net
+
+
+class FeatureMLP(nn.Module, Optimizer):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units in each of the two hidden layers. lr: the step before any training, relative to a tensor's root mean
@@ -43,22 +59,9 @@ class FeatureMLP(nn.Module):
 
     def __init__(self, hidden: int = 16, lr: float = 0.02, cap: float = 0.3, generator: torch.Generator | None = None):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(len(NAMES), hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 3),
-        )
+        self.net = correction(hidden, generator)
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
         self.cap = cap
-        with torch.no_grad():
-            for layer in (self.net[0], self.net[2]):
-                bound = layer.in_features**-0.5
-                for p in layer.parameters():
-                    p.copy_(torch.rand(p.shape, generator=generator) * 2 * bound - bound)
-            for p in self.net[4].parameters():
-                p.zero_()
 
     def init(self, params: Tensor, layout: Layout, total: int) -> MLPState:
         """The state before the first of `total` steps, for params `[..., N]`."""

@@ -21,54 +21,11 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from metarobust.errors import InputError
+from metarobust.meta.estimators import ESTIMATORS
+from metarobust.meta.plan import Plan, generator_of
+from metarobust.meta.problem import Problem
 from metarobust.objectives import Objective
 from metarobust.tasks import Tasks
-from metarobust.unroll import detach, unroll
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of a meta-training.
-
-    episodes: inner runs. horizons: their lengths in steps, one is drawn for each. truncation: steps between two moves
-    of theta. tasks: optimizees in a batch. batch_size, held_out: images of an inner step, and of a meta-loss. lr:
-    of Adam on theta, after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient. middle:
-    share of the meta-loss that is taken half-way through a stretch; the rest is taken at its end.
-    """
-
-    episodes: int = 200
-    horizons: tuple[int, ...] = (20,)
-    truncation: int = 10
-    tasks: int = 4
-    batch_size: int = 64
-    held_out: int = 128
-    lr: float = 3e-3
-    warmup: int = 10
-    clip: float = 1.0
-    second_order: bool = False
-    middle: float = 0.3
-
-    def __post_init__(self) -> None:
-        whole = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
-        if not whole or not self.horizons:
-            raise InputError(
-                f"horizons {list(self.horizons)} with truncation {self.truncation}: "
-                f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
-            )
-
-        for name in ("episodes", "tasks", "batch_size", "held_out", "lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
-        if not 0 <= self.middle <= 1:
-            raise InputError(f"middle {self.middle}: give the share of the meta-loss taken half-way, from 0 to 1")
-
-    def rate(self, episode: int) -> float:
-        """The step of theta's Adam in an episode."""
-        return (
-            self.lr
-            * min(1, (episode + 1) / max(1, self.warmup))
-            * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
-        )
 
 
 @dataclass
@@ -77,18 +34,6 @@ class Progress:
 
     episode: int
     log: list[dict[str, Any]]
-
-
-def generator_of(device: torch.device | str, *numbers: int) -> torch.Generator:
-    """A generator whose stream depends on all the numbers.
-
-    Each episode has its own, made from the seed and the episode's number: a resumed run needs no stored stream, and
-    episodes can be shared out to processes.
-    """
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (2**63 - 25)
-    return torch.Generator(device).manual_seed(seed)
 
 
 def meta_train(
@@ -121,7 +66,7 @@ def meta_train(
     for episode in bar:
         for group in adam.param_groups:
             group["lr"] = plan.rate(episode)
-        record = _episode(optimizer, adam, sample, plan, inner, meta, generator_of(device, seed, episode))
+        record = _episode(optimizer, adam, sample, plan, inner, meta, device, (seed, episode))
         done.log.append({"episode": episode, **record})
         done.episode = episode + 1
         bar.set_postfix({"meta-loss": f"{record['meta_loss']:.3f}"})
@@ -142,28 +87,30 @@ def _episode(
     plan: Plan,
     inner: Objective,
     meta: Objective,
-    generator: torch.Generator,
+    device: torch.device | str,
+    numbers: tuple[int, ...],
 ) -> dict[str, Any]:
-    """One inner run, with a step of theta after each stretch."""
-    tasks = sample(plan.tasks, generator)
-    pick = int(torch.randint(len(plan.horizons), (1,), generator=generator, device=generator.device))
-    horizon = plan.horizons[pick]
-    params, state = tasks.params, optimizer.init(tasks.params, tasks.layout, horizon)
-    theta = [p for group in adam.param_groups for p in group["params"]]
+    """One inner run of every group, with a step of theta after each stretch. numbers: seed and episode."""
+    draw = generator_of(device, *numbers)
+    pick = int(torch.randint(len(plan.horizons), (1,), generator=draw, device=device))
+    estimator, theta = ESTIMATORS[plan.estimator](), list(optimizer.parameters())
+    problems, streams, carried = [], [], []
+    for group in range(plan.groups):
+        stream = generator_of(device, *numbers, group)
+        problem = Problem(sample(plan.tasks, stream), plan.horizons[pick], plan, inner, meta)
+        problems.append(problem)
+        streams.append(stream)
+        carried.append(estimator.begin(optimizer, problem))
     losses, norms, skipped = [], [], 0
-    halves = (plan.truncation // 2, plan.truncation - plan.truncation // 2)
-    for _ in range(horizon // plan.truncation):
-        score = tasks.params.new_zeros(())
-        for weight, steps in zip((plan.middle, 1 - plan.middle), halves, strict=True):
-            params, state = unroll(
-                tasks, optimizer, params, state, steps=steps, batch_size=plan.batch_size, inner=inner,
-                generator=generator, second_order=plan.second_order,
-            )  # fmt: skip
-            images, labels = tasks.batch(tasks.held_out, plan.held_out, generator)
-            score = score + weight * meta(tasks.predictor(params), images, labels, generator).mean()
-        grads = torch.autograd.grad(score, theta)
+    for _ in range(plan.horizons[pick] // plan.truncation):
+        grads, loss = [torch.zeros_like(p) for p in theta], 0.0
+        for group, problem in enumerate(problems):
+            found = estimator.step(optimizer, problem, carried[group], streams[group])
+            carried[group] = found.carried
+            grads = [g + one / plan.groups for g, one in zip(grads, found.gradient, strict=True)]
+            loss += found.loss / plan.groups
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))
-        losses.append(score.item())
+        losses.append(loss)
         norms.append(norm)
         if math.isfinite(norm):
             for p, g in zip(theta, grads, strict=True):
@@ -172,8 +119,7 @@ def _episode(
             adam.zero_grad()
         else:
             skipped += 1
-        params, state = params.detach(), detach(state)
-    steps = horizon // plan.truncation
+    steps = len(losses)
     return {
         "meta_loss": sum(losses) / steps,
         "gradient": sum(norms) / steps,

@@ -1,0 +1,6 @@
+"""Meta-training: the plan, the estimators of the meta-gradient, and the loop that moves theta."""
+
+from metarobust.meta.plan import Plan, generator_of
+from metarobust.meta.training import Progress, meta_train, pack, restore
+
+__all__ = ["Plan", "Progress", "generator_of", "meta_train", "pack", "restore"]

@@ -1,0 +1,78 @@
+"""The numbers of a meta-training, and the streams of chance that follow from its seed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from metarobust.errors import InputError, choose
+
+ESTIMATORS = ("backprop", "es", "pes")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a meta-training.
+
+    episodes: inner runs. horizons: their lengths in steps, one is drawn for each. truncation: steps between two moves
+    of theta. groups: batches of optimizees whose meta-gradients are averaged, each of one architecture; tasks:
+    optimizees in a group. batch_size, held_out: images of an inner step, and of a meta-loss. lr: of Adam on theta,
+    after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient. middle: share of the meta-loss
+    that is taken half-way through a stretch; the rest is taken at its end.
+
+    estimator: how the meta-gradient is found, see `metarobust.meta.estimators`. second_order: of backprop, whether the
+    gradients of gradients count. pairs, sigma, ceiling: of es and pes: antithetic pairs of candidates in a group, their
+    distance from theta, and the meta-loss that counts as no worse.
+    """
+
+    episodes: int = 200
+    horizons: tuple[int, ...] = (20,)
+    truncation: int = 10
+    groups: int = 1
+    tasks: int = 4
+    batch_size: int = 64
+    held_out: int = 128
+    lr: float = 3e-3
+    warmup: int = 10
+    clip: float = 1.0
+    middle: float = 0.3
+    estimator: str = "backprop"
+    second_order: bool = False
+    pairs: int = 4
+    sigma: float = 0.1
+    ceiling: float = 10.0
+
+    def __post_init__(self) -> None:
+        whole = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
+        if not whole or not self.horizons:
+            raise InputError(
+                f"horizons {list(self.horizons)} with truncation {self.truncation}: "
+                f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
+            )
+        sizes = ("episodes", "groups", "tasks", "batch_size", "held_out", "pairs")
+        for name in (*sizes, "lr", "clip", "sigma", "ceiling"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
+        if not 0 <= self.middle <= 1:
+            raise InputError(f"middle {self.middle}: give the share of the meta-loss taken half-way, from 0 to 1")
+        choose(self.estimator, ESTIMATORS, "estimator of the meta-gradient")
+
+    def rate(self, episode: int) -> float:
+        """The step of theta's Adam in an episode."""
+        return (
+            self.lr
+            * min(1, (episode + 1) / max(1, self.warmup))
+            * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
+        )
+
+
+def generator_of(device: torch.device | str, *numbers: int) -> torch.Generator:
+    """A generator whose stream depends on all the numbers.
+
+    Each episode has its own, made from the seed and the episode's number: a resumed run needs no stored stream, and
+    the groups of an episode can be shared out to processes.
+    """
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (2**63 - 25)
+    return torch.Generator(device).manual_seed(seed)
