@@ -41,6 +41,7 @@ class Joint(nn.Module, Optimizer):
     def __init__(self, hidden: int = 16, cap: float = 0.3, generator: torch.Generator | None = None):
         super().__init__()
         self.steering = Steering()
+        self.hidden = hidden
         self.net = correction(hidden, generator)
         self.cap = cap
 

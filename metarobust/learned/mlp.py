@@ -59,6 +59,7 @@ class FeatureMLP(nn.Module, Optimizer):
 
     def __init__(self, hidden: int = 16, lr: float = 0.02, cap: float = 0.3, generator: torch.Generator | None = None):
         super().__init__()
+        self.hidden = hidden
         self.net = correction(hidden, generator)
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
         self.cap = cap
