@@ -7,8 +7,9 @@ With a the bias-corrected Adam direction, s = t / T in [0, 1) how much of the ru
     step     = -rate_l(s) * a  -  decay_l(s) * w
     inputs   = images + noise(s) * N(0, 1)          what the training loop has to do for it: `inputs`
 
-Sixteen numbers are all that is learned. They mean the same on any architecture, convolutions included, where a rule
-per coordinate learned less. Gradients at noised inputs put it in tier 1.
+Two sets of sixteen numbers are all that is learned: one for networks with convolutions, one for those without. They
+mean the same at any size, and steer convolutions too, where a rule per coordinate learned less. Gradients at noised
+inputs put it in tier 1.
 
 Sources: Gaussian noise on the inputs as a regulariser is Bishop 1995; a learned optimizer that sets hyperparameters of
 a known rule: Daniel et al. 2016, Xu et al. 2019 (arXiv 1909.09712). These levers, and that their schedules are found
@@ -33,11 +34,12 @@ SCALE = 4.0  # theta moves in units of a quarter: the meta-learning rates of net
 
 
 class SteeringState(NamedTuple):
-    """step: updates so far. mean, square: averages of the gradient and of its square. weight: what the mean's weights
+    """step: updates so far. kind: 1 if the network has convolutions, else 0: which set of levers steers it. mean, square: averages of the gradient and of its square. weight: what the mean's weights
     add up to. where: index into WHERE of each coordinate `[N]`. matrix: 1 for weights, 0 for biases `[N]`."""
 
     step: int
     total: int
+    kind: int
     mean: Tensor
     square: Tensor
     weight: Tensor
@@ -51,29 +53,30 @@ class Steering(nn.Module, Optimizer):
     def __init__(self, generator: torch.Generator | None = None):
         super().__init__()
         begin = torch.tensor(START).log() / SCALE
-        self.levers = nn.Parameter(torch.stack([begin, begin], 1))  # [levers, start and end]
+        self.levers = nn.Parameter(begin[None, :, None].repeat(2, 1, 2))  # [dense or with convolutions, levers, ends]
 
-    def at(self, progress: float) -> Tensor:
-        """Every lever when this share of the run is over, in the order of LEVERS."""
+    def at(self, progress: float, kind: int) -> Tensor:
+        """Every lever when this share of the run is over, in the order of LEVERS. kind: as in SteeringState."""
         low, high = self.levers.new_tensor(BOUNDS).log().unbind(1)
-        line = SCALE * torch.lerp(self.levers[:, 0], self.levers[:, 1], progress)
+        line = SCALE * torch.lerp(*self.levers[kind].unbind(1), progress)
         return line.clamp(low, high).exp()
 
     def init(self, params: Tensor, layout: Layout, total: int) -> SteeringState:
         """The state before the first of `total` steps, for params `[..., N]`."""
         zero = torch.zeros_like(params)
         matrix = layout.spread(params.new_tensor([float(len(shape) >= 2) for shape in layout.shapes]))
-        return SteeringState(0, total, zero, zero, params.new_zeros(()), positions(layout, params.device), matrix)
+        where, kind = positions(layout, params.device), int(any(len(shape) > 2 for shape in layout.shapes))
+        return SteeringState(0, total, kind, zero, zero, params.new_zeros(()), where, matrix)
 
     def inputs(self, images: Tensor, state: SteeringState, generator: torch.Generator | None) -> Tensor:
         """The images with as much noise as this step asks for."""
-        sigma = self.at(state.step / state.total)[LEVERS.index("noise")]
+        sigma = self.at(state.step / state.total, state.kind)[LEVERS.index("noise")]
         noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
         return images + sigma.to(images) * noise
 
     def average(self, grads: Tensor, state: SteeringState) -> tuple[Tensor, Tensor, SteeringState]:
         """The Adam direction `[..., N]`, the levers of this step, and the next state."""
-        levers, k = self.at(state.step / state.total), state.step + 1
+        levers, k = self.at(state.step / state.total, state.kind), state.step + 1
         forget = levers[LEVERS.index("forget")]
         mean, weight = torch.lerp(state.mean, grads, forget), torch.lerp(state.weight, forget.new_ones(()), forget)
         square = 0.99 * state.square + 0.01 * grads * grads
