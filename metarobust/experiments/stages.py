@@ -1,7 +1,6 @@
-"""The stages of the transfer experiment: meta-train, tune, compare. Each is cut into units that can be resumed."""
+"""The stages of `patch` and `train`: meta-train, tune, compare. Each is cut into units that can be resumed."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,20 +9,16 @@ import torch
 from torch import Tensor
 
 from metarobust.baselines import Method, methods
-from metarobust.data import Dataset, balanced, load
-from metarobust.errors import InputError
-from metarobust.experiments import spec as specs
+from metarobust.data import Dataset, balanced
+from metarobust.evaluation import standard, survivors
 from metarobust.experiments.fit import Inner, accuracy, as_hyper, fit_baseline, fit_learned, repeat, settings
-from metarobust.experiments.spec import Part, Spec
-from metarobust.family import Family, make_tasks, train_clean, vulnerable
-from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import Progress, generator_of, meta_train
-from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.experiments.learning import Learning, slug
+from metarobust.experiments.spec import Part, Rule, Spec
+from metarobust.family import make_tasks, train_clean
+from metarobust.learned import TIERS
+from metarobust.meta import generator_of
 from metarobust.results import Run
 from metarobust.tasks import Tasks
-
-LEARNED = "learned"
-FROM_DIGITS = "learned on digits"
 
 
 @dataclass(frozen=True)
@@ -35,100 +30,58 @@ class Unit:
     weight: int = 1
 
 
-class Stages:
+class Stages(Learning):
     """All units of one part, in order: meta-train, tune, compare."""
 
     def __init__(self, spec: Spec, part: Part, run: Run, dataset: Dataset, device: torch.device):
-        self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
+        super().__init__(spec, part, run, dataset, device)
         self.how = Inner(part.steps, part.batch_size)
         self.methods = methods(spec.eps, patching=part.name == "patch", wide=spec.wide_grids)
-        self.pool = dataset.train[torch.arange(spec.meta_images, device=device)]
-        self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
         order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
         # The last of this order: the trials that settled our settings looked at the first.
         self.test = dataset.test[order[-spec.test_images :]]
 
     def units(self) -> Iterator[Unit]:
-        part, plan = self.part.name, self.part.plan
-        weight = 1 + plan.episodes * sum(plan.horizons) // len(plan.horizons) // 120
-        # Another data set's lesson is tried where it is wanted most: on models that are in use already.
-        elsewhere = part == "patch" and self.dataset.name != "digits"
-        sources = [LEARNED, FROM_DIGITS] if elsewhere else [LEARNED]
-        for source in sources:
+        """All units in order: those that learn come first, since they alone can be shared by processes."""
+        part = self.part.name
+        for rule in self.part.rules:
+            weight = 1 + rule.plan.episodes * sum(rule.plan.horizons) // len(rule.plan.horizons) // 60
             for seed in self.spec.meta_seeds:
-                yield Unit(f"{part}.{slug(source)}.{seed}", lambda w=source, s=seed: self.learn(w, s), weight)
+                yield Unit(self.named(rule, seed), lambda r=rule, s=seed: self.learn(r, s), weight)
         for method in self.methods:
             yield Unit(f"{part}.tune.{slug(method.name)}", lambda m=method: self.tune(m), 2)
         for name in self.spec.unseen:
             yield Unit(f"{part}.{name}.start", lambda n=name: self.start(n))
             for method in self.methods:
                 yield Unit(f"{part}.{name}.{slug(method.name)}", lambda n=name, m=method: self.compare(n, m))
-            for source in sources:
-                yield Unit(f"{part}.{name}.{slug(source)}", lambda n=name, w=source: self.compare_learned(n, w))
-
-    # 1. Meta-training
-
-    def family(self, source: str) -> Family:
-        """The problems to learn from, on this data set or on the digits."""
-        pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
-        if source == FROM_DIGITS:
-            there = specs.make("small", "digits", None)
-            digits = load("digits", device=self.device)
-            pool = digits.train[torch.arange(there.meta_images, device=self.device)]
-            classes, images = digits.classes, digits.classes * there.per_class
-        starts = None
-        if self.part.name == "patch":
-            generator = generator_of(self.device, 1)
-            starts = vulnerable(self.spec.family, pool, classes, self.spec.victims, self.spec.training, generator)
-        return Family(self.spec.family, pool, classes, images, starts)
-
-    def learn(self, source: str, seed: int) -> list[dict[str, Any]]:
-        """Meta-trains one optimizer, from its last checkpoint where there is one, and returns the log."""
-        part, name = self.part, f"{self.part.name}.{slug(source)}.{seed}"
-        optimizer = FeatureMLP(generator=torch.Generator().manual_seed(seed)).to(self.device)
-        held = self.run.restore(name)
-        resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
-        log = meta_train(
-            optimizer, self.family(source).sample, part.plan, inner=clean,
-            meta=Mixed(Adversarial(part.meta_eps, part.attack_steps), part.weight), seed=seed, device=self.device,
-            save=lambda tensors, done: self.run.save(name, tensors, {"episode": done.episode, "log": done.log}),
-            resume=resume, label=f"{part.name}, {source}, meta-seed {seed}",
-        )  # fmt: skip
-        return log
-
-    def learned(self, source: str, seed: int) -> FeatureMLP:
-        """A meta-trained optimizer, from its checkpoint."""
-        name = f"{self.part.name}.{slug(source)}.{seed}"
-        held = self.run.restore(name)
-        if held is None:
-            lost, unit = self.run.path(f"{name}.safetensors"), self.run.out / "units" / f"{name}.json"
-            raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
-        tensors, _ = held
-        optimizer = FeatureMLP().to(self.device)
-        optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
-        return optimizer
+            for rule in self.part.rules:
+                yield Unit(f"{part}.{name}.{slug(rule.name)}", lambda n=name, r=rule: self.compare_learned(n, r), 2)
+            if self.spec.strong_seeds:
+                yield Unit(f"{part}.{name}.standard", lambda n=name: self.strong(n), 4)
 
     # 2. Tuning
 
     def tune(self, method: Method) -> list[dict[str, Any]]:
-        """Every point of the grid with its score: the mean of clean and robust accuracy on validation networks."""
+        """Every point of the grid with its scores: the mean of clean and robust accuracy on validation networks.
+
+        One score for dense and one for convolutional networks: a learned rule sees which it has; so may a plain one.
+        """
         points = list(settings(method))
-        scores = torch.zeros(len(points))
+        scores: dict[str, list[Tensor]] = {}
         for name in self.spec.validation:
             tasks = self.tasks(name, self.spec.tuning_seeds, without=self.held_back)
             hyper = as_hyper(points, len(tasks), tasks.params)
             params, _ = fit_baseline(repeat(tasks, len(points)), method, hyper, self.how, self.generator(name, 1))
             found = accuracy(
-                tasks,
-                params,
-                self.pool[self.held_back],
-                eps=self.spec.eps,
-                steps=10,
-                generator=self.generator(name, 2),
-            )
+                tasks, params, self.pool[self.held_back], eps=self.spec.eps, steps=10, generator=self.generator(name, 2)
+            )  # fmt: skip
             both = torch.tensor([found["clean"], found["robust"]]).mean(0)
-            scores += both.nan_to_num().view(len(points), -1).mean(1) / len(self.spec.validation)
-        return [point | {"score": float(score)} for point, score in zip(points, scores, strict=True)]
+            scores.setdefault(kind(name), []).append(both.nan_to_num().view(len(points), -1).mean(1))
+        return [
+            point
+            | {f"score {group}": float(sum(of[i] for of in found) / len(found)) for group, found in scores.items()}
+            for i, point in enumerate(points)
+        ]
 
     @cached_property
     def held_back(self) -> Tensor:
@@ -163,21 +116,61 @@ class Stages:
 
     def compare(self, name: str, method: Method) -> list[dict[str, Any]]:
         """A tuned baseline on an unseen network."""
-        scored = self.run.rows(f"{self.part.name}.tune.{slug(method.name)}")
-        best = {key: value for key, value in max(scored, key=lambda row: row["score"]).items() if key != "score"}
         tasks = self.tasks(name, self.spec.seeds)
-        hyper = as_hyper([best], len(tasks), tasks.params)
-        params, made = fit_baseline(tasks, method, hyper, self.how, self.generator(name, 4))
+        params, made = self.fitted(name, method, tasks)
         return self.rows(name, method.name, method.tier, None, tasks, params, self.part.steps, made)
 
-    def compare_learned(self, name: str, source: str) -> list[dict[str, Any]]:
+    def fitted(self, name: str, method: Method, tasks: Tasks) -> tuple[Tensor, int]:
+        """A network's tasks, trained by a baseline at the best point for networks of its kind."""
+        best = best_point(self.run.rows(f"{self.part.name}.tune.{slug(method.name)}"), kind(name))
+        hyper = as_hyper([{key: best[key] for key in method.grid}], len(tasks), tasks.params)
+        return fit_baseline(tasks, method, hyper, self.how, self.generator(name, 4))
+
+    def compare_learned(self, name: str, rule: Rule) -> list[dict[str, Any]]:
         """The learned optimizers, one for each meta-seed, on an unseen network."""
         tasks = self.tasks(name, self.spec.seeds)
         rows = []
         for seed in self.spec.meta_seeds:
-            params, made = fit_learned(tasks, self.learned(source, seed), self.how, self.generator(name, 4))
-            rows += self.rows(name, source, "0", seed, tasks, params, self.part.steps, made)
+            params, made = fit_learned(tasks, self.learned(rule, seed), self.how, self.generator(name, 4))
+            rows += self.rows(name, rule.name, TIERS[rule.kind], seed, tasks, params, self.part.steps, made)
         return rows
+
+    def strong(self, name: str) -> list[dict[str, Any]]:
+        """Some models once more, under the standard ensemble: how far its figures lie below those of the two PGDs.
+
+        Of the learned rules with their first meta-seed, and of the plain rule that tuning puts first; no test decides.
+        """
+        spec, tasks = self.spec, self.tasks(name, self.spec.seeds)
+        plain = [method for method in self.methods if method.tier != "adversarial"]
+        tuned = {m.name: self.run.rows(f"{self.part.name}.tune.{slug(m.name)}") for m in plain}
+        first = max(plain, key=lambda m: best_point(tuned[m.name], kind(name))[f"score {kind(name)}"])
+        models = [(first.name, first.tier, None, self.fitted(name, first, tasks)[0])]
+        for rule in self.part.rules:
+            params, _ = fit_learned(tasks, self.learned(rule, spec.meta_seeds[0]), self.how, self.generator(name, 4))
+            models.append((rule.name, TIERS[rule.kind], spec.meta_seeds[0], params))
+        test, rows = self.test[: spec.strong_images], []
+        attacks = standard(eps=spec.eps, classes=self.dataset.classes)
+        for method, tier, meta_seed, params in models:
+            for seed, one in list(zip(spec.seeds, params, strict=True))[: spec.strong_seeds]:
+                generator = torch.Generator(self.device).manual_seed(seed)
+                right = survivors(
+                    tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=False
+                )
+                rows.append(
+                    self.common(name, method, tier, meta_seed, self.part.steps) | {
+                        "seed": seed, "attack": f"standard: {', '.join(attack.name for attack in attacks)}",
+                        "eps": spec.eps, "metric": "robust accuracy", "n": len(test),
+                        "value": float(right["robust"].float().mean()),
+                    }
+                )  # fmt: skip
+        return rows
+
+    def common(self, model: str, method: str, tier: str, meta_seed: int | None, step: int) -> dict[str, Any]:
+        """What all rows of a method on a network say."""
+        return {
+            "experiment": self.spec.experiment, "dataset": self.spec.dataset, "part": self.part.name, "model": model,
+            "method": method, "meta_seed": meta_seed, "tier": tier, "step": step, "split": "test",
+        }  # fmt: skip
 
     def rows(
         self,
@@ -200,10 +193,7 @@ class Stages:
             steps=spec.attack_steps,
             generator=self.generator(model, 5),
         )
-        common = {
-            "experiment": spec.experiment, "dataset": spec.dataset, "part": self.part.name, "model": model,
-            "method": method, "meta_seed": meta_seed, "tier": tier, "step": step, "split": "test",
-        }  # fmt: skip
+        common = self.common(model, method, tier, meta_seed, step)
         rows = []
         for attack, values in found.items():
             kind = "clean" if attack == "clean" else "robust"
@@ -232,5 +222,11 @@ class Stages:
         return generator_of(self.device, letters, *purpose)
 
 
-def slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+def kind(network: str) -> str:
+    """`dense` or `convolutional`: what baselines are tuned for, each by itself."""
+    return "dense" if network.startswith("mlp") else "convolutional"
+
+
+def best_point(scored: Sequence[Mapping[str, Any]], group: str) -> Mapping[str, Any]:
+    """The point of a grid that did best on validation networks of this kind."""
+    return max(scored, key=lambda row: row[f"score {group}"])

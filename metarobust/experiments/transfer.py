@@ -1,4 +1,6 @@
-"""The main experiment: what a meta-optimizer learned from adversarial examples, used where none are made.
+"""The main experiments: what a meta-optimizer learned from adversarial examples, used where none are made.
+
+`patch` moves trained, vulnerable models; `train` starts from fresh ones. Both go the same way:
 
 1. Meta-train on a family of small networks: clean inner gradients, adversarial meta-loss.
 2. Tune every baseline on validation networks, each over its whole grid.
@@ -6,6 +8,7 @@
    models and train fresh ones, at equal steps and data, counting the adversarial examples that each method generates.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,34 +17,48 @@ from tqdm.auto import tqdm
 from metarobust.data import Dataset
 from metarobust.experiments import spec as specs
 from metarobust.experiments.spec import SCALES
-from metarobust.experiments.stages import Stages
+from metarobust.experiments.stages import Stages, best_point
 from metarobust.experiments.table import brief, markdown, table
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
-
-NAME = "transfer"
-SUMMARY = "learn from adversarial examples once; patch and train unseen networks without any"
-
-
-def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
-    """The frozen specification as JSON."""
-    return specs.make(scale, dataset, tuple(seeds) if seeds else None).as_dict()
+SUMMARIES = {
+    "patch": "learn from adversarial examples once; patch unseen trained networks without any",
+    "train": "learn from adversarial examples once; train unseen fresh networks without any",
+}
 
 
-def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device) -> None:
-    """Does what is missing of the run, unit by unit, and writes its table."""
-    numbers = specs.make(spec["scale"], spec["dataset"], tuple(spec["seeds"]))
-    specs.check_dataset(dataset.name, len(dataset.train), dataset.classes, numbers)
-    work = [unit for part in numbers.parts for unit in Stages(numbers, part, run, dataset, device).units()]
-    rows: list[dict[str, Any]] = []
-    tuned: dict[str, Any] = {}
-    with tqdm(total=sum(unit.weight for unit in work), desc="transfer", unit="unit") as bar:
-        for unit in work:
-            bar.set_postfix_str(unit.name)
-            found = run.unit(unit.name, unit.compute)
-            rows += [row for row in found if "metric" in row]
-            if "score" in found[0]:
-                tuned[unit.name] = max(found, key=lambda row: row["score"])
-            bar.update(unit.weight)
-    run.finish(rows, COLUMNS, {"tuned": tuned})
+@dataclass(frozen=True)
+class Transfer:
+    """An experiment by name: what `metarobust run` and `metarobust show` ask of it."""
+
+    NAME: str
+    SCALES = SCALES
+    brief = staticmethod(brief)
+    markdown = staticmethod(markdown)
+    table = staticmethod(table)
+
+    @property
+    def SUMMARY(self) -> str:
+        return SUMMARIES[self.NAME]
+
+    def make_spec(self, scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
+        """The frozen specification as JSON."""
+        return specs.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None).as_dict()
+
+    def execute(self, spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device) -> None:
+        """Does what is missing of the run, unit by unit, and writes its table."""
+        numbers = specs.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]))
+        specs.check_dataset(dataset.name, len(dataset.train), dataset.classes, numbers)
+        work = [unit for part in numbers.parts for unit in Stages(numbers, part, run, dataset, device).units()]
+        rows: list[dict[str, Any]] = []
+        tuned: dict[str, Any] = {}
+        with tqdm(total=sum(unit.weight for unit in work), desc=self.NAME, unit="unit") as bar:
+            for unit in work:
+                bar.set_postfix_str(unit.name)
+                found = run.unit(unit.name, unit.compute)
+                rows += [row for row in found if "metric" in row]
+                for score in (key for key in found[0] if key.startswith("score ")):
+                    group = score.removeprefix("score ")
+                    tuned[f"{unit.name}.{group}"] = best_point(found, group)
+                bar.update(unit.weight)
+        run.finish(rows, COLUMNS, {"tuned": tuned})

@@ -45,6 +45,10 @@ class Joint(nn.Module, Optimizer):
         self.net = correction(hidden, generator)
         self.cap = cap
 
+    def begin_from(self, steering: Steering) -> None:
+        """Takes up the levers of a trained steering optimizer: where its own meta-training begins."""
+        self.steering.load_state_dict(steering.state_dict())
+
     def init(self, params: Tensor, layout: Layout, total: int) -> JointState:
         """The state before the first of `total` steps, for params `[..., N]`."""
         steering = self.steering.init(params, layout, total)

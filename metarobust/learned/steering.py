@@ -34,7 +34,8 @@ SCALE = 4.0  # theta moves in units of a quarter: the meta-learning rates of net
 
 
 class SteeringState(NamedTuple):
-    """step: updates so far. kind: 1 if the network has convolutions, else 0: which set of levers steers it. mean, square: averages of the gradient and of its square. weight: what the mean's weights
+    """step: updates so far. kind: 1 if the network has convolutions, else 0: which set of levers steers it. mean,
+    square: averages of the gradient and of its square. weight: what the mean's weights
     add up to. where: index into WHERE of each coordinate `[N]`. matrix: 1 for weights, 0 for biases `[N]`."""
 
     step: int

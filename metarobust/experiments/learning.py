@@ -1,0 +1,78 @@
+"""Meta-training within an experiment: which problems a rule learns from, and its checkpoints."""
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from metarobust.data import Dataset, load
+from metarobust.errors import InputError
+from metarobust.experiments import spec as specs
+from metarobust.experiments.spec import Part, Rule, Spec
+from metarobust.family import Family, vulnerable
+from metarobust.learned import make
+from metarobust.meta import Progress, generator_of, meta_train
+from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.results import Run
+
+
+class Learning:
+    """What the stages of one part share: its images, and the learned optimizers of its run."""
+
+    def __init__(self, spec: Spec, part: Part, run: Run, dataset: Dataset, device: torch.device):
+        self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
+        self.pool = dataset.train[torch.arange(spec.meta_images, device=device)]
+        self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
+
+    def named(self, rule: Rule, seed: int) -> str:
+        """The name of a rule's unit and of its checkpoint."""
+        return f"{self.part.name}.{slug(rule.name)}.{seed}"
+
+    def family(self, source: str | None) -> Family:
+        """The problems to learn from, on this data set or on another."""
+        pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
+        if source is not None:
+            there = specs.make(self.spec.experiment, "small", source, None)
+            found = load(source, device=self.device)
+            pool = found.train[torch.arange(there.meta_images, device=self.device)]
+            classes, images = found.classes, found.classes * there.per_class
+        starts = None
+        if self.part.name == "patch":
+            generator = generator_of(self.device, 1)
+            starts = vulnerable(self.spec.family, pool, classes, self.spec.victims, self.spec.training, generator)
+        return Family(self.spec.family, pool, classes, images, starts)
+
+    def learn(self, rule: Rule, seed: int) -> list[dict[str, Any]]:
+        """Meta-trains one optimizer, from its last checkpoint where there is one, and returns the log."""
+        part, name = self.part, self.named(rule, seed)
+        optimizer = make(rule.kind, torch.Generator().manual_seed(seed)).to(self.device)
+        if rule.begins is not None:
+            before = next(other for other in part.rules if other.name == rule.begins)
+            optimizer.begin_from(self.learned(before, seed))
+        held = self.run.restore(name)
+        resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
+        log = meta_train(
+            optimizer, self.family(rule.source).sample, rule.plan, inner=clean,
+            meta=Mixed(Adversarial(part.meta_eps, part.attack_steps), part.weight), seed=seed, device=self.device,
+            save=lambda tensors, done: self.run.save(name, tensors, {"episode": done.episode, "log": done.log}),
+            resume=resume, label=f"{part.name}, {rule.name}, meta-seed {seed}",
+        )  # fmt: skip
+        return log
+
+    def learned(self, rule: Rule, seed: int) -> nn.Module:
+        """A meta-trained optimizer, from its checkpoint."""
+        name = self.named(rule, seed)
+        held = self.run.restore(name)
+        if held is None:
+            lost, unit = self.run.path(f"{name}.safetensors"), self.run.out / "units" / f"{name}.json"
+            raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
+        tensors, _ = held
+        optimizer = make(rule.kind).to(self.device)
+        optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
+        return optimizer
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
