@@ -6,7 +6,7 @@ scores the model that comes out.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,10 @@ class Adversarial:
             moved = pgd(predict, images, labels, steps=self.steps, best=False, **threat)
         return cross_entropy(predict(moved), labels)
 
+    def at(self, share: float) -> "Adversarial":
+        """The same with a share of the radius, from 0 to 1: for a curriculum."""
+        return replace(self, eps=share * self.eps)
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -61,3 +65,7 @@ class Mixed:
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         robust = self.adversarial(predict, images, labels, generator)
         return (1 - self.weight) * clean(predict, images, labels, generator) + self.weight * robust
+
+    def at(self, share: float) -> "Mixed":
+        """The same with a share of the radius, from 0 to 1: for a curriculum."""
+        return replace(self, adversarial=self.adversarial.at(share))

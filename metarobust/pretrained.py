@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metarobust.checkpoints import Checkpoints
 from metarobust.errors import InputError, choose
 from metarobust.results import load_results
 from metarobust.storage import load_tensors, read_json, save_tensors
@@ -98,10 +99,15 @@ def export(run: str | Path, part: str, out: str | Path = ".", *, meta_seed: int 
     plan = parts[choose(part, parts, "part of the run")]["plan"]
     if meta_seed not in spec["meta_seeds"]:
         raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
-    checkpoint = Path(run) / "checkpoints" / f"{part}.learned.{meta_seed}.safetensors"
-    tensors, about = load_tensors(checkpoint)
-    if (about["spec_sha256"], about["episode"]) != (manifest["spec_sha256"], plan["episodes"]):
-        raise InputError(f"{checkpoint} is not the end of this run's meta-training; run it again in another folder")
+    stored = Checkpoints(Path(run) / "checkpoints", f"{part}.learned.{meta_seed}", manifest["spec_sha256"])
+    held = stored.load()
+    if held is None:
+        raise InputError(f"{stored.paths[0]} is missing; run the meta-training again in another folder")
+    tensors, about = held
+    if about["episode"] != plan["episodes"]:
+        raise InputError(
+            f"{stored.paths[0]} is not the end of this run's meta-training; run it again in another folder"
+        )
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}
     shape = {"hidden": len(theta["net.0.bias"]), "cap": FeatureMLP().cap}

@@ -2,7 +2,7 @@
 
 manifest.json    what was run, by which code, where; status "running", then "complete"
 units/           one file for each finished unit of work
-checkpoints/     tensors of an unfinished one
+checkpoints/     tensors of an unfinished one, the last two
 results.csv      one row for each value, the same to the byte whether or not the run was interrupted
 """
 
@@ -19,14 +19,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metarobust.checkpoints import Checkpoints
 from metarobust.errors import InputError
 from metarobust.storage import (
     TEMPORARY,
-    has_tensors,
-    load_tensors,
     read_csv,
     read_json,
-    save_tensors,
     sha256,
     write_csv,
     write_json,
@@ -77,6 +75,7 @@ class Run:
         self._spec_sha256 = sha256(json.dumps(self.spec, sort_keys=True))
         self._began = time.perf_counter()
         self._named: set[str] = set()
+        self._checkpoints: dict[str, Checkpoints] = {}
         manifest = {
             "status": "running",
             "spec": self.spec,
@@ -146,27 +145,23 @@ class Run:
         """The rows of a unit that is finished. Raises InputError where it is not."""
         return read_json(self.out / "units" / f"{name}.json")["rows"]
 
-    def path(self, name: str) -> Path:
-        """Where a checkpoint file of this name goes, in `checkpoints/`."""
-        return self.out / "checkpoints" / name
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The last two checkpoints of this name, in `checkpoints/`."""
+        if name not in self._checkpoints:
+            self._checkpoints[name] = Checkpoints(self.out / "checkpoints", name, self._spec_sha256)
+        return self._checkpoints[name]
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Store a checkpoint, replacing the last one of this name; see `storage.save_tensors`."""
-        save_tensors(self.path(f"{name}.safetensors"), tensors, {**about, "spec_sha256": self._spec_sha256})
+        """Store a checkpoint of this name; the last two are kept. See `Checkpoints.save`."""
+        self.checkpoints(name).save(tensors, about)
         self._write_manifest()
 
     def restore(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of this name, or None when there is none.
+        """The last checkpoint of this name that can be used, or None when there is none.
 
-        Raises InputError for a damaged one and for one of another run.
+        A damaged one and one of another run are refused with a line; raises InputError where no other is left.
         """
-        path = self.path(f"{name}.safetensors")
-        if not has_tensors(path):
-            return None
-        tensors, about = load_tensors(path)
-        if about.pop("spec_sha256", None) != self._spec_sha256:
-            raise InputError(f"{path} is of another run; delete it and give --resume")
-        return tensors, about
+        return self.checkpoints(name).load()
 
     def finish(
         self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], summary: Mapping[str, Any]

@@ -14,6 +14,7 @@ import torch
 from toy import scatter
 
 from metarobust import pretrained, quote
+from metarobust.checkpoints import Checkpoints
 from metarobust.cli import main
 from metarobust.errors import InputError
 from metarobust.experiments.table import LEARNED, over, pick
@@ -103,16 +104,21 @@ def test_weights_of_another_shape_are_refused(copied):
         pretrained.load("patch-mnist")
 
 
+def checkpoints(folder):
+    """Those of the meta-training on patches."""
+    digest = read_json(folder / "manifest.json")["spec_sha256"]
+    return Checkpoints(folder / "checkpoints", "patch.learned.0", digest)
+
+
 @pytest.fixture
 def run(tmp_path):
     """The recorded run on digits as a run's folder, with a checkpoint of made-up weights."""
     folder = tmp_path / "run"
     shutil.copytree(quote.FOLDER / "transfer-digits-small", folder)
     optimizer = scatter(FeatureMLP())
-    save = {"spec_sha256": read_json(folder / "manifest.json")["spec_sha256"], "episode": 300}
     log = [{"meta_loss": 2.0}, {"meta_loss": 1.0}]
     tensors = pack(dict(optimizer.named_parameters()), torch.optim.Adam(optimizer.parameters()))
-    save_tensors(folder / "checkpoints" / "patch.learned.0.safetensors", tensors, save | {"log": log})
+    checkpoints(folder).save(tensors, {"episode": 300, "log": log})
     return folder, optimizer
 
 
@@ -134,18 +140,20 @@ def test_export_makes_such_a_file_out_of_a_run(run, tmp_path, monkeypatch, capsy
 
 def test_export_of_what_is_not_there(run, tmp_path, capsys):
     folder, _ = run
-    checkpoint = folder / "checkpoints" / "patch.learned.0.safetensors"
-    with pytest.raises(InputError, match=r"train\.learned\.0\.safetensors is missing"):
+    with pytest.raises(InputError, match=r"train\.learned\.0\.0\.safetensors is missing"):
         pretrained.export(folder, "train", tmp_path)
     with pytest.raises(InputError, match="did you mean 'patch'"):
         pretrained.export(folder, "patches", tmp_path)
     with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
         pretrained.export(folder, "patch", tmp_path, meta_seed=9)
-    tensors, about = load_tensors(checkpoint)
-    for odd in ({"episode": 20}, {"spec_sha256": "of another run"}):
-        save_tensors(checkpoint, tensors, about | odd)
-        with pytest.raises(InputError, match="not the end of this run's meta-training"):
-            pretrained.export(folder, "patch", tmp_path)
+    tensors, about = checkpoints(folder).load()
+    checkpoints(folder).save(tensors, about | {"episode": 20})
+    with pytest.raises(InputError, match="not the end of this run's meta-training"):
+        pretrained.export(folder, "patch", tmp_path)
+    shutil.rmtree(folder / "checkpoints")
+    Checkpoints(folder / "checkpoints", "patch.learned.0", "another").save(tensors, about)
+    with pytest.raises(InputError, match="of another run"):
+        pretrained.export(folder, "patch", tmp_path)
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"spec": manifest["spec"] | {"experiment": "anchor"}})
     assert main(["export", str(folder), "patch"]) == 2

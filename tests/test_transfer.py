@@ -382,7 +382,7 @@ def test_a_lost_checkpoint_is_one_clear_line(whole, tmp_path, monkeypatch):
     spec, dataset = specs.make("patch", "smoke", "digits", None), load("digits")
     run = Run(tmp_path / "run", spec.as_dict(), resume=False, about={})
     stages = Stages(spec, spec.parts[0], run, dataset, CPU)
-    with pytest.raises(results.InputError, match=r"patch\.learned\.0\.safetensors is missing.*delete"):
+    with pytest.raises(results.InputError, match=r"patch\.learned\.0\.0\.safetensors is missing.*delete"):
         stages.learned(RULES[0], 0)
 
 

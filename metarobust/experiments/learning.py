@@ -65,7 +65,7 @@ class Learning:
         name = self.named(rule, seed)
         held = self.run.restore(name)
         if held is None:
-            lost, unit = self.run.path(f"{name}.safetensors"), self.run.out / "units" / f"{name}.json"
+            lost, unit = self.run.checkpoints(name).paths[0], self.run.out / "units" / f"{name}.json"
             raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
         tensors, _ = held
         optimizer = make(rule.kind).to(self.device)

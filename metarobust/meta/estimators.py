@@ -11,6 +11,9 @@ its gradients explode. ES asks for values alone, so it may take the whole run as
 an inner run of its own, from the first step to the horizon; with xi, the sum of all its perturbations so far, the
 estimate has no truncation bias. Candidates of a pair see the same tasks, batches and starts of attacks.
 
+ES and PES are of the meta-loss averaged over N(theta, sigma^2 I), which for a small sigma is close to that at theta.
+What an optimizer's `init` returns may not depend on theta: candidates begin from the same state.
+
 Sources: ES: Salimans et al. 2017 (arXiv 1703.03864), section 2; for learned optimizers Metz et al. 2019
 (arXiv 1810.10180). PES: Vicol, Metz and Sohl-Dickstein 2021 (arXiv 2112.13835), algorithm 1.
 """
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from metarobust.meta.plan import generator_of
 from metarobust.meta.problem import Point, Problem
 
 
@@ -61,7 +65,7 @@ class ES:
         at, done = carried
         theta, plan = parameters_to_vector(optimizer.parameters()), problem.plan
         total, losses, found = torch.zeros_like(theta), [], None
-        chance = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ (done + 1))
+        chance = directions(generator)
         for _ in range(plan.pairs):
             move = plan.sigma * normal(theta, chance)
             both = []
@@ -82,17 +86,17 @@ class ES:
 class PES:
     """Persistent evolution strategies: every candidate lives through the whole inner run."""
 
-    def begin(self, optimizer: Any, problem: Problem) -> tuple[list[Point], list[Tensor], int]:
+    def begin(self, optimizer: Any, problem: Problem) -> tuple[list[Point], list[Tensor]]:
         theta = parameters_to_vector(optimizer.parameters()).detach()
         count = problem.plan.pairs
-        return [problem.start(optimizer) for _ in range(2 * count)], [torch.zeros_like(theta)] * count, 0
+        return [problem.start(optimizer) for _ in range(2 * count)], [torch.zeros_like(theta)] * count
 
     @torch.no_grad()
     def step(self, optimizer: Any, problem: Problem, carried: Any, generator: torch.Generator) -> Found:
-        points, sums, done = carried
+        points, sums = carried
         theta, plan = parameters_to_vector(optimizer.parameters()), problem.plan
         total, losses, after, summed = torch.zeros_like(theta), [], [], []
-        chance = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ (done + 1))
+        chance = directions(generator)
         for pair in range(plan.pairs):
             move = plan.sigma * normal(theta, chance)
             summed.append(sums[pair] + move)
@@ -106,8 +110,7 @@ class PES:
             losses += both
         advance(generator)
         gradient = total / (2 * plan.pairs * plan.sigma**2)
-        done += plan.truncation
-        return Found(sum(losses) / len(losses), split(gradient, optimizer), (after, summed, done))
+        return Found(sum(losses) / len(losses), split(gradient, optimizer), (after, summed))
 
 
 ESTIMATORS = {"backprop": Backprop, "es": ES, "pes": PES}
@@ -116,6 +119,11 @@ ESTIMATORS = {"backprop": Backprop, "es": ES, "pes": PES}
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """A direction from N(0, I)."""
     return torch.randn(like.shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+
+
+def directions(generator: torch.Generator) -> torch.Generator:
+    """The stream of a stretch's directions, apart from that of its batches and from those of other groups."""
+    return generator_of(generator.device, generator.initial_seed(), 0)
 
 
 def bounded(score: Tensor, ceiling: float) -> float:

@@ -21,8 +21,16 @@ class Plan:
     that is taken half-way through a stretch; the rest is taken at its end.
 
     estimator: how the meta-gradient is found, see `metarobust.meta.estimators`. second_order: of backprop, whether the
-    gradients of gradients count. pairs, sigma, ceiling: of es and pes: antithetic pairs of candidates in a group, their
-    distance from theta, and the meta-loss that counts as no worse.
+    gradients of gradients count. pairs, sigma: of es and pes: antithetic pairs of candidates in a group, and their
+    distance from theta. ceiling: a stretch whose meta-loss is as high as this has diverged, see `meta_train`; of es and
+    pes, a candidate's that is higher counts as this.
+
+    eps_growth: share of the episodes in which the radius of the meta-objective's attack grows from 0 to its full size.
+    horizon_growth: share of the episodes in which the horizons are unlocked, one after the other, the shortest first.
+    validate_every: episodes between two looks at held-out tasks, where there are any. patience: looks without a better
+    score after which meta-training ends early; 0 for never.
+
+    Raises InputError for numbers out of their range.
     """
 
     episodes: int = 200
@@ -41,6 +49,10 @@ class Plan:
     pairs: int = 4
     sigma: float = 0.1
     ceiling: float = 10.0
+    eps_growth: float = 0.0
+    horizon_growth: float = 0.0
+    validate_every: int = 10
+    patience: int = 0
 
     def __post_init__(self) -> None:
         whole = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
@@ -49,12 +61,17 @@ class Plan:
                 f"horizons {list(self.horizons)} with truncation {self.truncation}: "
                 f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
             )
-        sizes = ("episodes", "groups", "tasks", "batch_size", "held_out", "pairs")
+        sizes = ("episodes", "groups", "tasks", "batch_size", "held_out", "pairs", "validate_every")
         for name in (*sizes, "lr", "clip", "sigma", "ceiling"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
         if not 0 <= self.middle <= 1:
             raise InputError(f"middle {self.middle}: give the share of the meta-loss taken half-way, from 0 to 1")
+        for name in ("eps_growth", "horizon_growth"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} {getattr(self, name)}: give a share of the episodes, from 0 to 1")
+        if not self.patience >= 0:
+            raise InputError(f"patience {self.patience}: give a number of validations, or 0 to never end early")
         choose(self.estimator, ESTIMATORS, "estimator of the meta-gradient")
 
     def rate(self, episode: int) -> float:
@@ -64,6 +81,16 @@ class Plan:
             * min(1, (episode + 1) / max(1, self.warmup))
             * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
         )
+
+    def radius(self, episode: int) -> float:
+        """The share of the attack's full radius in an episode: 0 in the first, where it is to grow."""
+        return min(1.0, episode / (self.eps_growth * self.episodes)) if self.eps_growth else 1.0
+
+    def unlocked(self, episode: int) -> tuple[int, ...]:
+        """The horizons that an episode draws from."""
+        share = min(1.0, (episode + 1) / (self.horizon_growth * self.episodes)) if self.horizon_growth else 1.0
+        longest = sorted(self.horizons)[math.ceil(share * len(self.horizons)) - 1]
+        return tuple(h for h in self.horizons if h <= longest)
 
 
 def generator_of(device: torch.device | str, *numbers: int) -> torch.Generator:

@@ -1,0 +1,103 @@
+"""Held-out tasks: how good the optimizer is, in the middle of its meta-training, on tasks it never learns from.
+
+The meta-loss says little of that: every episode has other tasks, of other horizons. Here tasks, batches and starts of
+attacks are the same each time, so that two looks differ only in theta.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarobust.attacks import pgd
+from metarobust.attacks.standing import fooled
+from metarobust.attacks.threat import check_count, check_eps
+from metarobust.errors import InputError
+from metarobust.meta.plan import generator_of
+from metarobust.objectives import Objective
+from metarobust.optimizers import Optimizer
+from metarobust.tasks import Tasks
+from metarobust.unroll import unroll
+
+TASKS, BATCHES = (0, 0), (0, 1)
+"""These set the streams apart from those of meta-training, which has the same seed perhaps, and from each other."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Tasks and a way to measure on them; called with an optimizer, it returns clean and robust accuracy in [0, 1].
+
+    groups: the held-out tasks, each group of one architecture. inner: the objective of the inner runs. horizon,
+    batch_size: their steps, and images in a step. images: how many of its held-out images each task is measured on.
+    eps, norm, steps: of PGD, once on cross-entropy and once on the margin; an image is robust if it stands both. seed:
+    of batches and attacks.
+    """
+
+    groups: tuple[Tasks, ...]
+    inner: Objective
+    horizon: int
+    batch_size: int
+    images: int
+    eps: float
+    steps: int
+    norm: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise InputError("a validation has no tasks; give at least one group of them")
+        for name in ("horizon", "batch_size", "images", "steps"):
+            check_count(f"{name} of a validation", getattr(self, name))
+        check_eps(self.eps, self.norm)
+
+    @torch.no_grad()
+    def __call__(self, optimizer: Optimizer) -> tuple[float, float]:
+        """Means over all tasks, each of which counts as much, after `horizon` steps."""
+        found = []
+        for number, tasks in enumerate(self.groups):
+            generator = generator_of(tasks.params.device, self.seed, number, *BATCHES)
+            state = optimizer.init(tasks.params, tasks.layout, self.horizon)
+            params, _ = unroll(
+                tasks, optimizer, tasks.params, state, steps=self.horizon, batch_size=self.batch_size,
+                inner=self.inner, generator=generator,
+            )  # fmt: skip
+            found.append(self._standing(tasks, params, generator))
+        clean, robust = torch.cat(found, 1).double().mean(1).tolist()
+        return clean, robust
+
+    def _standing(self, tasks: Tasks, params: Tensor, generator: torch.Generator) -> Tensor:
+        """Each task's share of images that are right, and that stand the attacks: `[2, T]`."""
+        predict, index = tasks.predictor(params), tasks.held_out[:, : self.images].flatten()
+        images, labels = tasks.images[index], tasks.labels[index]
+        clean = robust = ~fooled(predict(images), labels)
+        for loss in ("ce", "margin"):
+            threat = {"eps": self.eps, "norm": self.norm, "steps": self.steps, "loss": loss, "generator": generator}
+            robust = robust & ~fooled(predict(pgd(predict, images, labels, **threat)), labels)
+        return torch.stack([clean, robust]).view(2, len(tasks), -1).float().mean(2)
+
+
+def hold_out(
+    sample: Callable[[int, torch.Generator], Tasks],
+    *,
+    inner: Objective,
+    horizon: int,
+    eps: float,
+    groups: int = 4,
+    tasks: int = 4,
+    batch_size: int = 64,
+    images: int = 128,
+    steps: int = 10,
+    norm: str = "linf",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Validation:
+    """A validation on `groups` times `tasks` tasks, drawn once.
+
+    sample: as in `meta_train`, but of members that are kept for validation, `Family.sample` of such a family. The other
+    arguments are those of `Validation`. Raises InputError for numbers below 1, and for an eps out of its range.
+    """
+    check_count("groups of a validation", groups)
+    check_count("tasks of a validation", tasks)
+    drawn = tuple(sample(tasks, generator_of(device, seed, number, *TASKS)) for number in range(groups))
+    return Validation(drawn, inner, horizon, batch_size, images, eps, steps, norm, seed)
