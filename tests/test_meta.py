@@ -304,14 +304,18 @@ def failing(calls):
 
 
 @pytest.mark.parametrize("calls", [{0}, {3}, {8}])
-def test_a_step_that_is_not_finite_is_left_out_and_counted(calls):
+def test_a_stretch_that_is_not_finite_ends_its_episode_and_is_counted(calls, capsys):
     theta, log = train(FeatureMLP(generator=generator()), meta=failing(calls))
-    assert sum(row["skipped"] for row in log) == 1
+    assert sum(row["stepped_back"] for row in log) == 1
+    assert [row["episode"] for row in log] == [0, 1, 2, 3, 4]
     assert bool(theta.isfinite().all())
     assert not torch.equal(theta, train(FeatureMLP(generator=generator()), meta=clean)[0])
+    (bad,) = [row["episode"] for row in log if row["stepped_back"]]
+    said = f"meta-training: episode {bad} diverged (meta-loss nan, gradient nan): back to the last good state"
+    assert capsys.readouterr().err.count(said) == 1
 
 
-def test_a_left_out_step_moves_nothing_and_can_be_saved_and_resumed():
+def test_such_a_stretch_moves_nothing_and_can_be_saved_and_resumed():
     plan = Plan(2, (4,), 4, tasks=2, batch_size=8, held_out=8)
     start, saved = FeatureMLP(generator=generator()), []
     before = torch.nn.utils.parameters_to_vector(start.parameters()).detach().clone()
@@ -321,13 +325,13 @@ def test_a_left_out_step_moves_nothing_and_can_be_saved_and_resumed():
 
     after, log = train(start, meta=failing({0, 1, 2, 3}), plan=plan, every=1, save=save)
     assert torch.equal(before, after)
-    assert [row["skipped"] for row in log] == [1, 1]
+    assert [row["stepped_back"] for row in log] == [1, 1]
     resumed, _ = train(FeatureMLP(), meta=failing({0, 1}), plan=plan, resume=saved[0])
     assert torch.equal(before, resumed)
 
 
 def test_too_many_of_them_are_an_error():
-    with pytest.raises(InputError, match=r"1[12] meta-gradients were not finite: lower"):
+    with pytest.raises(InputError, match=r"11 of 11 episodes diverged: lower the meta learning rate"):
         train(FeatureMLP(), 40, meta=failing(range(10**6)))
 
 
@@ -473,5 +477,5 @@ def test_progress_holds_what_the_log_says():
     optimizer = FeatureMLP()
     _, log = train(optimizer, 3, resume=None)
     kept = Progress(0, [])
-    assert all({"episode", "meta_loss", "gradient", "steps", "skipped"} == set(row) for row in log)
+    assert all({"episode", "meta_loss", "gradient", "steps", "stepped_back"} == set(row) for row in log)
     assert (kept.episode, kept.log) == (0, [])

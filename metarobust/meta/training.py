@@ -99,7 +99,7 @@ def meta_train(
                 state.go_to_best()
             if save is not None and (done.episode % every == 0 or _over(plan, done)):
                 save(state.packed(), Progress(done.episode, list(done.log)))
-            bar.set_postfix(_shown(done.log), refresh=False)
+            bar.set_postfix(_shown(done.log))
             bar.update()
     return done.log
 
