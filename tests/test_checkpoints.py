@@ -187,6 +187,7 @@ def killed(folder, times, seed):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
 def test_killed_at_20_random_moments_and_resumed_it_ends_with_the_same_bytes(tmp_path):
     # In a process of one thread: a fork could not go on with others, nor with those that a GPU has.
     command = [sys.executable, __file__, str(tmp_path)]

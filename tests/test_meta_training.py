@@ -265,6 +265,11 @@ def test_without_anything_better_it_ends_early():
     assert torch.equal(again, theta)
 
 
+def test_patience_without_anything_to_look_at_is_refused():
+    with pytest.raises(InputError, match=r"patience 2: there is nothing to look at; give `validate`"):
+        train(replace(PLAN, patience=2))
+
+
 def test_the_bar_says_what_was_found(capsys):
     validate, _ = scored(0.3, 0.6, 0.5)
     train(validate=validate, meta=worse({0}, math.nan))

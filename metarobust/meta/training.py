@@ -68,10 +68,12 @@ def meta_train(
 
     A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below `plan.ceiling`;
     the log counts it in `stepped_back`. Raises InputError when that ended more than 10 episodes and more than a tenth,
-    and for a radius that is to grow where the meta-objective has none.
+    for a radius that is to grow where the meta-objective has none, and for patience without `validate`.
     """
     if plan.eps_growth and not isinstance(meta, Adversarial | Mixed):
         raise InputError(f"eps_growth {plan.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed")
+    if plan.patience and validate is None:
+        raise InputError(f"patience {plan.patience}: there is nothing to look at; give `validate`, or a patience of 0")
     state, done = State(dict(optimizer.named_parameters()), plan.lr), Progress(0, [])
     if resume is not None:
         done = Progress(resume[1].episode, list(resume[1].log))
