@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 UNSEEN = ("mlp-5-sigmoid", "cnn-2-tanh")
 VALIDATION = ("mlp-3-relu", "cnn-2-relu")
 SOME = ("adam", "std-prune", "PGD-7 training")
-METHODS = staging.methods
+METHODS = partial(staging.methods, wide=False)
 
 
 PLAN = Plan(episodes=4, horizons=(4,), truncation=2, tasks=2, batch_size=8, held_out=8, warmup=2)
@@ -71,7 +71,7 @@ def prepare(monkeypatch, few=False, parts=("patch",), rules=RULES):
     if few:
 
         def some(eps, *, patching, wide):
-            return [method for method in METHODS(eps, patching=patching, wide=wide) if method.name in SOME]
+            return [method for method in METHODS(eps, patching=patching) if method.name in SOME]
 
         monkeypatch.setattr(staging, "methods", some)
 
