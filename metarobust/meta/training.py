@@ -24,6 +24,7 @@ from metarobust.errors import InputError
 from metarobust.meta.estimators import ESTIMATORS
 from metarobust.meta.plan import Plan, generator_of
 from metarobust.meta.problem import Problem
+from metarobust.meta.sharing import ALONE, Share
 from metarobust.objectives import Objective
 from metarobust.tasks import Tasks
 
@@ -49,12 +50,14 @@ def meta_train(
     resume: tuple[dict[str, Tensor], Progress] | None = None,
     every: int = 20,
     label: str = "meta-training",
+    share: Share = ALONE,
 ) -> list[dict[str, Any]]:
     """Trains theta, the optimizer's parameters, in place, and returns a record of each episode.
 
     sample: number of tasks and a generator to tasks. save: is given all that a later `resume` needs, after each `every`
     episodes; a resumed meta-training ends with the same theta, to the bit, as one that was never stopped. A step whose
     meta-gradient is not finite is left out and counted; when more than a tenth of the steps are, InputError is raised.
+    share: which of the groups are this process's; InputError where they cannot be shared evenly.
     """
     theta = dict(optimizer.named_parameters())
     adam = torch.optim.Adam(theta.values(), plan.lr)
@@ -62,11 +65,14 @@ def meta_train(
     if resume is not None:
         done = Progress(resume[1].episode, list(resume[1].log))
         restore(theta, adam, resume[0])
-    bar = trange(done.episode, plan.episodes, initial=done.episode, total=plan.episodes, desc=label, leave=False)
+    bar = trange(
+        done.episode, plan.episodes, initial=done.episode, total=plan.episodes, desc=label, leave=False,
+        disable=share.rank > 0,
+    )  # fmt: skip
     for episode in bar:
         for group in adam.param_groups:
             group["lr"] = plan.rate(episode)
-        record = _episode(optimizer, adam, sample, plan, inner, meta, device, (seed, episode))
+        record = _episode(optimizer, adam, sample, plan, inner, meta, device, (seed, episode), share)
         done.log.append({"episode": episode, **record})
         done.episode = episode + 1
         bar.set_postfix({"meta-loss": f"{record['meta_loss']:.3f}"})
@@ -89,13 +95,14 @@ def _episode(
     meta: Objective,
     device: torch.device | str,
     numbers: tuple[int, ...],
+    share: Share,
 ) -> dict[str, Any]:
     """One inner run of every group, with a step of theta after each stretch. numbers: seed and episode."""
     draw = generator_of(device, *numbers)
     pick = int(torch.randint(len(plan.horizons), (1,), generator=draw, device=device))
     estimator, theta = ESTIMATORS[plan.estimator](), list(optimizer.parameters())
     problems, streams, carried = [], [], []
-    for group in range(plan.groups):
+    for group in share.groups(plan.groups):
         stream = generator_of(device, *numbers, group)
         problem = Problem(sample(plan.tasks, stream), plan.horizons[pick], plan, inner, meta)
         problems.append(problem)
@@ -109,6 +116,7 @@ def _episode(
             carried[group] = found.carried
             grads = [g + one / plan.groups for g, one in zip(grads, found.gradient, strict=True)]
             loss += found.loss / plan.groups
+        grads, loss = share.sum(grads, loss)
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))
         losses.append(loss)
         norms.append(norm)
