@@ -141,6 +141,10 @@ class Run:
             raise InputError(f"{path} is of another run; delete it and give --resume")
         return stored["rows"]
 
+    def finished(self, name: str) -> bool:
+        """Whether the rows of a unit are stored."""
+        return (self.out / "units" / f"{name}.json").exists()
+
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The rows of a unit that is finished. Raises InputError where it is not."""
         return read_json(self.out / "units" / f"{name}.json")["rows"]

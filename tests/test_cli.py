@@ -189,7 +189,7 @@ def bad_places(tmp_path_factory):
 def interrupt(after, real=fake_experiment.execute):
     """An `execute` in which Ctrl-C is pressed after some units."""
 
-    def execute(spec, run, dataset, device):
+    def execute(spec, run, dataset, device, share):
         unit, done = run.unit, []
 
         def counted(name, compute):

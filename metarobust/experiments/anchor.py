@@ -28,11 +28,11 @@ from metarobust.errors import choose
 from metarobust.evaluation import evaluate
 from metarobust.experiments.published import brief, markdown, table
 from metarobust.layout import Layout
-from metarobust.meta import generator_of, pack, restore
+from metarobust.meta import ALONE, Share, generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "groups", "make_spec", "markdown", "table"]
 
 NAME = "anchor"
 SUMMARY = "adversarially train Madry's network and hold it against the published figures"
@@ -99,8 +99,13 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
     return asdict(make(scale, dataset, tuple(seeds) if seeds else None))
 
 
-def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device) -> None:
-    """Trains and measures what is missing, a unit a network, and writes the table."""
+def groups(spec: dict[str, Any]) -> int:
+    """One: nothing here is shared out to processes."""
+    return 1
+
+
+def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:
+    """Trains and measures what is missing, a unit a network, and writes the table. share: of one process."""
     numbers = make(spec["scale"], spec["dataset"], tuple(spec["seeds"]))
     order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
     test = dataset.test[order[: numbers.test_images]]

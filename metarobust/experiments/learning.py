@@ -12,16 +12,22 @@ from metarobust.experiments import spec as specs
 from metarobust.experiments.spec import Part, Rule, Spec
 from metarobust.family import Family, vulnerable
 from metarobust.learned import make
-from metarobust.meta import Progress, generator_of, meta_train
+from metarobust.meta import ALONE, Progress, Share, generator_of, meta_train
+from metarobust.meta.sharing import Held
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.results import Run
 
 
 class Learning:
-    """What the stages of one part share: its images, and the learned optimizers of its run."""
+    """What the stages of one part share: its images, and the learned optimizers of its run.
 
-    def __init__(self, spec: Spec, part: Part, run: Run, dataset: Dataset, device: torch.device):
-        self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
+    share: of this process in the meta-trainings. Only process 0 has the run.
+    """
+
+    def __init__(
+        self, spec: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
+    ):
+        self.spec, self.part, self.run, self.dataset, self.device, self.share = spec, part, run, dataset, device, share
         self.pool = dataset.train[torch.arange(spec.meta_images, device=device)]
         self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
 
@@ -49,24 +55,31 @@ class Learning:
         optimizer = make(rule.kind, torch.Generator().manual_seed(seed)).to(self.device)
         if rule.begins is not None:
             before = next(other for other in part.rules if other.name == rule.begins)
-            optimizer.begin_from(self.learned(before, seed))
-        held = self.run.restore(name)
+            stored = self.share.hand_out(self.run and self._stored(before, seed))
+            optimizer.begin_from(self._loaded(before, stored))
+        held = self.share.hand_out(self.run and self.run.restore(name))
         resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
         log = meta_train(
             optimizer, self.family(rule.source).sample, rule.plan, inner=clean,
             meta=Mixed(Adversarial(part.meta_eps, part.attack_steps), part.weight), seed=seed, device=self.device,
-            save=lambda tensors, done: self.run.save(name, tensors, {"episode": done.episode, "log": done.log}),
-            resume=resume, label=f"{part.name}, {rule.name}, meta-seed {seed}",
+            save=self.run and (lambda t, done: self.run.save(name, t, {"episode": done.episode, "log": done.log})),
+            resume=resume, label=f"{part.name}, {rule.name}, meta-seed {seed}", share=self.share,
         )  # fmt: skip
         return log
 
     def learned(self, rule: Rule, seed: int) -> nn.Module:
         """A meta-trained optimizer, from its checkpoint."""
+        return self._loaded(rule, self._stored(rule, seed))
+
+    def _stored(self, rule: Rule, seed: int) -> Held:
         name = self.named(rule, seed)
         held = self.run.restore(name)
         if held is None:
             lost, unit = self.run.checkpoints(name).paths[0], self.run.out / "units" / f"{name}.json"
             raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
+        return held
+
+    def _loaded(self, rule: Rule, held: Held) -> nn.Module:
         tensors, _ = held
         optimizer = make(rule.kind).to(self.device)
         optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})

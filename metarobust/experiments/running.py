@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from metarobust import data
 from metarobust.errors import InputError, choose
 from metarobust.experiments import EXPERIMENTS
+from metarobust.meta.sharing import Share, joined
 from metarobust.results import LOCK, Run, load_results
 
 
@@ -30,28 +31,58 @@ def run(
     """Runs what is missing of an experiment and returns its folder, manifest and rows.
 
     out: the folder; `runs/NAME-DATASET-SCALE` if None. resume: go on with the run that the folder holds.
-    Raises InputError for an unknown name, scale, data set or device, seeds given twice, or a folder with another run.
+    Under torchrun, processes share what can be shared; only process 0 returns, the others leave with exit code 0.
+    Raises InputError for an unknown name, scale, data set or device, seeds given twice, a folder with another run,
+    or processes that cannot share the work or have ended.
     """
+    with joined() as share:
+        found = _run(name, scale, dataset, seeds, device, data_root, out, resume, share)
+    if found is None:
+        raise SystemExit(0)
+    return found
+
+
+def _run(
+    name: str,
+    scale: str,
+    dataset: str,
+    seeds: Sequence[int] | None,
+    device: str,
+    data_root: str | Path | None,
+    out: str | Path | None,
+    resume: bool,
+    share: Share,
+) -> tuple[Path, dict[str, Any], list[dict[str, Any]]] | None:
+    """`run` for one of the processes; None at those that only help."""
     experiment = EXPERIMENTS[choose(name, EXPERIMENTS, "experiment")]
     choose(scale, experiment.SCALES, f"scale of {name}")
     data.check_name(dataset)
-    where = pick_device(device)
+    where = share.device(pick_device(device))
     if seeds and len(set(seeds)) < len(seeds):
         raise InputError(f"--seed {' '.join(map(str, seeds))}: a seed is given twice; give each once")
     spec = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
+    share.groups(experiment.groups(spec))  # refused before anything is written
     folder = Path(out) if out else Path("runs") / f"{name}-{_slug(dataset)}-{scale}"
+    if share.rank > 0:
+        share.tell()  # process 0 comes first: a data set is downloaded once
+        found = data.load(dataset, data_root, where)
+        if share.tell():
+            experiment.execute(spec, None, found, where, share)
+        return None
     found = data.load(dataset, data_root, where)
+    share.tell()
     hardware = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
     about = {
         "device": {"type": where.type, "name": hardware},
         "threads": torch.get_num_threads(),
+        "processes": share.size,
         "data_sha256": found.sha256,
-        "command": _command(name, scale, dataset, seeds, device),
+        "command": _command(name, scale, dataset, seeds, device, share.size),
     }
     with only_writer(folder):
         current = Run(folder, spec, resume=resume, about=about)
-        if not current.complete:
-            experiment.execute(spec, current, found, where)
+        if share.tell(not current.complete):
+            experiment.execute(spec, current, found, where, share)
         return folder, *load_results(folder)
 
 
@@ -83,11 +114,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _command(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, device: str) -> str:
+def _command(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, device: str, processes: int) -> str:
     # Without --data and --out: they name places on one machine, and the manifest is shown to others.
     kind, _, path = dataset.partition(":")
     shown = f"{kind}:{Path(path).name}" if path else kind
-    words = ["metarobust", "run", name, "--scale", scale, "--dataset", shown, "--device", device]
+    start = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
+    words = [*start, "metarobust", "run", name, "--scale", scale, "--dataset", shown, "--device", device]
     return shlex.join([*words, *(["--seed", *map(str, seeds)] if seeds else [])])
 
 

@@ -16,7 +16,7 @@ from metarobust.experiments.learning import Learning, slug
 from metarobust.experiments.spec import Part, Rule, Spec
 from metarobust.family import make_tasks, train_clean
 from metarobust.learned import TIERS
-from metarobust.meta import generator_of
+from metarobust.meta import ALONE, Share, generator_of
 from metarobust.results import Run
 from metarobust.tasks import Tasks
 
@@ -33,21 +33,26 @@ class Unit:
 class Stages(Learning):
     """All units of one part, in order: meta-train, tune, compare."""
 
-    def __init__(self, spec: Spec, part: Part, run: Run, dataset: Dataset, device: torch.device):
-        super().__init__(spec, part, run, dataset, device)
+    def __init__(
+        self, spec: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
+    ):
+        super().__init__(spec, part, run, dataset, device, share)
         self.how = Inner(part.steps, part.batch_size)
         self.methods = methods(spec.eps, patching=part.name == "patch", wide=spec.wide_grids)
         order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
         # The last of this order: the trials that settled our settings looked at the first.
         self.test = dataset.test[order[-spec.test_images :]]
 
-    def units(self) -> Iterator[Unit]:
-        """All units in order: those that learn come first, since they alone can be shared by processes."""
-        part = self.part.name
+    def lessons(self) -> Iterator[Unit]:
+        """The units that learn, in order. They come first, since they alone can be shared by processes."""
         for rule in self.part.rules:
             weight = 1 + rule.plan.episodes * sum(rule.plan.horizons) // len(rule.plan.horizons) // 60
             for seed in self.spec.meta_seeds:
                 yield Unit(self.named(rule, seed), lambda r=rule, s=seed: self.learn(r, s), weight)
+
+    def units(self) -> Iterator[Unit]:
+        """All other units, in order."""
+        part = self.part.name
         for method in self.methods:
             yield Unit(f"{part}.tune.{slug(method.name)}", lambda m=method: self.tune(m), 2)
         for name in self.spec.unseen:

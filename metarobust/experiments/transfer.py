@@ -8,6 +8,7 @@
    models and train fresh ones, at equal steps and data, counting the adversarial examples that each method generates.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from metarobust.experiments import spec as specs
 from metarobust.experiments.spec import SCALES
 from metarobust.experiments.stages import Stages, best_point
 from metarobust.experiments.table import brief, markdown, table
+from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
 
 SUMMARIES = {
@@ -45,15 +47,35 @@ class Transfer:
         """The frozen specification as JSON."""
         return specs.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None).as_dict()
 
-    def execute(self, spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device) -> None:
-        """Does what is missing of the run, unit by unit, and writes its table."""
+    def groups(self, spec: dict[str, Any]) -> int:
+        """How many groups of tasks every meta-training can share out to processes."""
+        return math.gcd(*(rule["plan"]["groups"] for part in spec["parts"] for rule in part["rules"]))
+
+    def execute(
+        self, spec: dict[str, Any], run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
+    ) -> None:
+        """Does what is missing of the run, unit by unit, and writes its table.
+
+        share: all processes do the meta-trainings together, in the same order; then process 0, the only one that has
+        the run, goes on alone.
+        """
         numbers = specs.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]))
         specs.check_dataset(dataset.name, len(dataset.train), dataset.classes, numbers)
-        work = [unit for part in numbers.parts for unit in Stages(numbers, part, run, dataset, device).units()]
+        stages = [Stages(numbers, part, run, dataset, device, share) for part in numbers.parts]
+        lessons = [unit for stage in stages for unit in stage.lessons()]
+        missing = share.tell(run and [unit.name for unit in lessons if not run.finished(unit.name)])
+        if run is None:
+            for unit in lessons:
+                if unit.name in missing:
+                    unit.compute()
+            return
+        work = lessons + [unit for stage in stages for unit in stage.units()]
         rows: list[dict[str, Any]] = []
         tuned: dict[str, Any] = {}
         with tqdm(total=sum(unit.weight for unit in work), desc=self.NAME, unit="unit") as bar:
-            for unit in work:
+            for number, unit in enumerate(work):
+                if number == len(lessons):
+                    share.leave()
                 bar.set_postfix_str(unit.name)
                 found = run.unit(unit.name, unit.compute)
                 rows += [row for row in found if "metric" in row]

@@ -1,8 +1,20 @@
 """Meta-training: the plan, the estimators of the meta-gradient, held-out tasks, and the loop that moves theta."""
 
 from metarobust.meta.plan import Plan, generator_of
+from metarobust.meta.sharing import ALONE, Share
 from metarobust.meta.state import pack, restore
 from metarobust.meta.training import Progress, meta_train
 from metarobust.meta.validation import Validation, hold_out
 
-__all__ = ["Plan", "Progress", "Validation", "generator_of", "hold_out", "meta_train", "pack", "restore"]
+__all__ = [
+    "ALONE",
+    "Plan",
+    "Progress",
+    "Share",
+    "Validation",
+    "generator_of",
+    "hold_out",
+    "meta_train",
+    "pack",
+    "restore",
+]

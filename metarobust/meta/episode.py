@@ -9,6 +9,7 @@ from torch import Tensor
 from metarobust.meta.estimators import ESTIMATORS
 from metarobust.meta.plan import Plan, generator_of
 from metarobust.meta.problem import Problem
+from metarobust.meta.sharing import ALONE, Share
 from metarobust.objectives import Objective
 from metarobust.tasks import Tasks
 
@@ -16,7 +17,7 @@ from metarobust.tasks import Tasks
 class Episode:
     """The groups' inner problems and how far they are. numbers: seed and episode; all chance follows from them.
 
-    optimizer, sample, plan, inner and meta are as in `meta_train`. stretches: how many make up the horizon.
+    optimizer, sample, plan, inner, meta and share are as in `meta_train`. stretches: how many make up the horizon.
     """
 
     def __init__(
@@ -29,15 +30,16 @@ class Episode:
         meta: Objective,
         device: torch.device | str,
         numbers: tuple[int, int],
+        share: Share = ALONE,
     ):
         horizons = plan.unlocked(numbers[1])
         draw = generator_of(device, *numbers)
         horizon = horizons[int(torch.randint(len(horizons), (1,), generator=draw, device=device))]
-        self.optimizer, self.plan, self.number = optimizer, plan, numbers[1]
+        self.optimizer, self.plan, self.number, self._share = optimizer, plan, numbers[1], share
         self.stretches = horizon // plan.truncation
         self._estimator = ESTIMATORS[plan.estimator]()
         self._problems, self._streams, self._carried = [], [], []
-        for group in range(plan.groups):
+        for group in share.groups(plan.groups):
             # A stream of its own: whoever computes the group, and in whichever order, finds the same.
             stream = generator_of(device, *numbers, group)
             problem = Problem(sample(plan.tasks, stream), horizon, plan, inner, meta)
@@ -47,12 +49,11 @@ class Episode:
 
     def stretch(self) -> tuple[float, list[Tensor]]:
         """The meta-loss of the next stretch, and its gradient in each parameter of theta: means over all groups."""
-        theta = list(self.optimizer.parameters())
-        total = [torch.zeros((), dtype=torch.float64, device=theta[0].device), *(torch.zeros_like(p) for p in theta)]
+        loss, gradient = 0.0, [torch.zeros_like(p) for p in self.optimizer.parameters()]
         for place, problem in enumerate(self._problems):
             found = self._estimator.step(self.optimizer, problem, self._carried[place], self._streams[place])
             self._carried[place] = found.carried
-            parts = zip(total, (found.loss, *found.gradient), strict=True)
-            total = [whole + part / self.plan.groups for whole, part in parts]
-        loss, *gradient = total
-        return float(loss), gradient
+            loss += found.loss / self.plan.groups
+            gradient = [whole + part / self.plan.groups for whole, part in zip(gradient, found.gradient, strict=True)]
+        gradient, loss = self._share.sum(gradient, loss)
+        return loss, gradient

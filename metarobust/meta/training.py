@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from metarobust.errors import InputError
 from metarobust.meta.episode import Episode
 from metarobust.meta.plan import Plan
+from metarobust.meta.sharing import ALONE, Share
 from metarobust.meta.state import State
 from metarobust.objectives import Adversarial, Mixed, Objective
 from metarobust.tasks import Tasks
@@ -54,6 +55,7 @@ def meta_train(
     resume: tuple[dict[str, Tensor], Progress] | None = None,
     every: int = 20,
     label: str = "meta-training",
+    share: Share = ALONE,
 ) -> list[dict[str, Any]]:
     """Trains theta, the optimizer's parameters, in place, and returns a record of each episode.
 
@@ -66,9 +68,12 @@ def meta_train(
     the tasks included, follows from the seed, the episode and the group. A resumed meta-training ends with the same
     theta, to the bit, as one that was never stopped.
 
+    share: which of the groups are this process's. All processes end with the same theta, to the bit.
+
     A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below `plan.ceiling`;
     the log counts it in `stepped_back`. Raises InputError when that ended more than 10 episodes and more than a tenth,
-    for a radius that is to grow where the meta-objective has none, and for patience without `validate`.
+    for a radius that is to grow where the meta-objective has none, for patience without `validate`, and for groups that
+    cannot be shared evenly.
     """
     if plan.eps_growth and not isinstance(meta, Adversarial | Mixed):
         raise InputError(f"eps_growth {plan.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed")
@@ -78,15 +83,15 @@ def meta_train(
     if resume is not None:
         done = Progress(resume[1].episode, list(resume[1].log))
         state.take_up(resume[0])
-    with tqdm(total=plan.episodes, initial=done.episode, desc=label, leave=False) as bar:
+    with tqdm(total=plan.episodes, initial=done.episode, desc=label, leave=False, disable=share.rank > 0) as bar:
         while not _over(plan, done):
             number = done.episode
             objective = meta.at(plan.radius(number)) if plan.eps_growth else meta
             episode = Episode(
-                optimizer, sample, plan, inner=inner, meta=objective, device=device, numbers=(seed, number)
+                optimizer, sample, plan, inner=inner, meta=objective, device=device, numbers=(seed, number), share=share
             )
             record = {"episode": number, **_follow(episode, state)}
-            if record["stepped_back"]:
+            if record["stepped_back"] and share.rank == 0:
                 found = f"meta-loss {record['meta_loss']:.3g}, gradient {record['gradient']:.3g}"
                 tqdm.write(f"{label}: episode {number} diverged ({found}): back to the last good state", sys.stderr)
             if validate is not None and ((number + 1) % plan.validate_every == 0 or number + 1 == plan.episodes):
