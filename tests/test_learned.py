@@ -11,7 +11,8 @@ from toy import generator, scatter, tasks
 
 from metarobust.layout import Layout
 from metarobust.learned import features as seen
-from metarobust.learned.features import NAMES, accumulate, features, statics
+from metarobust.learned import rule
+from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
@@ -123,11 +124,16 @@ def slow_features(layout, params, grads, total):
     return found
 
 
-def fast_features(layout, params, grads, total):
-    moments = seen.start(params)
+def watched(params, grads):
+    """The running averages after these gradients."""
+    slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in seen.SLOTS.items()}
     for g in grads:
-        moments = accumulate(g, moments)
-    return features(grads[-1], moments, params, layout, statics(layout, total, params), total)
+        slots = accumulate(g, slots)
+    return slots
+
+
+def fast_features(layout, params, grads, total):
+    return features(grads[-1], watched(params, grads), params, layout, len(grads), total)
 
 
 @every_network
@@ -142,6 +148,51 @@ def test_features_are_what_their_names_say(network, steps):
     found = fast_features(layout, params, grads, 10)
     for column, name in enumerate(NAMES):
         torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
+
+
+def in_parts(layer, params, grads, layout, total):
+    """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
+    slots, where, found = watched(params, grads), rule.places(layout), []
+    split = {name: rule.matrices(slot, where) for name, slot in slots.items()}
+    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
+    gs, ws = rule.matrices(grads[-1], where), rule.matrices(params, where)
+    for i, place in enumerate(where):
+        bias = each[i + 1] if place.biased else None
+        summary = seen.summarise(each[i], ws[i], bias, place, len(grads))
+        coordinates = seen.of_coordinates(gs[i], each[i], ws[i], summary, place, len(grads))
+        weights = seen.blocks(layer)
+        rows, columns = seen.offsets(layer, weights, seen.of_surroundings(summary, place, len(grads), total))
+        found.append((seen.times(weights[0], coordinates) + rows + columns).flatten(-2).movedim(0, -1))
+    return torch.cat(found, -2)
+
+
+@every_network
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
+    """Value, gradient and gradient of the gradient, for a layer, the weights and the gradients it looks at."""
+    layout = Layout.of(network)
+    params, grads = path(layout, 3, lead)
+    layer = nn.Linear(len(NAMES), 4).double()
+    leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
+    found = []
+    for result in (
+        in_parts(layer, params, grads, layout, 10),
+        layer(fast_features(layout, params, grads, 10)),
+    ):
+        first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        found.append([result, *first, *second])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-9, -0.3, 2.0, -50.0, 73.0])
+def test_asinh_and_its_slope(x):
+    x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(seen.asinh(x), x.asinh(), rtol=1e-12, atol=1e-15)
+    (slope,) = torch.autograd.grad(seen.asinh(x), x)
+    torch.testing.assert_close(slope, (1 + x * x).rsqrt().detach(), rtol=1e-10, atol=0)
+    assert float(seen.asinh(torch.tensor(1e30))) > seen.LIMIT
 
 
 SIZES = {"zero": 0.0, "tiny": 1e-30, "one": 1.0, "large": 1e9, "huge": 1e30, "infinite": math.inf}
@@ -228,6 +279,24 @@ def test_hidden_units_have_no_order(make):
     assert not torch.allclose(moved, plain)
 
 
+@every_learned
+@every_network
+def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
+    layout = Layout.of(network)
+    params, grads = path(layout, lead=(2,))
+    optimizer = make()
+    state, expected, at = optimizer.init(params, layout, 10), [], params
+    for g in grads:  # to be differentiated, whole matrices
+        step, state = optimizer.update(g, state, at)
+        at = at + step
+        expected.append(step.detach())
+    calls = []
+    monkeypatch.setattr(optimizer, "write", lambda *args, write=optimizer.write: calls.append(0) or write(*args))
+    monkeypatch.setattr(rule, "CHUNK", 5)
+    torch.testing.assert_close(steps_of(optimizer, layout, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12)
+    assert len(calls) > len(grads) * len(layout.shapes)
+
+
 @pytest.mark.parametrize(
     ("gradient", "magnitude", "direction"),
     [
@@ -243,7 +312,7 @@ def test_hidden_units_have_no_order(make):
 )
 def test_the_lstm_reads_the_logarithm_and_the_sign(gradient, magnitude, direction):
     found = log_and_sign(torch.tensor([gradient], dtype=torch.float64))
-    torch.testing.assert_close(found, torch.tensor([[magnitude, direction]], dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, torch.tensor([[magnitude], [direction]], dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_the_lstm_is_two_cells_and_a_read_out():

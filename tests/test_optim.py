@@ -277,7 +277,10 @@ BAD = {
     "true": (lambda: MetaOptimizer([weight()], total_steps=True), "total_steps is True"),
     "half a step": (lambda: MetaOptimizer([weight()], total_steps=0.5), "whole number above 0"),
     "name": (lambda: MetaOptimizer([weight()], "patch-mnits", total_steps=1), "did you mean 'patch-mnist'"),
-    "class": (lambda: MetaOptimizer([weight()], nn.Linear(1, 1), total_steps=1), "optimizer is Linear; give a Feature"),
+    "class": (
+        lambda: MetaOptimizer([weight()], nn.Linear(1, 1), total_steps=1),
+        "optimizer is Linear; give a learned optimizer",
+    ),
     "complex": (lambda: MetaOptimizer([weight(torch.complex64)], total_steps=1), "torch.complex64"),
     "devices": (lambda: MetaOptimizer([weight(), weight(device="meta")], total_steps=1), "cpu and meta"),
 }
