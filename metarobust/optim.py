@@ -97,7 +97,7 @@ class MetaOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.numel()]
+            params = _filled(group)
             if any(p.grad is not None for p in params):
                 self._move(group, params)
         return loss
@@ -108,7 +108,7 @@ class MetaOptimizer(torch.optim.Optimizer):
         generator: where the noise is drawn from, on the images' device; PyTorch's own if None.
         """
         group = self.param_groups[0]
-        return self.rule.inputs(images, State(group["step"], group["total_steps"], Layout((), ()), {}, {}), generator)
+        return self.rule.inputs(images, _state(group, _filled(group)), generator)
 
     def _move(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """One step of the coordinates of a group, a parameter at a time."""
@@ -119,8 +119,9 @@ class MetaOptimizer(torch.optim.Optimizer):
             )
         rule = self.rule.to(_device([*params, *(_dense(p.grad) for p in params if p.grad is not None)]))
         like = next(rule.parameters())
-        where = places(Layout(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params)))
-        levers, shared = rule.begin(done, total, {key: value.to(like) for key, value in group["shared"].items()})
+        state = _state(group, params)
+        where = places(state.layout)
+        levers, shared = rule.begin(state._replace(shared={key: x.to(like) for key, x in state.shared.items()}))
         now = Now(done + 1, total, levers)
 
         # Every memory first: what a weight's step looks at includes that of its bias.
@@ -191,6 +192,17 @@ def _dense(grad: Tensor) -> Tensor:
     if grad.layout != torch.strided:
         raise InputError("a gradient is sparse; make the layer with sparse=False")
     return grad
+
+
+def _filled(group: dict[str, Any]) -> list[Tensor]:
+    """The parameters of a group that have any coordinate."""
+    return [p for p in group["params"] if p.numel()]
+
+
+def _state(group: dict[str, Any], params: list[Tensor]) -> State:
+    """Where the run of a group is, without what its coordinates remember."""
+    layout = Layout(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params))
+    return State(group["step"], group["total_steps"], layout, {}, group["shared"])
 
 
 def _gradient(p: Tensor, place: Place, like: Tensor) -> Tensor:

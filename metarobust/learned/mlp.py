@@ -30,7 +30,7 @@ from metarobust.learned.features import (
     summarise,
     times,
 )
-from metarobust.learned.rule import Learned, Now, Place
+from metarobust.learned.rule import Learned, Now, Place, State
 
 MOMENTUM = NAMES.index("momentum 0.9")  # of the coordinates' features too: those come first
 
@@ -85,7 +85,7 @@ class FeatureMLP(Learned):
     def slots(self) -> dict[str, tuple[int, ...]]:
         return SLOTS
 
-    def begin(self, step: int, total: int, shared: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
         return blocks(self.net[0]), {}
 
     def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 A network is seen as matrices: a convolution `[out, in, h, w]` is `[out, in * h * w]`, a vector is a column. For a
 gradient g and weights W, with k the step, one update is
 
-    levers          = begin(k, T)                        what this step has for all coordinates alike
+    levers          = begin(k, T, shapes)                what this step has for all coordinates alike
     memory          = watch(g, memory, levers)           running averages, each coordinate for itself
     summary         = survey(memory, W)                  statistics of each matrix
     move, memory    = write(g, memory, W, summary)       the step, some rows at a time
@@ -83,8 +83,8 @@ class Learned(nn.Module, Optimizer):
     def slots(self) -> dict[str, tuple[int, ...]]:
         """What each coordinate remembers: the sizes of the axes in front of the coordinates, () for one number."""
 
-    def begin(self, step: int, total: int, shared: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-        """What the step after `step` others has for all coordinates alike, and the next `shared`, {} at first."""
+    def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
+        """What the next step has for all coordinates alike, and the next `shared`, which is {} at first."""
         return None, {}
 
     def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ class Learned(nn.Module, Optimizer):
 
     def update(self, grads: Tensor, state: State, params: Tensor) -> tuple[Tensor, State]:
         """The step `[..., N]` to add to params, and the next state."""
-        levers, shared = self.begin(state.step, state.total, state.shared)
+        levers, shared = self.begin(state)
         now = Now(state.step + 1, state.total, levers)
         slots = self.watch(grads, state.slots, now)
         where = places(state.layout)
