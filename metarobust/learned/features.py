@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarobust.layout import Layout
 from metarobust.learned.rule import Place, matrices, places
@@ -148,9 +148,9 @@ def features(
     return torch.cat(table, -2)
 
 
-def blocks(layer: nn.Linear) -> list[Tensor]:
-    """The columns of a layer over the features that belong to each of PARTS."""
-    return [layer.weight[:, list(part)] for part in PARTS]
+def blocks(weight: Tensor) -> list[Tensor]:
+    """The columns of a layer's weight `[units, len(NAMES)]` that belong to each of PARTS."""
+    return [weight[:, list(part)] for part in PARTS]
 
 
 def times(weight: Tensor, part: Tensor) -> Tensor:
@@ -158,9 +158,10 @@ def times(weight: Tensor, part: Tensor) -> Tensor:
     return (weight @ part.flatten(1)).view(-1, *part.shape[1:])
 
 
-def offsets(layer: nn.Linear, weights: list[Tensor], surroundings: list[Tensor]) -> tuple[Tensor, Tensor]:
+def offsets(weights: list[Tensor], bias: Tensor, surroundings: list[Tensor]) -> tuple[Tensor, Tensor]:
     """What a layer adds for a row, `[units, ..., rows, 1]`, and for a column, `[units, ..., 1, columns]`.
 
-    With `times(weights[0], coordinates)` they add up to what the layer makes of `features`."""
+    weights, bias: the layer's `blocks` and bias. With `times(weights[0], coordinates)` they add up to what the layer
+    makes of `features`."""
     rows, columns, whole = (times(weight, part) for weight, part in zip(weights[1:], surroundings, strict=True))
-    return rows + (whole + layer.bias.view(-1, *[1] * (whole.ndim - 1))), columns
+    return rows + (whole + bias.view(-1, *[1] * (whole.ndim - 1))), columns

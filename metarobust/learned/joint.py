@@ -58,7 +58,7 @@ class Joint(Learned):
 
     def begin(self, state: State) -> tuple[JointLevers, dict[str, Tensor]]:
         levers, shared = self.steering.begin(state)
-        return JointLevers(*levers, blocks(self.net[0])), shared
+        return JointLevers(*levers, blocks(self.net[0].weight)), shared
 
     def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
         return accumulate(grads, slots) | self.steering.watch(grads, slots, now)
@@ -66,7 +66,8 @@ class Joint(Learned):
     def survey(
         self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
     ) -> tuple[Tensor, ...]:
-        return surroundings(self.net, now.levers.blocks, summarise(slots, params, bias, place, now.step), place, now)
+        summary = summarise(slots, params, bias, place, now.step)
+        return surroundings(now.levers.blocks, self.net[0].bias, summary, place, now)
 
     def write(
         self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now

@@ -12,7 +12,7 @@ Source: the residual form and the outputs are ours; per-coordinate networks as o
 (arXiv 1606.04474), Metz et al. 2020 (arXiv 2009.11243).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,13 +50,25 @@ def correction(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
     return net
 
 
-def surroundings(net: nn.Sequential, weights: list[Tensor], summary: Summary, place: Place, now: Now) -> tuple:
-    """What a matrix has for all of its coordinates, computed once: the summary, and `offsets` of the net's first layer.
+def surroundings(weights: list[Tensor], bias: Tensor, summary: Summary, place: Place, now: Now) -> tuple:
+    """What a matrix has for all of its coordinates, computed once: the summary, and `offsets` of the first layer.
 
-    The last is the tensor's size, log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`. weights: `blocks` of the first layer.
+    The last is the tensor's size, log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`.
     """
     parts = of_surroundings(summary, place, now.step, now.total)
-    return *summary, *offsets(net[0], weights, parts), parts[2][1]
+    return *summary, *offsets(weights, bias, parts), parts[2][1]
+
+
+def around_adam(
+    outputs: Sequence[Tensor], adam: Tensor, params: Tensor, size: Tensor, place: Place, log_lr: Tensor, cap: float
+) -> Tensor:
+    """The step in the formula above. outputs: (d, s, c). adam: the direction a. size: as in `surroundings`."""
+    turn, pace, give = outputs
+    root_fan_in = place.fan_in**0.5
+    # A tensor near 0 (a bias, say) could never grow again if its step were in proportion to it alone.
+    spread = (size.exp() / root_fan_in).clamp_min(0.1 / root_fan_in)
+    lr = (log_lr + pace.clamp(-6, 4)).exp() * spread
+    return -lr * (adam + turn) - cap * torch.tanh(give) * params
 
 
 def correct(net: nn.Sequential, weights: list[Tensor], seen: Tensor, rows: Tensor, columns: Tensor) -> tuple:
@@ -86,7 +98,7 @@ class FeatureMLP(Learned):
         return SLOTS
 
     def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
-        return blocks(self.net[0]), {}
+        return blocks(self.net[0].weight), {}
 
     def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
         return accumulate(grads, slots)
@@ -94,16 +106,13 @@ class FeatureMLP(Learned):
     def survey(
         self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
     ) -> tuple[Tensor, ...]:
-        return surroundings(self.net, now.levers, summarise(slots, params, bias, place, now.step), place, now)
+        summary = summarise(slots, params, bias, place, now.step)
+        return surroundings(now.levers, self.net[0].bias, summary, place, now)
 
     def write(
         self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
     ) -> tuple[Tensor, dict[str, Tensor]]:
         *averages, rows, columns, size = summary
         seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)
-        turn, pace, give = correct(self.net, now.levers, seen, rows, columns)
-        root_fan_in = place.fan_in**0.5
-        # A tensor near 0 (a bias, say) could never grow again if its step were in proportion to it alone.
-        spread = (size.exp() / root_fan_in).clamp_min(0.1 / root_fan_in)
-        lr = (self.log_lr + pace.clamp(-6, 4)).exp() * spread
-        return -lr * (seen[MOMENTUM] + turn) - self.cap * torch.tanh(give) * params, {}
+        outputs = correct(self.net, now.levers, seen, rows, columns)
+        return around_adam(outputs, seen[MOMENTUM], params, size, place, self.log_lr, self.cap), {}
