@@ -3,15 +3,16 @@
     optimizer = MetaOptimizer(model.parameters(), total_steps=20)
     for images, labels in batches:
         optimizer.zero_grad()
-        loss(model(images), labels).backward()
+        loss(model(optimizer.inputs(images)), labels).backward()
         optimizer.step()
 
-It takes the step that `metarobust.unroll` takes with the same FeatureMLP, and is tested against it. What differs from
-Adam and the like: it has to know how many steps there will be, because what the rule sees includes step / total_steps;
-and it looks at a whole network, layer by layer, so each parameter group is taken for a network of its own, its
-parameters in the order of `model.parameters()`. Give a model's biases no group of their own.
+It takes the step that `metarobust.unroll` takes with the same learned optimizer, and is tested against it. What differs
+from Adam and the like: it has to know how many steps there will be, because what the rule sees includes
+step / total_steps; it looks at a whole network, layer by layer, so each parameter group is taken for a network of its
+own, its parameters in the order of `model.parameters()` (give a model's biases no group of their own); and some kinds
+want their gradients at noised images, which `inputs` makes of the given ones.
 
-Sources: `metarobust.learned.mlp` for the rule; the protocol is PyTorch's.
+Sources: `metarobust.learned` for the rules; the protocol is PyTorch's.
 """
 
 from __future__ import annotations
@@ -27,36 +28,46 @@ from torch import Tensor
 from metarobust import pretrained
 from metarobust.errors import InputError
 from metarobust.layout import Layout
-from metarobust.learned.features import Moments
-from metarobust.learned.mlp import FeatureMLP
+from metarobust.learned import describe
+from metarobust.learned.rule import Learned, Now, Place, State, places
 
 
 class MetaOptimizer(torch.optim.Optimizer):
     """Moves parameters by a learned rule.
 
-    params: as for any PyTorch optimizer; a group may have `total_steps` of its own. optimizer: a name of
-    `pretrained.available()`, or a FeatureMLP, which is copied. total_steps: how many steps there will be; one more is
-    refused, for the rule has learned nothing about it.
+    params: as for any PyTorch optimizer; a group may have `total_steps` of its own. name: one of
+    `pretrained.available()`, or a learned optimizer of any kind, which is copied. total_steps: how many steps there
+    will be; one more is refused, for the rule has learned nothing about it.
+
+    What a rule of tier 1 (the steering and the joint optimizer) needs of the loop beside gradients is noise on the
+    images, and `inputs` adds it. Rules of tier 0 get the images as they are, so the loop is the same for all:
+
+        optimizer = MetaOptimizer(model.parameters(), name, total_steps=len(batches))
+        for images, labels in batches:
+            optimizer.zero_grad()
+            loss(model(optimizer.inputs(images, generator)), labels).backward()
+            optimizer.step()
 
     A parameter that is frozen, or whose grad is None, stays where it is. It still counts as a layer of its network, and
-    for the averages of its gradient as a gradient of 0. Convolutions are matrices `[out, in * h * w]`. Whatever the
-    type of a parameter, its step is computed in that of the rule, float32, and then added. All coordinates of a group
-    are computed at once, which takes some 600 bytes of memory for each. Gradients that are nan make parameters that
-    are nan, as elsewhere.
+    for what is remembered of its gradient as a gradient of 0; until its first gradient nothing is. Convolutions are
+    matrices `[out, in * h * w]`. Whatever the type of a parameter, its step is computed in that of the rule, float32,
+    and then added. `state[p]` has the rule's memory of the parameter's coordinates; beyond it a step takes memory for
+    one parameter at a time, some 40 bytes for each coordinate of the largest. Gradients that are nan make parameters
+    that are nan, as elsewhere.
     """
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        optimizer: str | FeatureMLP = pretrained.DEFAULT,
+        name: str | Learned = pretrained.DEFAULT,
         *,
         total_steps: int,
     ):
-        if not isinstance(optimizer, str | FeatureMLP):
-            raise InputError(f"optimizer is {type(optimizer).__name__}; give a FeatureMLP or {_names()}")
-        found = pretrained.load(optimizer) if isinstance(optimizer, str) else copy.deepcopy(optimizer)
+        if not isinstance(name, str | Learned):
+            raise InputError(f"the optimizer is {type(name).__name__}; give a learned optimizer or {_names()}")
+        found = pretrained.load(name) if isinstance(name, str) else copy.deepcopy(name)
         self.rule = found.requires_grad_(False)
-        super().__init__(params, {"total_steps": total_steps, "step": 0, "rule": _digest(self.rule)})
+        super().__init__(params, {"total_steps": total_steps, "step": 0, "shared": {}, "rule": _digest(self.rule)})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in any PyTorch optimizer. Raises InputError for parameters on several devices or of complex numbers."""
@@ -86,47 +97,62 @@ class MetaOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.numel()]
+            params = _filled(group)
             if any(p.grad is not None for p in params):
                 self._move(group, params)
         return loss
 
+    def inputs(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The images `[n, C, H, W]` at which the rule wants the gradient of the coming step, that of the first group.
+
+        generator: where the noise is drawn from, on the images' device; PyTorch's own if None.
+        """
+        group = self.param_groups[0]
+        return self.rule.inputs(images, _state(group, _filled(group)), generator)
+
     def _move(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """One step of all coordinates of a group at once."""
+        """One step of the coordinates of a group, a parameter at a time."""
         total, done = group["total_steps"], group["step"]
         if done >= total:
             raise InputError(
                 f"all {total} steps are taken; stop here, or make a new MetaOptimizer with more total_steps"
             )
-        rule = self.rule.to(_device([*params, *(p.grad for p in params if p.grad is not None)]))
-        like = rule.log_lr
-        layout = Layout(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params))
+        rule = self.rule.to(_device([*params, *(_dense(p.grad) for p in params if p.grad is not None)]))
+        like = next(rule.parameters())
+        state = _state(group, params)
+        where = places(state.layout)
+        levers, shared = rule.begin(state._replace(shared={key: x.to(like) for key, x in state.shared.items()}))
+        now = Now(done + 1, total, levers)
 
-        def flat(tensors: Iterable[Tensor]) -> Tensor:
-            return layout.flatten({name: t.to(like) for name, t in zip(layout.names, tensors, strict=True)})
-
-        values = flat(params)
-        state = rule.init(values, layout, total)
-        past = [self.state.get(p) for p in params]
-        if done:
-            means, square = (
-                flat(
-                    p.new_zeros(*lead, *p.shape) if held is None else held[key]
-                    for p, held in zip(params, past, strict=True)
-                )
-                for key, lead in (("means", state.moments.means.shape[:1]), ("square", ()))
-            )
-            state = state._replace(moments=Moments(done, means, square))
-        grads = flat(torch.zeros_like(p) if p.grad is None else _dense(p.grad) for p in params)
-        steps, state = rule.update(grads, state, values)
-        moves, means, square = map(layout.split, (steps, state.moments.means, state.moments.square))
-        for name, p, held in zip(layout.names, params, past, strict=True):
+        # Every memory first: what a weight's step looks at includes that of its bias.
+        for p, place in zip(params, where, strict=True):
+            held = self._memory(p, place)
+            if p.grad is None and held is None:
+                continue
+            if held is None:
+                axes = rule.slots.items()
+                held = {name: like.new_zeros(*sizes, place.rows, place.columns) for name, sizes in axes}
+            self._remember(p, rule.watch(_gradient(p, place, like), held, now))
+        for i, (p, place) in enumerate(zip(params, where, strict=True)):
+            held = self._memory(p, place)
+            if held is None:
+                continue
+            bias = self._memory(params[i + 1], where[i + 1]) if place.biased else None
+            values = p.detach().to(like).reshape(place.rows, place.columns)
+            step, changed = rule.move(_gradient(p, place, like), held, values, bias, place, now)
+            self._remember(p, changed)
             if p.grad is not None:
-                p.add_(moves[name])  # adds in the wider of the two types, and rounds once
-            if p.grad is not None or held is not None:
-                # Copies: a view would keep the averages of all the others alive, and save them too.
-                self.state[p] = {"means": means[name].clone(), "square": square[name].clone()}
-        group["step"] = done + 1
+                p.add_(step.reshape(p.shape))  # adds in the wider of the two types, and rounds once
+        group |= {"step": done + 1, "shared": shared}
+
+    def _memory(self, p: Tensor, place: Place) -> dict[str, Tensor] | None:
+        """What is remembered of a parameter, as matrices (views); None before its first gradient."""
+        held = self.state.get(p)
+        matrix = (place.rows, place.columns)
+        return held and {name: x.reshape((*x.shape[: x.ndim - p.ndim], *matrix)) for name, x in held.items()}
+
+    def _remember(self, p: Tensor, slots: dict[str, Tensor]) -> None:
+        self.state[p] |= {name: x.reshape((*x.shape[:-2], *p.shape)) for name, x in slots.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on exactly where the optimizer was that gave this state.
@@ -140,11 +166,12 @@ class MetaOptimizer(torch.optim.Optimizer):
             )
         super().load_state_dict(state_dict)
         # The base class rounds averages to the parameter's type: for a half one, not what the next step needs.
+        dtype = next(self.rule.parameters()).dtype
         own = (p for group in self.param_groups for p in group["params"])
         for number, p in zip((n for group in saved for n in group["params"]), own, strict=True):
             if number in state_dict["state"]:
                 held = state_dict["state"][number]
-                self.state[p] = {key: value.to(self.rule.log_lr.dtype).to(p.device) for key, value in held.items()}
+                self.state[p] = {key: value.to(dtype).to(p.device) for key, value in held.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"rule": self.rule}  # the base class copies its own fields alone
@@ -167,9 +194,25 @@ def _dense(grad: Tensor) -> Tensor:
     return grad
 
 
-def _digest(rule: FeatureMLP) -> str:
-    """The SHA-256 of the rule's numbers, so that a state is not taken up by another rule."""
-    content = hashlib.sha256(repr(rule.cap).encode())
+def _filled(group: dict[str, Any]) -> list[Tensor]:
+    """The parameters of a group that have any coordinate."""
+    return [p for p in group["params"] if p.numel()]
+
+
+def _state(group: dict[str, Any], params: list[Tensor]) -> State:
+    """Where the run of a group is, without what its coordinates remember."""
+    layout = Layout(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params))
+    return State(group["step"], group["total_steps"], layout, {}, group["shared"])
+
+
+def _gradient(p: Tensor, place: Place, like: Tensor) -> Tensor:
+    """A parameter's gradient as a matrix, in the type that steps are computed in."""
+    return (torch.zeros_like(p) if p.grad is None else p.grad).to(like).reshape(place.rows, place.columns)
+
+
+def _digest(rule: Learned) -> str:
+    """The SHA-256 of the rule's kind and numbers, so that a state is not taken up by another rule."""
+    content = hashlib.sha256(repr(describe(rule)).encode())
     for p in rule.parameters():
         content.update(p.detach().cpu().double().numpy().tobytes())
     return content.hexdigest()

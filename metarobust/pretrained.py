@@ -25,7 +25,7 @@ from metarobust.results import load_results
 from metarobust.storage import load_tensors, read_json, save_tensors
 
 if TYPE_CHECKING:
-    from metarobust.learned.mlp import FeatureMLP
+    from metarobust.learned.rule import Learned
 
 FOLDER = Path(__file__).parent / "weights"
 DEFAULT = "patch-mnist"
@@ -44,17 +44,18 @@ def available() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
-def load(name: str = DEFAULT) -> FeatureMLP:
+def load(name: str = DEFAULT) -> Learned:
     """The learned optimizer of this name, on the CPU. Raises InputError for another name or a damaged file."""
     import torch
 
-    from metarobust.learned.mlp import FeatureMLP
+    from metarobust.learned import SHAPES, make
 
     path = _path(name)
     try:
         theta, about = load_tensors(path)
         with torch.random.fork_rng(devices=[]):  # PyTorch's layers draw first values, which are replaced
-            optimizer = FeatureMLP(hidden=about["hidden"], cap=about["cap"])
+            kind = about.get("kind", "features")
+            optimizer = make(kind, **{number: about[number] for number in SHAPES[kind]})
         optimizer.load_state_dict(theta)
     except (InputError, KeyError, RuntimeError) as error:
         raise InputError(f"pretrained optimizer {name!r} is damaged; install metarobust anew ({error})") from error

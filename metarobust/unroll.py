@@ -70,6 +70,8 @@ def detach(state: Any) -> Any:
     """The same state, cut off from the computation that made it: where a truncated run begins anew."""
     if isinstance(state, Tensor):
         return state.detach()
+    if isinstance(state, dict):
+        return {name: detach(part) for name, part in state.items()}
     if isinstance(state, tuple):
         parts = [detach(part) for part in state]
         return tuple(parts) if type(state) is tuple else state._make(parts)  # the others are NamedTuples

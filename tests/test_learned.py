@@ -9,9 +9,12 @@ import torch
 from torch import nn
 from toy import generator, scatter, tasks
 
+from metarobust import learned
 from metarobust.layout import Layout
 from metarobust.learned import features as seen
-from metarobust.learned.features import NAMES, accumulate, features, statics
+from metarobust.learned import rule
+from metarobust.learned.feature_lstm import FeatureLSTM
+from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
@@ -20,10 +23,7 @@ from metarobust.optimizers import Adam
 from metarobust.unroll import unroll
 
 NETWORKS = {"mlp": build("mlp-4-relu", (1, 2, 3), 3), "cnn": build("cnn-2-3-relu", (2, 3, 3), 3)}
-LEARNED = {
-    "features": lambda: scatter(FeatureMLP(generator=generator()).double()),
-    "LSTM": lambda: CoordinateLSTM(generator=generator()).double(),
-}
+LEARNED = {kind: lambda kind=kind: scatter(learned.make(kind, generator()).double()) for kind in learned.KINDS}
 every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 every_learned = pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
 
@@ -123,11 +123,16 @@ def slow_features(layout, params, grads, total):
     return found
 
 
-def fast_features(layout, params, grads, total):
-    moments = seen.start(params)
+def watched(params, grads):
+    """The running averages after these gradients."""
+    slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in seen.SLOTS.items()}
     for g in grads:
-        moments = accumulate(g, moments)
-    return features(grads[-1], moments, params, layout, statics(layout, total, params), total)
+        slots = accumulate(g, slots)
+    return slots
+
+
+def fast_features(layout, params, grads, total):
+    return features(grads[-1], watched(params, grads), params, layout, len(grads), total)
 
 
 @every_network
@@ -142,6 +147,51 @@ def test_features_are_what_their_names_say(network, steps):
     found = fast_features(layout, params, grads, 10)
     for column, name in enumerate(NAMES):
         torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
+
+
+def in_parts(layer, params, grads, layout, total):
+    """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
+    slots, where, found = watched(params, grads), rule.places(layout), []
+    split = {name: rule.matrices(slot, where) for name, slot in slots.items()}
+    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
+    gs, ws = rule.matrices(grads[-1], where), rule.matrices(params, where)
+    for i, place in enumerate(where):
+        bias = each[i + 1] if place.biased else None
+        summary = seen.summarise(each[i], ws[i], bias, place, len(grads))
+        coordinates = seen.of_coordinates(gs[i], each[i], ws[i], summary, place, len(grads))
+        weights, around = seen.blocks(layer.weight), seen.of_surroundings(summary, place, len(grads), total)
+        rows, columns = seen.offsets(weights, layer.bias, around)
+        found.append((seen.times(weights[0], coordinates) + rows + columns).flatten(-2).movedim(0, -1))
+    return torch.cat(found, -2)
+
+
+@every_network
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
+    """Value, gradient and gradient of the gradient, for a layer, the weights and the gradients it looks at."""
+    layout = Layout.of(network)
+    params, grads = path(layout, 3, lead)
+    layer = nn.Linear(len(NAMES), 4).double()
+    leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
+    found = []
+    for result in (
+        in_parts(layer, params, grads, layout, 10),
+        layer(fast_features(layout, params, grads, 10)),
+    ):
+        first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        found.append([result, *first, *second])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-9, -0.3, 2.0, -50.0, 73.0])
+def test_asinh_and_its_slope(x):
+    x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(seen.asinh(x), x.asinh(), rtol=1e-12, atol=1e-15)
+    (slope,) = torch.autograd.grad(seen.asinh(x), x)
+    torch.testing.assert_close(slope, (1 + x * x).rsqrt().detach(), rtol=1e-10, atol=0)
+    assert float(seen.asinh(torch.tensor(1e30))) > seen.LIMIT
 
 
 SIZES = {"zero": 0.0, "tiny": 1e-30, "one": 1.0, "large": 1e9, "huge": 1e30, "infinite": math.inf}
@@ -159,23 +209,42 @@ def test_features_and_steps_stay_finite(network, gradient, weight):
     found = fast_features(layout, params, grads, 10)
     assert bool(found.isfinite().all())
     assert float(found.abs().max()) <= 5
-    if weight < math.inf:
-        optimizer = scatter(FeatureMLP())
+    if weight == math.inf:
+        return
+    for kind in learned.KINDS:
+        optimizer = scatter(learned.make(kind, generator()))
         state = optimizer.init(params, layout, 10)
-        for g in grads:
-            step, state = optimizer.update(g, state, params)
-            assert bool(step.isfinite().all())
+        with torch.no_grad():
+            for g in grads:
+                step, state = optimizer.update(g, state, params)
+                assert bool(step.isfinite().all()), kind
+
+
+def test_rows_and_columns_of_a_convolution():
+    """[out, in, h, w] is the matrix [out, in * h * w], whatever comes after it."""
+    layout = Layout.of(build("cnn-4-3-relu", (2, 6, 6), 3))
+    params, grads = path(layout, 2)
+    slots, (place, *_) = watched(params, grads), rule.places(layout)
+    weights, square = (layout.split(x)[layout.names[0]] for x in (params, slots["square"] / (1 - 0.99**2)))
+    assert weights.shape == (4, 2, 3, 3)
+    here = {name: rule.matrices(slot, rule.places(layout))[0] for name, slot in slots.items()}
+    found = seen.summarise(here, weights.flatten(1), None, place, 2)
+    torch.testing.assert_close(found.g_row.flatten(), square.mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.w_row.flatten(), weights.square().mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.g_column.view(2, 3, 3), square.mean(0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.w_column.view(2, 3, 3), weights.square().mean(0), rtol=1e-9, atol=1e-12)
 
 
 @every_network
-def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network):
+@pytest.mark.parametrize("kind", [FeatureMLP, FeatureLSTM])
+def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network, kind):
     layout = Layout.of(network)
     params, grads = path(layout, 6)
     grads[0][3:] = grads[0][3:] * 0 + 1e-3
     tensors = layout.split(params)
     tensors[layout.names[1]].mul_(1e-4)  # a bias near 0 goes by the floor
     params = layout.flatten(tensors)
-    found = steps_of(FeatureMLP(lr=0.05).double(), layout, params, grads)
+    found = steps_of(kind(lr=0.05).double(), layout, params, grads)
     # Adam's direction does not depend on the parameters; the scale is that of the tensor as it is now.
     directions = steps_of(Adam(1.0, beta2=0.99, tiny=0.0), layout, params, grads)
     now = params
@@ -228,6 +297,24 @@ def test_hidden_units_have_no_order(make):
     assert not torch.allclose(moved, plain)
 
 
+@every_learned
+@every_network
+def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
+    layout = Layout.of(network)
+    params, grads = path(layout, lead=(2,))
+    optimizer = make()
+    state, expected, at = optimizer.init(params, layout, 10), [], params
+    for g in grads:  # to be differentiated, whole matrices
+        step, state = optimizer.update(g, state, at)
+        at = at + step
+        expected.append(step.detach())
+    calls = []
+    monkeypatch.setattr(optimizer, "write", lambda *args, write=optimizer.write: calls.append(0) or write(*args))
+    monkeypatch.setattr(rule, "CHUNK", 5)
+    torch.testing.assert_close(steps_of(optimizer, layout, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12)
+    assert len(calls) > len(grads) * len(layout.shapes)
+
+
 @pytest.mark.parametrize(
     ("gradient", "magnitude", "direction"),
     [
@@ -243,7 +330,7 @@ def test_hidden_units_have_no_order(make):
 )
 def test_the_lstm_reads_the_logarithm_and_the_sign(gradient, magnitude, direction):
     found = log_and_sign(torch.tensor([gradient], dtype=torch.float64))
-    torch.testing.assert_close(found, torch.tensor([[magnitude, direction]], dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, torch.tensor([[magnitude], [direction]], dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_the_lstm_is_two_cells_and_a_read_out():
@@ -267,7 +354,29 @@ def test_the_lstm_is_two_cells_and_a_read_out():
     assert bool((optimizer.lower.bias_ih[3:6] == 1).all())  # the forget gate is open at first
 
 
-@pytest.mark.parametrize("make", [*LEARNED.values(), lambda: FeatureMLP().double()], ids=[*LEARNED, "untrained"])
+def test_the_feature_lstm_is_a_cell_of_the_features_and_a_read_out():
+    optimizer = scatter(FeatureLSTM(hidden=3, generator=generator()).double())
+    layout = Layout.of(NETWORKS["cnn"])
+    params, grads = path(layout, 3)
+    found = steps_of(optimizer, layout, params, grads)
+    state = (torch.zeros(layout.size, 3, dtype=torch.float64),) * 2
+    for k in range(3):
+        table = fast_features(layout, params, grads[: k + 1], 10)
+        state = optimizer.cell(table, state)
+        turn, pace, give = optimizer.head(state[0]).unbind(-1)
+        root_fan_in = layout.spread(torch.tensor([fan_in for fan_in, _ in layout.fans])).double().sqrt()
+        spread = table[:, NAMES.index("log weight of the tensor")].exp().clamp_min(0.1) / root_fan_in
+        direction = table[:, NAMES.index("momentum 0.9")] + turn
+        expected = -(optimizer.log_lr + pace).exp() * spread * direction - optimizer.cap * give.tanh() * params
+        torch.testing.assert_close(found[k], expected.detach(), rtol=1e-9, atol=1e-12)
+        params = params + found[k]
+
+
+WITH_NETS = {kind: LEARNED[kind] for kind in ("lstm", "features", "feature-lstm")}
+UNTRAINED = {f"untrained {k}": lambda k=k: learned.make(k, generator()).double() for k in ("features", "feature-lstm")}
+
+
+@pytest.mark.parametrize("make", [*WITH_NETS.values(), *UNTRAINED.values()], ids=[*WITH_NETS, *UNTRAINED])
 def test_meta_gradients_reach_every_weight(make):
     """Every tensor of theta, and of an LSTM every gate, gets a gradient: none is left as it was drawn."""
     problem, optimizer = tasks(), make()
@@ -277,20 +386,21 @@ def test_meta_gradients_reach_every_weight(make):
     batch = problem.batch(problem.held_out, 4, generator())
     loss = clean(problem.predictor(params), *batch, generator()).mean()
     names, theta = zip(*optimizer.named_parameters(), strict=True)
+    head = {"features": "net.4", "feature-lstm": "head"}.get(learned.describe(optimizer)["kind"])
+    waits = head is not None and not bool(optimizer.get_submodule(head).weight.any())
     for name, grad in zip(names, torch.autograd.grad(loss, theta), strict=True):
-        gates = grad.chunk(4) if isinstance(optimizer, CoordinateLSTM) and name != "head.weight" else [grad]
-        reached = [bool((gate != 0).any()) for gate in gates]
+        gates = grad.chunk(4) if name.split(".")[0] in ("lower", "upper", "cell") else [grad]
+        reached = all(bool((gate != 0).any()) for gate in gates)
         # Behind a head of zeros the body has no gradient in the very first step.
-        waits = isinstance(optimizer, FeatureMLP) and not bool(optimizer.net[4].weight.any()) and name < "net.4"
-        assert all(reached) or (waits and name != "log_lr"), (name, reached)
+        assert reached or (waits and name != "log_lr" and not name.startswith(head)), name
         assert bool(grad.isfinite().all())
 
 
-@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
-@pytest.mark.parametrize("architecture", ["mlp-8-sigmoid", "mlp-8-8-relu", "cnn-4-relu"])
-def test_untrained_it_does_not_diverge_in_20_steps(make, architecture):
+@pytest.mark.parametrize("kind", learned.KINDS)
+@pytest.mark.parametrize("architecture", ["mlp-8-sigmoid", "mlp-8-8-relu", "cnn-4-relu", "resnet-4-1-relu"])
+def test_untrained_it_does_not_diverge_in_20_steps(kind, architecture):
     problem = tasks(4, architecture, each=20, shape=(1, 4, 4), dtype=torch.float32)
-    optimizer = make(generator=generator())
+    optimizer = learned.make(kind, generator())
     batch = problem.batch(problem.train, 20, generator())
 
     def loss(params):
@@ -301,11 +411,11 @@ def test_untrained_it_does_not_diverge_in_20_steps(make, architecture):
         how = {"steps": 20, "batch_size": 20, "inner": clean, "generator": generator()}
         params, _ = unroll(problem, optimizer, problem.params, state, **how)
     assert bool(params.isfinite().all())
-    limit = 1.0 if make is FeatureMLP else 1.5  # as Adam, it even learns
+    limit = 1.5 if kind == "lstm" else 1.0  # as Adam, the others even learn
     assert loss(params) < limit * loss(problem.params)
 
 
-@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
+@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM, FeatureLSTM])
 def test_theta_depends_on_the_generator_alone(make):
     def theta(seed):
         return nn.utils.parameters_to_vector(make(generator=generator(seed)).parameters())

@@ -6,32 +6,40 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from metarobust.errors import choose
+from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.joint import Joint
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
+from metarobust.learned.rule import Learned
 from metarobust.learned.steering import Steering
 
-KINDS: dict[str, type[nn.Module]] = {
+KINDS: dict[str, type[Learned]] = {
     "lstm": CoordinateLSTM,
     "features": FeatureMLP,
+    "feature-lstm": FeatureLSTM,
     "steering": Steering,
     "joint": Joint,
 }
-TIERS = {"lstm": "0", "features": "0", "steering": "1", "joint": "1"}
+TIERS = {"lstm": "0", "features": "0", "feature-lstm": "0", "steering": "1", "joint": "1"}
 """What each may look at: 0, clean gradients; 1, also gradients at noised inputs."""
-SHAPES = {"lstm": ("hidden", "scale"), "features": ("hidden", "cap"), "steering": (), "joint": ("hidden", "cap")}
+SHAPES = {
+    "lstm": ("hidden", "scale"),
+    "features": ("hidden", "cap"),
+    "feature-lstm": ("hidden", "cap"),
+    "steering": (),
+    "joint": ("hidden", "cap"),
+}
 """The numbers of each that are not in theta."""
 
 
-def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> nn.Module:
+def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> Learned:
     """An untrained optimizer of this kind. Raises InputError for another kind."""
     return KINDS[choose(kind, KINDS, "kind of learned optimizer")](**shape, generator=generator)
 
 
-def describe(optimizer: nn.Module) -> dict[str, Any]:
+def describe(optimizer: Any) -> dict[str, Any]:
     """Its kind and the numbers that `make` needs: JSON. Raises InputError for what is no learned optimizer."""
     names = {cls.__name__: kind for kind, cls in KINDS.items()}
     kind = names[choose(type(optimizer).__name__, names, "learned optimizer")]

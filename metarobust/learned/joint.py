@@ -10,28 +10,27 @@ The head of the net starts at 0: an untrained joint optimizer *is* the steering 
 from one that is trained. Gradients at noised inputs put it in tier 1. The combination is ours.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from metarobust.layout import Layout
-from metarobust.learned.features import Moments, accumulate, features, start, statics
-from metarobust.learned.mlp import correction
-from metarobust.learned.steering import Steering, SteeringState
-from metarobust.optimizers import Optimizer
-
-
-class JointState(NamedTuple):
-    """steering: its state. moments: running averages for the features. layout, fixed: what stays the same."""
-
-    steering: SteeringState
-    moments: Moments
-    layout: Layout
-    fixed: Tensor
+from metarobust.learned.features import SLOTS, Summary, accumulate, blocks, of_coordinates, summarise
+from metarobust.learned.mlp import correct, correction, surroundings
+from metarobust.learned.rule import Learned, Now, Place, State
+from metarobust.learned.steering import Steering, direction, of_layer
 
 
-class Joint(nn.Module, Optimizer):
+class JointLevers(NamedTuple):
+    """As `Levers`, and the first layer's `blocks`."""
+
+    each: Tensor
+    weight: Tensor
+    blocks: list[Tensor]
+
+
+class Joint(Learned):
     """A learned optimizer; its parameters are theta. `init`, `update` and `inputs` as in `metarobust.optimizers`.
 
     hidden: units in each of the two hidden layers. cap: the largest share of a weight that one step may take away or
@@ -49,22 +48,33 @@ class Joint(nn.Module, Optimizer):
         """Takes up the levers of a trained steering optimizer: where its own meta-training begins."""
         self.steering.load_state_dict(steering.state_dict())
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> JointState:
-        """The state before the first of `total` steps, for params `[..., N]`."""
-        steering = self.steering.init(params, layout, total)
-        return JointState(steering, start(params), layout, statics(layout, total, params))
+    @property
+    def slots(self) -> dict[str, tuple[int, ...]]:
+        return SLOTS | self.steering.slots  # both average the square alike
 
-    def inputs(self, images: Tensor, state: JointState, generator: torch.Generator | None) -> Tensor:
+    def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
         """The images with as much noise as this step asks for."""
-        return self.steering.inputs(images, state.steering, generator)
+        return self.steering.inputs(images, state, generator)
 
-    def update(self, grads: Tensor, state: JointState, params: Tensor) -> tuple[Tensor, JointState]:
-        """The step `[..., N]` to add to params, and the next state."""
-        moments = accumulate(grads, state.moments)
-        phi = features(grads, moments, params, state.layout, state.fixed, state.steering.total)
-        turn, size, give = self.net(phi).unbind(-1)
-        direction, levers, steering = self.steering.average(grads, state.steering)
-        where = steering.where
-        rate, decay = levers[:3][where], levers[3:6][where] * steering.matrix
-        step = -rate * size.clamp(-6, 4).exp() * (direction + turn) - (decay + self.cap * torch.tanh(give)) * params
-        return step, state._replace(steering=steering, moments=moments)
+    def begin(self, state: State) -> tuple[JointLevers, dict[str, Tensor]]:
+        levers, shared = self.steering.begin(state)
+        return JointLevers(*levers, blocks(self.net[0].weight)), shared
+
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+        return accumulate(grads, slots) | self.steering.watch(grads, slots, now)
+
+    def survey(
+        self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
+    ) -> tuple[Tensor, ...]:
+        summary = summarise(slots, params, bias, place, now.step)
+        return surroundings(now.levers.blocks, self.net[0].bias, summary, place, now)
+
+    def write(
+        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        *averages, rows, columns, _ = summary
+        seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)
+        turn, pace, give = correct(self.net, now.levers.blocks, seen, rows, columns)
+        rate, decay = of_layer(now.levers, place)
+        step = -rate * pace.clamp(-6, 4).exp() * (direction(slots, now) + turn)
+        return step - (decay + self.cap * torch.tanh(give)) * params, {}

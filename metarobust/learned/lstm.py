@@ -12,36 +12,52 @@ Jozefowicz et al. 2015's; the head that starts small, so that an untrained optim
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.layout import Layout
-from metarobust.optimizers import Optimizer
+from metarobust.learned.rule import Learned, Now, Place
 
 P = 10.0
 
 
-class LSTMState(NamedTuple):
-    """Output and memory of the lower and the upper layer, for every coordinate: `[..., N, hidden]` each."""
-
-    lower: Tensor
-    lower_memory: Tensor
-    upper: Tensor
-    upper_memory: Tensor
-
-
 def log_and_sign(grads: Tensor) -> Tensor:
-    """Gradients `[..., N]` as inputs of even size, `[..., N, 2]`: magnitude on a logarithmic scale, and sign."""
+    """Gradients `[...]` as inputs of even size, `[2, ...]`: magnitude on a logarithmic scale, and sign."""
     size = grads.abs()
     large = size >= math.exp(-P)
     magnitude = torch.where(large, size.clamp_min(1e-30).log() / P, -1.0)
     direction = torch.where(large, grads.sign(), grads * math.exp(P))
-    return torch.stack([magnitude, direction], -1)
+    return torch.stack([magnitude, direction])
 
 
-class CoordinateLSTM(nn.Module, Optimizer):
+def cell(size: int, hidden: int, generator: torch.Generator | None) -> nn.LSTMCell:
+    """The weights of a layer, drawn from a generator; its forget gate is open at first."""
+    found = nn.LSTMCell(size, hidden)
+    bound = hidden**-0.5
+    with torch.no_grad():
+        for weight in (found.weight_ih, found.weight_hh):
+            weight.copy_(torch.rand(weight.shape, generator=generator) * 2 * bound - bound)
+        found.bias_hh.zero_()
+        found.bias_ih.zero_()
+        found.bias_ih[hidden : 2 * hidden] = 1.0  # the second quarter is the forget gate
+    return found
+
+
+def advance(of: nn.LSTMCell, inner: Tensor, output: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """The cell's next output and memory, `[hidden, n]` each, as `nn.LSTMCell` has them.
+
+    inner: what its input adds to the gates, with their first bias: `[4 * hidden, n]`. Coordinates are the last axis
+    here, so that each gate is one stretch of memory.
+    """
+    gates = torch.addmm(inner + of.bias_hh[:, None], of.weight_hh, output)
+    enter, forget, new, leave = gates.chunk(4)
+    memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
+    return leave.sigmoid() * memory.tanh(), memory
+
+
+class CoordinateLSTM(Learned):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units of each of the two layers. scale: factor of the read-out, the largest part of what keeps it stable.
@@ -50,28 +66,25 @@ class CoordinateLSTM(nn.Module, Optimizer):
     def __init__(self, hidden: int = 20, scale: float = 0.1, generator: torch.Generator | None = None):
         super().__init__()
         self.hidden, self.scale = hidden, scale
-        self.lower = nn.LSTMCell(2, hidden)
-        self.upper = nn.LSTMCell(hidden, hidden)
+        self.lower = cell(2, hidden, generator)
+        self.upper = cell(hidden, hidden, generator)
         self.head = nn.Linear(hidden, 1, bias=False)
         with torch.no_grad():
-            for cell in (self.lower, self.upper):
-                for weight in (cell.weight_ih, cell.weight_hh):
-                    bound = hidden**-0.5
-                    weight.copy_(torch.rand(weight.shape, generator=generator) * 2 * bound - bound)
-                cell.bias_hh.zero_()
-                cell.bias_ih.zero_()
-                cell.bias_ih[hidden : 2 * hidden] = 1.0  # the second quarter is the forget gate
             self.head.weight.copy_(0.1 * torch.randn(self.head.weight.shape, generator=generator))
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> LSTMState:
-        """The state before the first step, for params `[..., N]`."""
-        return LSTMState(*(params.new_zeros(*params.shape, self.hidden) for _ in range(4)))
+    @property
+    def slots(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("lower", "lower_memory", "upper", "upper_memory"), (self.hidden,))
 
-    def update(self, grads: Tensor, state: LSTMState, params: Tensor) -> tuple[Tensor, LSTMState]:
-        """The step `[..., N]` to add to params, and the next state. The parameters are not looked at."""
-        flat = [part.flatten(0, -2) for part in state]
-        lower, lower_memory = self.lower(log_and_sign(grads).flatten(0, -2), (flat[0], flat[1]))
-        upper, upper_memory = self.upper(lower, (flat[2], flat[3]))
-        step = self.scale * self.head(upper)[..., 0].view(grads.shape)
+    def write(
+        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The step and the next outputs and memories. The parameters are not looked at."""
+        flat = {name: slot.flatten(1) for name, slot in slots.items()}
+        seen = torch.addmm(self.lower.bias_ih[:, None], self.lower.weight_ih, log_and_sign(grads).flatten(1))
+        lower, lower_memory = advance(self.lower, seen, flat["lower"], flat["lower_memory"])
+        seen = torch.addmm(self.upper.bias_ih[:, None], self.upper.weight_ih, lower)
+        upper, upper_memory = advance(self.upper, seen, flat["upper"], flat["upper_memory"])
+        step = self.scale * (self.head.weight @ upper).view(grads.shape)
         parts = (lower, lower_memory, upper, upper_memory)
-        return step, LSTMState(*(part.view(*grads.shape, self.hidden) for part in parts))
+        return step, {name: part.view(-1, *grads.shape) for name, part in zip(slots, parts, strict=True)}

@@ -12,27 +12,27 @@ Source: the residual form and the outputs are ours; per-coordinate networks as o
 (arXiv 1606.04474), Metz et al. 2020 (arXiv 2009.11243).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.layout import Layout
-from metarobust.learned.features import NAMES, Moments, accumulate, features, root_fan_in, start, statics
-from metarobust.optimizers import Optimizer
+from metarobust.learned.features import (
+    NAMES,
+    SLOTS,
+    Summary,
+    accumulate,
+    blocks,
+    of_coordinates,
+    of_surroundings,
+    offsets,
+    summarise,
+    times,
+)
+from metarobust.learned.rule import Learned, Now, Place, State
 
-MOMENTUM = NAMES.index("momentum 0.9")
-TENSOR_SIZE = NAMES.index("log weight of the tensor")
-
-
-class MLPState(NamedTuple):
-    """moments: running averages. layout, total, fixed: what stays the same all through the inner run."""
-
-    moments: Moments
-    layout: Layout
-    total: int
-    fixed: Tensor
-    floor: Tensor
+MOMENTUM = NAMES.index("momentum 0.9")  # of the coordinates' features too: those come first
 
 
 def correction(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
@@ -50,7 +50,36 @@ def correction(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
     return net
 
 
-class FeatureMLP(nn.Module, Optimizer):
+def surroundings(weights: list[Tensor], bias: Tensor, summary: Summary, place: Place, now: Now) -> tuple:
+    """What a matrix has for all of its coordinates, computed once: the summary, and `offsets` of the first layer.
+
+    The last is the tensor's size, log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`.
+    """
+    parts = of_surroundings(summary, place, now.step, now.total)
+    return *summary, *offsets(weights, bias, parts), parts[2][1]
+
+
+def around_adam(
+    outputs: Sequence[Tensor], adam: Tensor, params: Tensor, size: Tensor, place: Place, log_lr: Tensor, cap: float
+) -> Tensor:
+    """The step in the formula above. outputs: (d, s, c). adam: the direction a. size: as in `surroundings`."""
+    turn, pace, give = outputs
+    root_fan_in = place.fan_in**0.5
+    # A tensor near 0 (a bias, say) could never grow again if its step were in proportion to it alone.
+    spread = (size.exp() / root_fan_in).clamp_min(0.1 / root_fan_in)
+    lr = (log_lr + pace.clamp(-6, 4)).exp() * spread
+    return -lr * (adam + turn) - cap * torch.tanh(give) * params
+
+
+def correct(net: nn.Sequential, weights: list[Tensor], seen: Tensor, rows: Tensor, columns: Tensor) -> tuple:
+    """What the net says of each coordinate, (d, s, c). seen: features of coordinates. rows, columns: `offsets`."""
+    hidden = (times(weights[0], seen) + rows + columns).relu_()
+    shape = hidden.shape[1:]
+    hidden = torch.addmm(net[2].bias[:, None], net[2].weight, hidden.flatten(1)).relu_()
+    return torch.addmm(net[4].bias[:, None], net[4].weight, hidden).view(-1, *shape).unbind(0)
+
+
+class FeatureMLP(Learned):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units in each of the two hidden layers. lr: the step before any training, relative to a tensor's root mean
@@ -64,20 +93,26 @@ class FeatureMLP(nn.Module, Optimizer):
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
         self.cap = cap
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> MLPState:
-        """The state before the first of `total` steps, for params `[..., N]`."""
-        fixed = statics(layout, total, params)
-        fans = params.new_tensor([fan_in for fan_in, _ in layout.fans])
-        # A tensor near 0 (a bias, say) could never grow again if its step were in proportion to it alone.
-        return MLPState(start(params), layout, total, fixed, layout.spread(0.1 / fans.sqrt()))
+    @property
+    def slots(self) -> dict[str, tuple[int, ...]]:
+        return SLOTS
 
-    def update(self, grads: Tensor, state: MLPState, params: Tensor) -> tuple[Tensor, MLPState]:
-        """The step `[..., N]` to add to params, and the next state."""
-        moments = accumulate(grads, state.moments)
-        phi = features(grads, moments, params, state.layout, state.fixed, state.total)
-        direction, size, decay = self.net(phi).unbind(-1)
-        adam = phi[..., MOMENTUM]
-        spread = phi[..., TENSOR_SIZE].exp() / root_fan_in(state.fixed)  # back to the root mean square of the tensor
-        lr = (self.log_lr + size.clamp(-6, 4)).exp() * torch.maximum(spread, state.floor)
-        step = -lr * (adam + direction) - self.cap * torch.tanh(decay) * params
-        return step, state._replace(moments=moments)
+    def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
+        return blocks(self.net[0].weight), {}
+
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+        return accumulate(grads, slots)
+
+    def survey(
+        self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
+    ) -> tuple[Tensor, ...]:
+        summary = summarise(slots, params, bias, place, now.step)
+        return surroundings(now.levers, self.net[0].bias, summary, place, now)
+
+    def write(
+        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        *averages, rows, columns, size = summary
+        seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)
+        outputs = correct(self.net, now.levers, seen, rows, columns)
+        return around_adam(outputs, seen[MOMENTUM], params, size, place, self.log_lr, self.cap), {}

@@ -16,13 +16,15 @@ a known rule: Daniel et al. 2016, Xu et al. 2019 (arXiv 1909.09712). These lever
 by evolution strategies on an adversarial meta-loss, are ours.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from metarobust.layout import Layout
-from metarobust.optimizers import Optimizer
+from metarobust.learned.features import HUGE
+from metarobust.learned.rule import Learned, Now, Place, State
 
 WHERE = ("first", "middle", "last")
 LEVERS = (*(f"rate {w}" for w in WHERE), *(f"decay {w}" for w in WHERE), "noise", "forget")
@@ -33,22 +35,14 @@ BOUNDS = (*([(1e-5, 0.3)] * 3), *([(1e-6, 0.5)] * 3), (1e-4, 2.0), (0.01, 1.0))
 SCALE = 4.0  # theta moves in units of a quarter: the meta-learning rates of networks suit levers too
 
 
-class SteeringState(NamedTuple):
-    """step: updates so far. kind: 1 if the network has convolutions, else 0: which set of levers steers it. mean,
-    square: averages of the gradient and of its square. weight: what the mean's weights
-    add up to. where: index into WHERE of each coordinate `[N]`. matrix: 1 for weights, 0 for biases `[N]`."""
+class Levers(NamedTuple):
+    """each: every lever of this step, in the order of LEVERS. weight: what the weights of the mean add up to."""
 
-    step: int
-    total: int
-    kind: int
-    mean: Tensor
-    square: Tensor
+    each: Tensor
     weight: Tensor
-    where: Tensor
-    matrix: Tensor
 
 
-class Steering(nn.Module, Optimizer):
+class Steering(Learned):
     """A learned optimizer; its parameters are theta. `init`, `update` and `inputs` as in `metarobust.optimizers`."""
 
     def __init__(self, generator: torch.Generator | None = None):
@@ -56,44 +50,53 @@ class Steering(nn.Module, Optimizer):
         begin = torch.tensor(START).log() / SCALE
         self.levers = nn.Parameter(begin[None, :, None].repeat(2, 1, 2))  # [dense or with convolutions, levers, ends]
 
+    @property
+    def slots(self) -> dict[str, tuple[int, ...]]:
+        return {"mean": (), "square": ()}
+
     def at(self, progress: float, kind: int) -> Tensor:
-        """Every lever when this share of the run is over, in the order of LEVERS. kind: as in SteeringState."""
+        """Every lever when this share of the run is over, in the order of LEVERS. kind: as `kind` says."""
         low, high = self.levers.new_tensor(BOUNDS).log().unbind(1)
         line = SCALE * torch.lerp(*self.levers[kind].unbind(1), progress)
         return line.clamp(low, high).exp()
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> SteeringState:
-        """The state before the first of `total` steps, for params `[..., N]`."""
-        zero = torch.zeros_like(params)
-        matrix = layout.spread(params.new_tensor([float(len(shape) >= 2) for shape in layout.shapes]))
-        where, kind = positions(layout, params.device), int(any(len(shape) > 2 for shape in layout.shapes))
-        return SteeringState(0, total, kind, zero, zero, params.new_zeros(()), where, matrix)
-
-    def inputs(self, images: Tensor, state: SteeringState, generator: torch.Generator | None) -> Tensor:
+    def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
         """The images with as much noise as this step asks for."""
-        sigma = self.at(state.step / state.total, state.kind)[LEVERS.index("noise")]
+        sigma = self.at(state.step / state.total, kind(state.layout))[LEVERS.index("noise")]
         noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
         return images + sigma.to(images) * noise
 
-    def average(self, grads: Tensor, state: SteeringState) -> tuple[Tensor, Tensor, SteeringState]:
-        """The Adam direction `[..., N]`, the levers of this step, and the next state."""
-        levers, k = self.at(state.step / state.total, state.kind), state.step + 1
-        forget = levers[LEVERS.index("forget")]
-        mean, weight = torch.lerp(state.mean, grads, forget), torch.lerp(state.weight, forget.new_ones(()), forget)
-        square = 0.99 * state.square + 0.01 * grads * grads
-        # 1e-14 inside the root, for its slope at 0 is infinite.
-        direction = (mean / weight) * (square / (1 - 0.99**k) + 1e-14).rsqrt()
-        return direction, levers, state._replace(step=k, mean=mean, square=square, weight=weight)
+    def begin(self, state: State) -> tuple[Levers, dict[str, Tensor]]:
+        levers = self.at(state.step / state.total, kind(state.layout))
+        weight = state.shared["weight"] if state.step else levers.new_zeros(())
+        weight = torch.lerp(weight, levers.new_ones(()), levers[LEVERS.index("forget")])
+        return Levers(levers, weight), {"weight": weight}
 
-    def update(self, grads: Tensor, state: SteeringState, params: Tensor) -> tuple[Tensor, SteeringState]:
-        """The step `[..., N]` to add to params, and the next state."""
-        direction, levers, state = self.average(grads, state)
-        rate, decay = levers[:3][state.where], levers[3:6][state.where] * state.matrix
-        return -rate * direction - decay * params, state
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+        grads = grads.clamp(-HUGE, HUGE)
+        mean = torch.lerp(slots["mean"], grads, now.levers.each[LEVERS.index("forget")])
+        return {"mean": mean, "square": 0.99 * slots["square"] + 0.01 * grads * grads}
+
+    def write(
+        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rate, decay = of_layer(now.levers, place)
+        return -rate * direction(slots, now) - decay * params, {}
 
 
-def positions(layout: Layout, device: torch.device) -> Tensor:
-    """For each coordinate `[N]` whether its layer is the first, the last or between: an index into WHERE."""
-    last = layout.layers[-1]
-    kinds = [2 if layer == last else 0 if layer == 0 else 1 for layer in layout.layers]
-    return layout.spread(torch.tensor(kinds, device=device))
+def kind(layout: Layout) -> int:
+    """1 if the network has convolutions, else 0: which set of levers steers it."""
+    return int(any(len(shape) > 2 for shape in layout.shapes))
+
+
+def direction(slots: Mapping[str, Tensor], now: Now) -> Tensor:
+    """The bias-corrected Adam direction, for the mean as it was weighted."""
+    # 1e-14 inside the root, for its slope at 0 is infinite.
+    scale = (slots["square"] / (1 - 0.99**now.step) + 1e-14).rsqrt()
+    return (slots["mean"] / now.levers.weight) * scale
+
+
+def of_layer(levers: Levers, place: Place) -> tuple[Tensor, Tensor]:
+    """Rate and decay of a tensor by the position of its layer; nothing but weights decays."""
+    where = 2 if place.layer == place.last else 0 if place.layer == 0 else 1
+    return levers.each[where], levers.each[3 + where] * float(len(place.shape) >= 2)
