@@ -168,8 +168,8 @@ def test_states_are_cut_off_and_otherwise_kept():
 def leaves(state):
     if isinstance(state, torch.Tensor):
         yield state
-    elif isinstance(state, tuple):
-        for part in state:
+    elif isinstance(state, tuple | dict):
+        for part in state.values() if isinstance(state, dict) else state:
             yield from leaves(part)
 
 
