@@ -96,7 +96,8 @@ def meta_train(
                 tqdm.write(f"{label}: episode {number} diverged ({found}): back to the last good state", sys.stderr)
             if validate is not None and ((number + 1) % plan.validate_every == 0 or number + 1 == plan.episodes):
                 best = max(_scores(done.log), default=-math.inf)
-                record["clean"], record["robust"] = validate(optimizer)
+                # Process 0 looks for all: they must agree on when it is over.
+                record["clean"], record["robust"] = share.tell(validate(optimizer) if share.rank == 0 else None)
                 if _scores([record])[0] > best:
                     state.keep_best()
             done.log.append(record)
