@@ -60,7 +60,7 @@ def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, parts=("patc
     return Spec(
         name, scale, dataset, seeds or (0, 1), (0,), parts, meta_images=150, per_class=5, test_images=20,
         tuning_seeds=(100,), attack_steps=2, family=("mlp-4-tanh", "cnn-2-relu"), validation=VALIDATION,
-        unseen=UNSEEN, victims=2, training=Training(10, 16, 0.01), wide_grids=False,
+        unseen=UNSEEN, victims=2, training=Training(10, 16, 0.01), wide_grids=False, validated=False,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from metarobust.experiments import spec as specs
 from metarobust.experiments.spec import Part, Rule, Spec
 from metarobust.family import Family, vulnerable
 from metarobust.learned import make
-from metarobust.meta import ALONE, Progress, Share, generator_of, meta_train
+from metarobust.meta import ALONE, Progress, Share, Validation, generator_of, hold_out, meta_train
 from metarobust.meta.sharing import Held
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.results import Run
@@ -30,24 +30,33 @@ class Learning:
         self.spec, self.part, self.run, self.dataset, self.device, self.share = spec, part, run, dataset, device, share
         self.pool = dataset.train[torch.arange(spec.meta_images, device=device)]
         self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
+        self._families: dict[tuple[str | None, tuple[str, ...]], Family] = {}
 
     def named(self, rule: Rule, seed: int) -> str:
         """The name of a rule's unit and of its checkpoint."""
         return f"{self.part.name}.{slug(rule.name)}.{seed}"
 
-    def family(self, source: str | None) -> Family:
-        """The problems to learn from, on this data set or on another."""
-        pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
-        if source is not None:
-            there = specs.make(self.spec.experiment, "small", source, None)
-            found = load(source, device=self.device)
-            pool = found.train[torch.arange(there.meta_images, device=self.device)]
-            classes, images = found.classes, found.classes * there.per_class
-        starts = None
-        if self.part.name == "patch":
-            generator = generator_of(self.device, 1)
-            starts = vulnerable(self.spec.family, pool, classes, self.spec.victims, self.spec.training, generator)
-        return Family(self.spec.family, pool, classes, images, starts)
+    def family(self, source: str | None, members: tuple[str, ...]) -> Family:
+        """The problems of these networks, on this data set or on another. Made once: models to patch take a while."""
+        if (source, members) not in self._families:
+            pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
+            if source is not None:
+                there = specs.make(self.spec.experiment, "small", source, None)
+                found = load(source, device=self.device)
+                pool = found.train[torch.arange(there.meta_images, device=self.device)]
+                classes, images = found.classes, found.classes * there.per_class
+            starts = None
+            if self.part.name == "patch":
+                generator = generator_of(self.device, 1)
+                starts = vulnerable(members, pool, classes, self.spec.victims, self.spec.training, generator)
+            self._families[source, members] = Family(members, pool, classes, images, starts)
+        return self._families[source, members]
+
+    def validation(self, rule: Rule) -> Validation:
+        """Validation networks, which no rule learns from, to keep the theta that does best on them."""
+        sample = self.family(rule.source, self.spec.validation).sample
+        how = {"inner": clean, "horizon": self.part.steps, "batch_size": self.part.batch_size, "eps": self.spec.eps}
+        return hold_out(sample, **how, groups=6, tasks=2, device=self.device)
 
     def learn(self, rule: Rule, seed: int) -> list[dict[str, Any]]:
         """Meta-trains one optimizer, from its last checkpoint where there is one, and returns the log."""
@@ -60,7 +69,8 @@ class Learning:
         held = self.share.hand_out(self.run and self.run.restore(name))
         resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
         log = meta_train(
-            optimizer, self.family(rule.source).sample, rule.plan, inner=clean,
+            optimizer, self.family(rule.source, self.spec.family).sample, rule.plan, inner=clean,
+            validate=self.validation(rule) if self.spec.validated else None,
             meta=Mixed(Adversarial(part.meta_eps, part.attack_steps), part.weight), seed=seed, device=self.device,
             save=self.run and (lambda t, done: self.run.save(name, t, {"episode": done.episode, "log": done.log})),
             resume=resume, label=f"{part.name}, {rule.name}, meta-seed {seed}", share=self.share,

@@ -64,6 +64,7 @@ class Spec:
 
     meta_images: the first images, to meta-train and tune with; of the rest a model has per_class of each class to train
     or to be patched with. wide_grids: whether the baselines are tuned over all values of their hyperparameters.
+    validated: whether meta-training keeps the theta that did best on validation networks, instead of the last.
     strong_seeds, strong_images: how many models of each network, and on how many test images, the best methods are
     measured once more with the standard ensemble.
     """
@@ -86,6 +87,7 @@ class Spec:
     victims: int = 6
     training: Training = field(default_factory=Training)
     wide_grids: bool = True
+    validated: bool = True
     strong_seeds: int = 0
     strong_images: int = 300
 
@@ -111,7 +113,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> 
         quick = replace(part, rules=part.rules[:1])
         return Spec(
             name, scale, dataset, seeds or (0, 1, 2), (0,), (quick,), **sizes, tuning_seeds=(100,), attack_steps=20,
-            wide_grids=False,
+            wide_grids=False, validated=False,
         )  # fmt: skip
     part = (patching if name == "patch" else training)(scale, dataset)
     sizes["strong_seeds"] = 3
@@ -124,10 +126,10 @@ def patching(scale: str, dataset: str) -> Part:
     times = {"smoke": 1, "small": 2, "full": 20}[scale]
     # Levers are few, so the exact gradient through the whole run is affordable; and noise has no other.
     whole = {"horizons": (20,), "truncation": 20, "middle": 0.0, "second_order": True}
-    features = Plan(episodes=120 * times, **size)
-    steering = Plan(episodes=75 * times, lr=0.02, **whole, **size)
-    joint = Plan(episodes=50 * times, lr=6e-3, **whole, **size)
-    lstm = Plan(episodes=40 * times, **size)
+    features = Plan(episodes=120 * times, validate_every=30 * times, **size)
+    steering = Plan(episodes=75 * times, validate_every=15 * times, lr=0.02, **whole, **size)
+    joint = Plan(episodes=50 * times, validate_every=10 * times, lr=6e-3, **whole, **size)
+    lstm = Plan(episodes=40 * times, validate_every=10 * times, **size)
     far = (Rule(FROM_DIGITS, "features", features, source="digits"),) if dataset != "digits" else ()
     return Part(
         "patch", 20, 64, (
@@ -144,8 +146,9 @@ def training(scale: str, dataset: str) -> Part:
     """A hundred steps from fresh parameters, by the two kinds of learned optimizer that patch best."""
     size = {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
     times = {"smoke": 1, "small": 2, "full": 20}[scale]
-    features = Plan(episodes=50 * times, horizons=(50, 100), **size)
-    steering = Plan(episodes=40 * times, horizons=(100,), truncation=100, second_order=True, lr=0.02, **size)
+    features = Plan(episodes=50 * times, horizons=(50, 100), validate_every=10 * times, **size)
+    whole = {"horizons": (100,), "truncation": 100, "second_order": True}
+    steering = Plan(episodes=40 * times, validate_every=10 * times, lr=0.02, **whole, **size)
     return Part("train", 100, 64, (Rule(LEARNED, "features", features), Rule(STEERING, "steering", steering)))
 
 
