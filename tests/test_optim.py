@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from toy import generator, scatter, tasks
 
@@ -337,6 +339,31 @@ def test_lightning_trains_with_it(kind, tmp_path):
     train(expected, MetaOptimizer(expected.parameters(), rule(kind), total_steps=3), range(3))
     assert same(values(module), values(expected))
     assert not same(values(expected), values(network()))
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor has that an operation made."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [each.numel() for each in tree_leaves(out) if isinstance(each, torch.Tensor)]
+        self.most = max([self.most, *sizes])
+        return out
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [("features", 3), ("joint", 3), ("steering", 1), ("lstm", 20)])
+def test_beside_what_is_remembered_a_step_takes_little_memory(kind, numbers, monkeypatch):
+    """No tensor on the way is larger than the largest that is kept: a hidden layer of a whole matrix never is there."""
+    monkeypatch.setattr("metarobust.learned.rule.CHUNK", 4096)
+    params = [nn.Parameter(torch.randn(400, 300)), nn.Parameter(torch.randn(400)), nn.Parameter(torch.randn(3, 400))]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer = MetaOptimizer(params, rule(kind), total_steps=2)
+    with Largest() as found:
+        optimizer.step()
+    assert found.most == numbers * params[0].numel()
 
 
 def weight(dtype=torch.float32, device="cpu"):

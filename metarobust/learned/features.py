@@ -65,7 +65,8 @@ def accumulate(grads: Tensor, slots: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The averages after one more gradient."""
     grads = grads.clamp(-HUGE, HUGE)
     share = grads.new_tensor([1 - beta for beta in BETAS]).view(-1, *[1] * grads.ndim)
-    return {"means": torch.lerp(slots["means"], grads, share), "square": 0.99 * slots["square"] + 0.01 * grads * grads}
+    square = torch.addcmul(0.99 * slots["square"], grads, grads, value=0.01)
+    return {"means": torch.lerp(slots["means"], grads, share), "square": square}
 
 
 def summarise(

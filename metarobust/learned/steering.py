@@ -75,7 +75,7 @@ class Steering(Learned):
     def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
         grads = grads.clamp(-HUGE, HUGE)
         mean = torch.lerp(slots["mean"], grads, now.levers.each[LEVERS.index("forget")])
-        return {"mean": mean, "square": 0.99 * slots["square"] + 0.01 * grads * grads}
+        return {"mean": mean, "square": torch.addcmul(0.99 * slots["square"], grads, grads, value=0.01)}
 
     def write(
         self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
