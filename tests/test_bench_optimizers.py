@@ -68,12 +68,12 @@ def test_every_way_has_a_row_and_ratios_come_from_the_rows(rows):
     assert all((row["difference"] is not None) == (way in lstms) for way, row in meta.items())
     assert all(row["difference"] < 1e-4 for way, row in meta.items() if way in lstms)
     step = {row["way"]: row for row in rows if row["part"] == "step"}
-    assert list(step) == [optimizers.ADAM, optimizers.FUSED, optimizers.META, optimizers.COPY]
+    assert list(step) == [optimizers.ADAM, optimizers.FUSED, optimizers.META, optimizers.SCALE]
     assert step[optimizers.ADAM]["ratio"] == 1
-    copy = step[optimizers.COPY]
+    scale = step[optimizers.SCALE]
     for way, row in step.items():
-        moved = optimizers.MOVED[way] / optimizers.MOVED[optimizers.COPY]
-        assert row["share"] == pytest.approx(moved * copy["seconds"] / row["seconds"])
+        moved = optimizers.MOVED[way] / optimizers.MOVED[optimizers.SCALE]
+        assert row["share"] == pytest.approx(moved * scale["seconds"] / row["seconds"])
     assert set(rows[0]) == set(optimizers.COLUMNS)
 
 

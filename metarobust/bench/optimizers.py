@@ -3,8 +3,8 @@
 Two questions. What does a coordinate's step cost in meta-training, forward and backward: the LSTM of ours beside the
 same LSTM in plain PyTorch and by the library `higher`, which find the same meta-gradient; and the other kinds of ours.
 And what does `MetaOptimizer.step()` cost beside Adam's, on a ResNet of 11 million parameters. Memory is what bounds a
-step, so its pace is also said as a share of what copying reaches on the same machine, counting each number that a step
-must read or write once.
+step, so its pace is also said as a share of the bandwidth on the same machine, counting each number that a step must
+read or write once. The bandwidth is that of multiplying numbers in place, which reads and writes each.
 
 On a CPU the clock is the processor's time, of all threads, so that a busy machine does less harm; on a GPU the wall's.
 """
@@ -36,10 +36,10 @@ NAME = "optimizers"
 SUMMARY = "speed of meta-training and of MetaOptimizer beside plain PyTorch, higher and Adam"
 LIBRARIES = ("higher",)
 OURS, GRAPH, PLAIN, HIGHER = "lstm", "lstm, through a graph", "lstm, plain PyTorch", "lstm, higher"
-ADAM, FUSED, META, COPY = "Adam", "Adam, fused", "MetaOptimizer", "copy"
-MOVED = {ADAM: 7, FUSED: 7, META: 11, COPY: 16}
+ADAM, FUSED, META, SCALE = "Adam", "Adam, fused", "MetaOptimizer", "scaling in place"
+MOVED = {ADAM: 7, FUSED: 7, META: 11, SCALE: 16}
 """Numbers of a coordinate that a step must read or write: weight, gradient and averages, two for Adam and four for
-MetaOptimizer; all but the gradient are written too. The copy is of eight numbers for each, too many for any cache."""
+MetaOptimizer; all but the gradient are written too. Scaling is of eight numbers for each, too many for any cache."""
 COLUMNS: dict[str, type] = {
     "part": str,
     "device": str,
@@ -56,7 +56,7 @@ COLUMNS: dict[str, type] = {
 }
 """seconds: the median over rounds. ratio: seconds in units of the first way of its network. work: coordinate-steps.
 difference: the largest of the meta-gradient from ours, relative to the largest slope of the same tensor. share: of the
-bandwidth of a copy."""
+bandwidth."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 
 def stepping(size: Size, device: str) -> list[dict[str, Any]]:
-    """Steps on a ResNet-18 with random gradients, which stay the same; and a copy of as many numbers."""
+    """Steps on a ResNet-18 with random gradients, which stay the same; and the bandwidth."""
     done = (size.step_rounds + 1) * size.steps
     make_each: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         ADAM: torch.optim.Adam,
@@ -141,12 +141,11 @@ def stepping(size: Size, device: str) -> list[dict[str, Any]]:
         params = _resnet(size.width, device)
         ways[way] = partial(_repeat, each(params).step, size.steps, device)
     count = sum(p.numel() for p in params)
-    source = torch.ones(MOVED[COPY] // 2 * count, device=device)
-    # Into memory that is there already: a step asks for none either.
-    ways[COPY] = partial(_repeat, partial(torch.zeros_like(source).copy_, source), size.steps, device)
+    numbers = torch.ones(MOVED[SCALE] // 2 * count, device=device)
+    ways[SCALE] = partial(_repeat, partial(numbers.mul_, 1.0), size.steps, device)
     clock = time.process_time if device == "cpu" else time.perf_counter
     times, _ = interleaved(ways, size.step_rounds, clock=clock)
-    pace = MOVED[COPY] / median(times[COPY])
+    pace = MOVED[SCALE] / median(times[SCALE])
     share = {way: MOVED[way] / median(seconds) / pace for way, seconds in times.items()}
     return _rows("step", device, "resnet18", times, count * size.steps, ADAM, share=share)
 
@@ -206,9 +205,7 @@ def _meta_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _step_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    lines = [
-        ["device", "step by", "million coordinates/s", "slowest to fastest", "times Adam", "share of a copy's pace"]
-    ]
+    lines = [["device", "step by", "million coordinates/s", "slowest to fastest", "times Adam", "share of bandwidth"]]
     for row in rows:
         low, middle, high = (f"{row['work'] / row[key] / 1e6:,.2f}" for key in ("slowest", "seconds", "fastest"))
         share = f"{100 * row['share']:.1f} %"
