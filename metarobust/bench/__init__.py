@@ -4,6 +4,6 @@ A bench is a module with NAME, SUMMARY, `run(*, out, quick) -> str`, which print
 printed, and `markdown(manifest, rows) -> str` for the book.
 """
 
-from metarobust.bench import attacks, peers
+from metarobust.bench import attacks, optimizers, peers
 
-BENCHES = {attacks.NAME: attacks, peers.NAME: peers}
+BENCHES = {attacks.NAME: attacks, peers.NAME: peers, optimizers.NAME: optimizers}

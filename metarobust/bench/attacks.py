@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from metarobust.attacks import pgd
 from metarobust.bench import record
-from metarobust.bench.libraries import INSTALL, PACKAGES, PGD, installed, need
+from metarobust.bench.libraries import INSTALL, PGD, installed, need
 from metarobust.bench.models import images, module, train
 from metarobust.bench.peers import our_standard, their_standard
 from metarobust.bench.tables import columns, pipes
@@ -32,6 +32,7 @@ NAME = "attacks"
 SUMMARY = "speed of PGD and of the standard evaluation beside other libraries"
 EPS = 0.1
 OURS, PLAIN, BEST, STANDARD = "metarobust", "plain loop", "metarobust, best point", "AutoAttack"
+LIBRARIES = (*PGD, STANDARD)
 COLUMNS: dict[str, type] = {
     "part": str,
     "model": str,
@@ -73,11 +74,12 @@ def run(*, out: Path | None = None, quick: bool = False) -> str:
     Raises InputError where a library is missing that a stored result needs.
     """
     if out is not None:
-        for name in PACKAGES:
+        for name in LIBRARIES:
             need(name)
     start, size = time.perf_counter(), QUICK if quick else Size()
     rows = [*speed(size), *evaluations(size)]
-    manifest = {"bench": NAME, "command": f"metarobust bench {NAME}"} | record.about(time.perf_counter() - start)
+    about = record.about(time.perf_counter() - start, LIBRARIES)
+    manifest = {"bench": NAME, "command": f"metarobust bench {NAME}"} | about
     if out is not None:
         record.write(out, manifest, rows, COLUMNS)
     return table(manifest, rows)

@@ -1,4 +1,4 @@
-"""The same attack by other libraries, behind one signature: what ours is held against, for strength and for speed.
+"""Other libraries, and the same attack by them behind one signature: what ours is held against, in strength and speed.
 
 `PGD[name](model, norm, eps=..., step_size=..., steps=..., seed=...)` is an attack `(images, labels) -> adversarial
 images`: gradients of cross-entropy, images in [0, 1], the last point returned, no early stopping; from the image itself
@@ -32,6 +32,7 @@ PACKAGES = {
     "ART": ("adversarial-robustness-toolbox", "art"),
     "torchattacks": ("torchattacks", "torchattacks"),
     "AutoAttack": ("pyautoattack", "pyautoattack"),
+    "higher": ("higher", "higher"),
 }
 """By name: the package that is installed, and the module that is imported."""
 

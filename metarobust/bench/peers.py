@@ -61,7 +61,8 @@ def run(*, out: Path | None = None, quick: bool = False) -> str:
         model = module(name, params[name])
         for norm in norms:
             rows += compare_pgd(name, model, data, norm) + compare_standard(name, model, data, norm, queries)
-    manifest = {"bench": NAME, "command": f"metarobust bench {NAME}"} | record.about(time.perf_counter() - start)
+    about = record.about(time.perf_counter() - start, LIBRARIES)
+    manifest = {"bench": NAME, "command": f"metarobust bench {NAME}"} | about
     if out is not None:
         save_tensors(out / "models.safetensors", params, {"models": {name: MODELS[name][0] for name in names}})
         record.write(out, manifest, rows, COLUMNS)

@@ -4,7 +4,7 @@ They lie in `recorded/bench/NAME`, beside the recorded experiments but not among
 """
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from metarobust.bench.libraries import PACKAGES, installed
+from metarobust.bench.libraries import installed
 from metarobust.results import code, load_results
 from metarobust.storage import write_csv, write_json
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "bench"
 
 
-def about(seconds: float) -> dict[str, Any]:
-    """What a figure depends on beside the code: the machine, its threads, and every version."""
+def about(seconds: float, libraries: Iterable[str]) -> dict[str, Any]:
+    """What a figure depends on beside the code: the machine, its threads, and the versions, also of libraries."""
     versions = {name: version(name) for name in ("torch", "numpy")}
     return {
         "device": {"type": "cpu", "name": platform.machine()},
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | versions | {name: installed(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions | {name: installed(name) for name in libraries},
         "code": code(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": round(seconds, 1),

@@ -15,11 +15,15 @@ Result = TypeVar("Result")
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], Result]], rounds: int, warm_up: int = 1
+    ways: Mapping[str, Callable[[], Result]],
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, list[float]], dict[str, Result]]:
     """Seconds of each round, by way, and what each way returned last.
 
-    Each round begins with another way; the first `warm_up` rounds do not count. Raises InputError for no round.
+    Each round begins with another way; the first `warm_up` rounds do not count. clock: says the seconds, the
+    wall's unless it is `time.process_time`. Raises InputError for no round.
     """
     if rounds < 1 or warm_up < 0:
         raise InputError(f"timing {rounds} rounds after {warm_up} of warm-up: give at least 1, and 0 or more")
@@ -28,9 +32,9 @@ def interleaved(
     for turn in range(-warm_up, rounds):
         at = turn % len(names)
         for name in names[at:] + names[:at]:
-            start = time.perf_counter()
+            start = clock()
             results[name] = ways[name]()
-            took = time.perf_counter() - start
+            took = clock() - start
             if turn >= 0:
                 seconds[name].append(took)
     return seconds, results

@@ -7,6 +7,8 @@ Every coordinate runs the same two-layer LSTM of 20 units with a state of its ow
 
 and the step is 0.1 times a linear read-out of the upper layer.
 
+The arithmetic is that of two `torch.nn.LSTMCell`, in `metarobust.learned.lstm_steps`.
+
 Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2.1, appendix A. The forget gate's bias of 1 is
 Jozefowicz et al. 2015's; the head that starts small, so that an untrained optimizer hardly moves, is ours.
 """
@@ -18,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarobust.learned.rule import Learned, Now, Place
+from metarobust.learned.lstm_steps import Step, Weights, backward, pack
+from metarobust.learned.rule import Learned, Now, Place, State
 
 P = 10.0
 
@@ -80,11 +83,34 @@ class CoordinateLSTM(Learned):
         self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The step and the next outputs and memories. The parameters are not looked at."""
-        flat = {name: slot.flatten(1) for name, slot in slots.items()}
-        seen = torch.addmm(self.lower.bias_ih[:, None], self.lower.weight_ih, log_and_sign(grads).flatten(1))
-        lower, lower_memory = advance(self.lower, seen, flat["lower"], flat["lower_memory"])
-        seen = torch.addmm(self.upper.bias_ih[:, None], self.upper.weight_ih, lower)
-        upper, upper_memory = advance(self.upper, seen, flat["upper"], flat["upper_memory"])
-        step = self.scale * (self.head.weight @ upper).view(grads.shape)
-        parts = (lower, lower_memory, upper, upper_memory)
-        return step, {name: part.view(-1, *grads.shape) for name, part in zip(slots, parts, strict=True)}
+        return self._step(grads, slots)
+
+    def update(self, grads: Tensor, state: State, params: Tensor) -> tuple[Tensor, State]:
+        """The step `[..., N]` to add to params, and the next state: all matrices at once, for they do not matter."""
+        step, slots = self._step(grads, state.slots)
+        return step, state._replace(step=state.step + 1, slots=slots)
+
+    def _step(self, grads: Tensor, slots: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        read, *after = Step.apply(log_and_sign(grads).flatten(1), *self._columns(slots), *self._weights())
+        parts = (part.view(-1, *grads.shape) for part in after)
+        return read.view(grads.shape), dict(zip(self.slots, parts, strict=True))
+
+    @torch.no_grad()
+    def pull_back(self, grads: Tensor, state: State, slopes: Tensor) -> list[Tensor]:
+        """The slopes by theta of  sum_k slopes_k * step_k,  where step_k are K updates that begin at `state`.
+
+        grads, slopes: `[K, ..., N]`; what the gradients depend on does not count. The result is for each parameter of
+        theta in turn. It is what backpropagation through K updates gives, with memory for a chunk of coordinates only.
+        """
+        inputs = log_and_sign(grads).flatten(2).movedim(0, 1)
+        with torch.enable_grad():
+            weights = self._weights()
+        found, _, _ = backward(inputs, self._columns(state.slots), weights, slopes.flatten(1))
+        return list(torch.autograd.grad(weights, list(self.parameters()), found))
+
+    def _weights(self) -> Weights:
+        return pack(self.lower, self.upper, self.scale * self.head.weight[0])
+
+    def _columns(self, slots: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The memory, `[hidden, ...]` each, as `[hidden, M]`."""
+        return tuple(slots[name].flatten(1) for name in self.slots)
