@@ -87,6 +87,14 @@ class Method:
     inner: Callable[[Hyper, float], Objective] = lambda hyper, progress: clean
     prepare: Callable[[Tasks, Hyper], Tasks] = lambda tasks, hyper: tasks
 
+    def sound(self, point: Mapping[str, float]) -> bool:
+        """Whether a point of the grid is what the method's name says.
+
+        A decay that takes off more than the whole weight in a step turns it round. From a factor of 2 on, weights then
+        double with every step, until outputs are so large that cross-entropy has no gradient for an attack to follow.
+        """
+        return point["lr"] * point.get("decay", 0.0) < 1
+
 
 def layer_mask(layout: Layout, layer: int, like: Tensor) -> Tensor:
     """1 at the weights (not biases) of one layer, counted from 0 or, if negative, from the last: `[N]`."""

@@ -20,8 +20,8 @@ from metarobust.errors import InputError, choose
 if TYPE_CHECKING:
     pass
 
-BOOK_RUN = Path("_build/runs/transfer-digits-smoke")
-RECORDED_RUN = Path(__file__).parent / "recorded" / "transfer-digits-small"
+BOOK_RUN = Path("_build/runs/patch-digits-smoke")
+RECORDED_RUN = Path(__file__).parent / "recorded" / "patch-digits-small"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a learned optimizer out of a finished run", allow_abbrev=False)
     export.add_argument("folder", type=Path, metavar="DIR", help="the run's output folder")
     export.add_argument("part", metavar="PART", help="patch or train")
+    export.add_argument("--rule", default="learned", help="its name in the run's table; default: learned")
     export.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to write; default: here")
 
     bench = commands.add_parser("bench", help="compare with other libraries", allow_abbrev=False)
@@ -165,7 +166,7 @@ def _headline(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from metarobust.pretrained import export
 
-    print(export(options.folder, options.part, options.out))
+    print(export(options.folder, options.part, options.out, rule=options.rule))
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -182,7 +183,9 @@ def _describe(folder: Path, brief: bool = False) -> str:
 
     manifest, rows = load_results(folder)
     spec = manifest["spec"]
-    experiment = EXPERIMENTS[choose(spec["experiment"], EXPERIMENTS, "experiment")]
+    # Runs from the time when patch and train were one experiment have the same tables.
+    known = EXPERIMENTS | {"transfer": EXPERIMENTS["patch"]}
+    experiment = known[choose(spec["experiment"], known, "experiment")]
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "

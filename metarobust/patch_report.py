@@ -10,15 +10,16 @@ from metarobust.evaluation.report import Report
 class PatchReport:
     """before, tried: evaluations of the original and of the patch, on the same held-out images.
 
-    undone: whether the patch cost more clean accuracy than max_clean_drop, so that the original was returned; the
-    held-out images decide that. images: how many it trained on. examples_in_use: adversarial examples generated while
-    patching, counted. examples_to_measure: those that the two evaluations made. seconds: the patch alone, left out when
-    two reports are compared.
+    part: how much of the patch was taken: 1 for all of it, less where the whole cost more clean accuracy than
+    max_clean_drop, 0 where any part did, so that the original was returned and `tried` is the whole patch. The held-out
+    images decide that, clean as they are. images: how many it trained on. examples_in_use: adversarial examples
+    generated while patching, counted. examples_to_measure: those that the two evaluations made. seconds: the patch
+    alone, left out when two reports are compared.
     """
 
     before: Report
     tried: Report
-    undone: bool
+    part: float
     max_clean_drop: float
     optimizer: str
     steps: int
@@ -27,6 +28,11 @@ class PatchReport:
     examples_in_use: int
     examples_to_measure: int
     seconds: float = field(compare=False)
+
+    @property
+    def undone(self) -> bool:
+        """Whether the model that was returned is the original."""
+        return self.part == 0
 
     @property
     def after(self) -> Report:
@@ -59,7 +65,12 @@ class PatchReport:
                 f"UNDONE: clean accuracy fell by {drop:.1f} points, more than {100 * self.max_clean_drop:g}; "
                 f"the model that came back is as it was; a larger max_clean_drop keeps the patch"
             )
-        elif self.tried.robust <= self.before.robust:
+        elif self.part < 1:
+            said.append(
+                f"{100 * self.part:.0f} % of the way to the whole patch, which would cost more than "
+                f"{100 * self.max_clean_drop:g} points of clean accuracy; a larger max_clean_drop goes further"
+            )
+        if not self.undone and self.tried.robust <= self.before.robust:
             said.append("robust accuracy did not rise: the patch does not help this model")
         for what, report in (("before", self.before), ("patched", self.tried)):
             said += [f"{what}: {text}" for text in report.verdict()]

@@ -1,6 +1,6 @@
 """Numbers for prose, taken out of the recorded results, so that no page says what was not measured.
 
-`transfer-mnist-small patch mlp-64-sigmoid learned robust` names a run that is shipped with the package, a part, a
+`patch-mnist-small patch mlp-64-sigmoid learned robust` names a run that is shipped with the package, a part, a
 network, a method and what is asked: `clean`, `robust`, or `spread`, the half-width of robust's 95 % interval over
 seeds.
 """

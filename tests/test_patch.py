@@ -16,8 +16,10 @@ import metarobust
 from metarobust import patching
 from metarobust.data import load
 from metarobust.errors import InputError
+from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
+from metarobust.optim import MetaOptimizer
 from metarobust.patching import split
 
 HALF = 700  # of the digits' training images: the first half trains models, the other patches them
@@ -128,6 +130,36 @@ def test_a_patch_that_costs_too_much_is_undone(size, digits, mlp):
     kept, report = metarobust.patch(model, few.images, few.labels, optimizer=ruinous(size), steps=3, max_clean_drop=1.0)
     assert not report.undone
     assert not torch.equal(next(kept.parameters()), next(model.parameters()))
+
+
+def test_a_patch_that_costs_too_much_is_taken_in_part(digits, mlp):
+    few, rule = digits[1][torch.arange(300)], ruinous(-1.2)
+    whole, full = metarobust.patch(mlp, few.images, few.labels, optimizer=rule, steps=3, max_clean_drop=1.0)
+    cost = full.before.clean - full.tried.clean
+    assert full.part == 1
+    assert cost > 0.02
+    found, report = metarobust.patch(mlp, few.images, few.labels, optimizer=rule, steps=3, max_clean_drop=cost - 0.01)
+    assert 0 < report.part < 1
+    assert report.before.clean - report.after.clean <= cost - 0.01 + 1e-9
+    for old, new, taken in zip(mlp.parameters(), whole.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(taken, torch.lerp(old, new, report.part))
+    assert f"{100 * report.part:.0f} % of the way" in str(report)
+
+
+@pytest.mark.parametrize("kind", ["steering", "joint"])
+def test_a_rule_that_wants_noise_gets_it(kind, digits, mlp, monkeypatch):
+    few, seen = digits[1][torch.arange(100)], []
+    inputs = MetaOptimizer.inputs
+
+    def spy(self, images, generator=None):
+        found = inputs(self, images, generator)
+        seen.append(float((found - images).std()))
+        return found
+
+    monkeypatch.setattr(MetaOptimizer, "inputs", spy)
+    _, report = metarobust.patch(mlp, few.images, few.labels, optimizer=make(kind, generator()), steps=3)
+    assert seen == pytest.approx([0.2] * 3, rel=0.1)  # what an untrained one asks for
+    assert report.examples_in_use == 0
 
 
 def test_frozen_parameters_stay(digits, mlp):

@@ -79,9 +79,11 @@ def accuracy(
 
 
 def settings(method: Method) -> Iterator[dict[str, float]]:
-    """Every point of a method's grid."""
+    """Every sound point of a method's grid."""
     for values in product(*method.grid.values()):
-        yield dict(zip(method.grid, values, strict=True))
+        point = dict(zip(method.grid, values, strict=True))
+        if method.sound(point):
+            yield point
 
 
 def repeat(tasks: Tasks, times: int) -> Tasks:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from metarobust.errors import InputError
+from metarobust.experiments.table import JOINT, LEARNED
 from metarobust.family import Training
 from metarobust.meta import Plan
 
@@ -19,10 +20,8 @@ UNSEEN = ("mlp-64-sigmoid", "mlp-128-relu", "mlp-36-36-softplus", "mlp-30-30-30-
 
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
-LEARNED = "learned"
 FROM_DIGITS = "learned on digits"
 STEERING = "learned steering"
-JOINT = "learned, joint"
 LSTM = "learned LSTM"
 
 

@@ -8,7 +8,7 @@ from metarobust.stats import over_seeds
 
 Row = dict[str, Any]
 
-BEFORE, ADAM, LEARNED, REFERENCE = "before", "adam", "learned", "PGD-7 training"
+BEFORE, ADAM, LEARNED, JOINT, REFERENCE = "before", "adam", "learned", "learned, joint", "PGD-7 training"
 VERBS = {"patch": "Patching trained models", "train": "Training fresh models"}
 
 
@@ -71,16 +71,17 @@ def best_plain(rows: Sequence[Row], part: str, model: str) -> str:
 
 
 def headline(rows: Sequence[Row], part: str) -> list[list[str]]:
-    """A header, and for each unseen network a line: before (patching), learned, best plain rule, Adam, PGD.
+    """A header, and for each unseen network a line: before (patching), learned (joint too), best plain rule, Adam, PGD.
 
     What matters most stands first: a phone shows three columns, and the others after a swipe.
     """
-    lines = [["unseen network", *([BEFORE] if part == "patch" else []), LEARNED, "best plain rule", "Adam", REFERENCE]]
-    for model in names([row for row in rows if row["part"] == part], "model"):
-        plain = best_plain(rows, part, model)
-        columns = [*([BEFORE] if part == "patch" else []), LEARNED, plain, ADAM, REFERENCE]  # the rule may be Adam
-        cells = [cell(pick(rows, part, model, method)) for method in columns]
-        cells[columns.index(LEARNED) + 1] += f" ({plain})"
+    here = [row for row in rows if row["part"] == part]
+    first = [*([BEFORE] if part == "patch" else []), LEARNED, *({JOINT} & set(names(here, "method")))]
+    lines = [["unseen network", *first, "best plain rule", "Adam", REFERENCE]]
+    for model in names(here, "model"):
+        plain = best_plain(rows, part, model)  # which may be Adam
+        cells = [cell(pick(rows, part, model, method)) for method in (*first, plain, ADAM, REFERENCE)]
+        cells[len(first)] += f" ({plain})"
         lines.append([model, *cells])
     return lines
 
