@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {name: ROOT / "book" / f"{name}.md" for name in ("attacks", "evaluation")}
+PAGES = {name: ROOT / "book" / f"{name}.md" for name in ("attacks", "evaluation", "optimizers")}
 FIGURE = ROOT / "book" / "_static" / "over-eps.png"
 EXAMPLE = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n^```text\n(?P<shown>.*?)^```\n)?", re.M | re.S)
 START = "<!-- defences: written by .ci/reference.py out of the example above; do not edit -->\n"

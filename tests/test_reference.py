@@ -20,6 +20,8 @@ from metarobust import attacks
 from metarobust.attacks.losses import LOSSES
 from metarobust.evaluation import checks
 from metarobust.evaluation.measure import Counted
+from metarobust.learned import KINDS, TIERS
+from metarobust.meta.plan import ESTIMATORS
 from metarobust.stats import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -205,3 +207,22 @@ def test_a_docstring_becomes_paragraphs_and_a_list():
         "", "Does it.", "", "- `size`, `shape`: of it.", "- `way`: how; `size: 3` is usual. Well.",
         "", "Then more.", "", "", "Raises one.", "",
     ]  # fmt: skip
+
+
+def test_code_in_a_docstring_stays_as_it_is():
+    text = "Does it.\n\n    Like this:\n\n        for x in y:\n            f(x)\n\n    y: what it takes. Well."
+    assert api["body"](text, ["y"]) == [
+        "", "Does it.", "", "", "Like this:", "",
+        "", "    for x in y:", "        f(x)", "", "- `y`: what it takes. Well.",
+    ]  # fmt: skip
+
+
+def test_every_kind_and_estimator_is_on_the_page_and_no_other():
+    page = PAGES["optimizers"]
+    kinds = {line[0]: line[1] for line in table(page, "Kind")}
+    assert {re.search("`(.+?)`", name)[1]: tier for name, tier in kinds.items()} == TIERS
+    for name in KINDS:
+        section = page.split(f"\n(optimizer-{name})=\n")[1].split("\n### ")[0].split("\n## ")[0]
+        for part in ("$$", "In words", "Source"):
+            assert part in section, f"{name}: {part}"
+    assert [line[0].strip("`") for line in table(page, "Estimator")] == list(ESTIMATORS)

@@ -4,7 +4,8 @@
     ```
 
 Docstrings here are prose. Where one explains arguments, as in `eps: radius in pixel units. steps: of PGD.`, each
-becomes an item of a list. A name that the library does not have is a warning, and so ends the build.
+becomes an item of a list. Lines that are indented are code. A name that the library does not have is a warning, and so
+ends the build.
 """
 
 import inspect
@@ -17,6 +18,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 FULL = 120 - 4  # columns of a docstring's line, less the indent
+CODE = "    "
 
 
 class Api(SphinxDirective):
@@ -51,6 +53,9 @@ def body(docstring: str, names: list[str]) -> list[str]:
     """Paragraphs of the docstring, and lists where it explains arguments."""
     lines: list[str] = []
     for paragraph in paragraphs(docstring):
+        if paragraph.startswith(CODE):
+            lines += ["", *paragraph.splitlines(), ""]
+            continue
         before, explained = arguments(paragraph, names)
         if before:
             lines += ["", before, ""]
@@ -65,12 +70,14 @@ def paragraphs(docstring: str) -> list[str]:
     for line in lines[1:]:
         word = line.partition(" ")[0]
         broken = last.endswith(".") and len(last) + 1 + len(word) <= room
-        if not last or broken or line.startswith("Raises "):
+        if line.startswith(CODE) and last.startswith(CODE):
+            found[-1] += "\n" + line
+        elif not last or broken or line.startswith("Raises "):
             found.append(line)
         else:
             found[-1] += " " + line
         last, room = line, FULL
-    return [paragraph.strip() for paragraph in found if paragraph.strip()]
+    return [paragraph.rstrip() for paragraph in found if paragraph.strip()]
 
 
 def arguments(paragraph: str, names: list[str]) -> tuple[str, list[tuple[str, str]]]:
