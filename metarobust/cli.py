@@ -125,7 +125,7 @@ def _list(options: argparse.Namespace) -> None:
         print(f"  {name:14}{bench.SUMMARY}")
     print("learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))")
     for name, summary in pretrained.summaries().items():
-        print(f"  {name:14}{summary}")
+        print(f"  {name:24}{summary}")
     print("data sets (--dataset NAME)")
     for name, summary in data.SUMMARIES.items():
         print(f"  {name:14}{summary}")
@@ -184,8 +184,8 @@ def _describe(folder: Path, brief: bool = False) -> str:
     manifest, rows = load_results(folder)
     spec = manifest["spec"]
     # Runs from the time when patch and train were one experiment have the same tables.
-    known = EXPERIMENTS | {"transfer": EXPERIMENTS["patch"]}
-    experiment = known[choose(spec["experiment"], known, "experiment")]
+    name = "patch" if spec["experiment"] == "transfer" else spec["experiment"]
+    experiment = EXPERIMENTS[choose(name, EXPERIMENTS, "experiment")]
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "

@@ -152,7 +152,7 @@ def _describe(
     methods = [rule["name"], *(["before"] if name == "patch" else [])]
     return {
         "summary": f"{GOALS[name]} in {part['steps']} steps; meta-trained on {spec['dataset']}"
-        + (f"; {rule['kind']}, on images with noise" if TIERS[rule["kind"]] == "1" else ""),
+        + (f" ({rule['kind']}, tier 1)" if TIERS[rule["kind"]] == "1" else ""),
         "rule": rule["name"],
         "run": run,
         "part": name,

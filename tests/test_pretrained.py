@@ -18,12 +18,16 @@ from metarobust.checkpoints import Checkpoints
 from metarobust.cli import main
 from metarobust.errors import InputError
 from metarobust.experiments.table import LEARNED, over, pick
+from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.meta import pack
 from metarobust.storage import load_tensors, read_json, save_tensors, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("patch-digits", "patch-mnist", "train-digits", "train-mnist")
+NAMES = (
+    "patch-digits", "patch-digits-joint", "patch-mnist", "patch-mnist-joint", "train-digits", "train-digits-steering",
+    "train-mnist",
+)  # fmt: skip
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -40,14 +44,20 @@ def test_weights_are_those_of_the_recorded_run(name):
     optimizer, card = pretrained.load(name), pretrained.card(name)
     assert not optimizer.load_state_dict(load_tensors(pretrained.FOLDER / f"{name}.safetensors")[0]).missing_keys
     assert all(bool(p.isfinite().all()) for p in optimizer.parameters())
-    assert bool((optimizer.net[4].weight != 0).any()), "an untrained optimizer has a head of zeros"
+    untrained = make(card.get("kind", "features")).state_dict()
+    moved = [key for key, value in optimizer.state_dict().items() if not torch.equal(value, untrained[key])]
+    assert {"net.4.weight", "levers", "steering.levers"} & set(moved), "what meta-training begins with"
     manifest, _ = quote.recorded(card["run"])
     for key in ("spec_sha256", "data_sha256", "command", "code"):
         assert card["made_by"][key] == manifest[key]
     part = next(part for part in manifest["spec"]["parts"] if part["name"] == card["part"])
-    assert card["meta_trained_on"]["plan"] == part["plan"]
+    # The run of training on MNIST is older: it had one rule, and no list of them.
+    rules = part.get("rules", [{"name": "learned", "kind": "features", "plan": part.get("plan")}])
+    rule = next(rule for rule in rules if rule["name"] == card.get("rule", "learned"))
+    assert card["meta_trained_on"]["plan"] == rule["plan"]
     assert card["meta_seed"] == manifest["spec"]["meta_seeds"][0], "the first, not the best"
-    assert name == f"{card['part']}-{manifest['spec']['dataset']}"
+    own = "" if rule["name"] == "learned" else f"-{rule['kind']}"
+    assert name == f"{card['part']}-{manifest['spec']['dataset']}{own}"
     assert card["licence"] == "MIT"
 
 
@@ -60,7 +70,11 @@ def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
     for words in card["quotes"]:
         assert 0 < float(quote.quote(words)) < 100
     for model, shown in card["results"].items():
-        own = [row for row in pick(rows, card["part"], model, LEARNED) if row["meta_seed"] == card["meta_seed"]]
+        own = [
+            row
+            for row in pick(rows, card["part"], model, card.get("rule", LEARNED))
+            if row["meta_seed"] == card["meta_seed"]
+        ]
         clean, robust = (100 * over(own, f"{kind} accuracy")[0] for kind in ("clean", "robust"))
         assert shown["this"].startswith(f"{clean:.1f}/{robust:.1f} ")
         rivals = {
@@ -114,11 +128,11 @@ def checkpoints(folder):
 def run(tmp_path):
     """The recorded run on digits as a run's folder, with a checkpoint of made-up weights."""
     folder = tmp_path / "run"
-    shutil.copytree(quote.FOLDER / "transfer-digits-small", folder)
+    shutil.copytree(quote.FOLDER / "patch-digits-small", folder)
     optimizer = scatter(FeatureMLP())
     log = [{"meta_loss": 2.0}, {"meta_loss": 1.0}]
     tensors = pack(dict(optimizer.named_parameters()), torch.optim.Adam(optimizer.parameters()))
-    checkpoints(folder).save(tensors, {"episode": 300, "log": log})
+    checkpoints(folder).save(tensors, {"episode": 240, "log": log})
     return folder, optimizer
 
 
@@ -140,8 +154,10 @@ def test_export_makes_such_a_file_out_of_a_run(run, tmp_path, monkeypatch, capsy
 
 def test_export_of_what_is_not_there(run, tmp_path, capsys):
     folder, _ = run
-    with pytest.raises(InputError, match=r"train\.learned\.0\.0\.safetensors is missing"):
-        pretrained.export(folder, "train", tmp_path)
+    with pytest.raises(InputError, match=r"patch\.learned-joint\.0\.0\.safetensors is missing"):
+        pretrained.export(folder, "patch", tmp_path, rule="learned, joint")
+    with pytest.raises(InputError, match="unknown learned rule of the run 'joint'"):
+        pretrained.export(folder, "patch", tmp_path, rule="joint")
     with pytest.raises(InputError, match="did you mean 'patch'"):
         pretrained.export(folder, "patches", tmp_path)
     with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
@@ -165,7 +181,7 @@ def test_list_shows_each_in_a_line(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     for name, summary in pretrained.summaries().items():
-        assert f"  {name:14}{summary}\n" in out
+        assert f"  {name:24}{summary}\n" in out
         assert len(summary) < 80
 
 
