@@ -9,9 +9,13 @@ from torch import Tensor
 from metarobust.meta.estimators import ESTIMATORS
 from metarobust.meta.plan import Plan, generator_of
 from metarobust.meta.problem import Problem
+from metarobust.meta.replay import Replay
 from metarobust.meta.sharing import ALONE, Share
 from metarobust.objectives import Objective
 from metarobust.tasks import Tasks
+
+# Replay is backpropagation too, with less memory where a rule sees gradients alone.
+WAYS = ESTIMATORS | {"backprop": Replay}
 
 
 class Episode:
@@ -37,7 +41,7 @@ class Episode:
         horizon = horizons[int(torch.randint(len(horizons), (1,), generator=draw, device=device))]
         self.optimizer, self.plan, self.number, self._share = optimizer, plan, numbers[1], share
         self.stretches = horizon // plan.truncation
-        self._estimator = ESTIMATORS[plan.estimator]()
+        self._estimator = WAYS[plan.estimator]()
         self._problems, self._streams, self._carried = [], [], []
         for group in share.groups(plan.groups):
             # A stream of its own: whoever computes the group, and in whichever order, finds the same.
