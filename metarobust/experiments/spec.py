@@ -120,7 +120,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> 
 
 
 def patching(scale: str, dataset: str) -> Part:
-    """Twenty steps on trained models, by every kind of learned optimizer."""
+    """Twenty steps on trained models, by four kinds of learned optimizer."""
     size = {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
     times = {"smoke": 1, "small": 2, "full": 20}[scale]
     # Levers are few, so the exact gradient through the whole run is affordable; and noise has no other.
