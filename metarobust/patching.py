@@ -47,8 +47,9 @@ def patch(
     the rules learned with 20 and 64. held_out: the share of each class that is not trained on but measured on; best of
     images that the model was not trained on either. eps: the L-infinity radius to measure at, in pixel units.
     max_clean_drop: where clean accuracy on the held-out images falls by more (0.05 is 5 points), the largest part of
-    the patch out of PARTS that does not cost so much is returned; the old parameters where there is none. attacks: as
-    in `evaluate`. seed: of the split, the batches and the attacks.
+    the patch, 3/4, 1/2 or 1/4, that does not cost so much is returned; the old parameters where there is none. Since
+    these images decide, the clean accuracy reported of a part is a little on the bright side. attacks: as in
+    `evaluate`. seed: of the split, the batches and the attacks.
 
     The model itself is left as it is. The copy is patched in eval mode, the way it will be used: dropout is off, and
     normalisation layers keep the averages that they have. Parameters that are frozen stay. The copy comes back in the
