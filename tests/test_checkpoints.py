@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from toy import ADVERSARIAL, generator, tasks
+from tqdm.auto import tqdm
 
 from metarobust.checkpoints import Checkpoints
 from metarobust.data import Split
@@ -193,7 +195,7 @@ def test_killed_at_20_random_moments_and_resumed_it_ends_with_the_same_bytes(tmp
     command = [sys.executable, __file__, str(tmp_path)]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [same for _, same in found] == [True] * 20
@@ -211,4 +213,7 @@ def test_another_plan_ends_with_other_bytes(tmp_path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # tqdm's own lock is one for a process and all its forks: a child that is killed with it would stop the others.
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0  # a thread, which a fork could find holding that lock
     print(json.dumps(killed(Path(sys.argv[1]), 20, seed=0)))
