@@ -9,13 +9,12 @@ grid trains as one batch of tasks.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from metarobust.attacks.losses import cross_entropy
 from metarobust.layout import Layout
-from metarobust.objectives import Adversarial, Objective, Predict, clean
-from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1
+from metarobust.objectives import Adversarial, Objective, clean
+from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1, RMSprop
+from metarobust.regularisers import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
 
 Hyper = Mapping[str, Tensor]
@@ -34,42 +33,11 @@ SIGMA = (0.05,), (0.1, 0.2, 0.4, 0.8), (1.2, 1.6)
 FALLING_SIGMA = (0.1,), (0.2, 0.4, 0.8), (1.2, 1.6)
 FALLING_DECAY = (0.003, 0.01), (0.03, 0.1), (0.3,)
 PENALTY = (0.003, 0.01), (0.03, 0.1, 0.3, 1.0), ()
+BEND = (0.01,), (0.1, 1.0, 10.0), (100.0,)
+FAR = (), (0.1, 0.3), ()
+BETA = (0.3,), (1.0, 3.0, 6.0), (12.0,)
+FIRST_DECAY = (0.001, 0.003), (0.01, 0.03, 0.1, 0.3), ()
 L1_BESIDE_PGD = (0.0001, 0.0003), (0.001, 0.003, 0.01), ()
-
-
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    """One value a task `[T, 1]`, repeated for each of its images: `[T * n]`."""
-    return values.flatten().repeat_interleave(len(images) // len(values))
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Cross-entropy at x + sigma * N(0, 1): training with noise is Tikhonov regularisation (Bishop 1995).
-
-    sigma: `[T, 1]`, in pixel units.
-    """
-
-    sigma: Tensor
-
-    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        return cross_entropy(predict(images + _per_image(self.sigma, images).view(-1, 1, 1, 1) * noise), labels)
-
-
-@dataclass(frozen=True)
-class InputGradient:
-    """Cross-entropy + weight * ||grad_x loss||_1, the first-order cost of an L-infinity attack (arXiv 1711.09404).
-
-    weight: `[T, 1]`, comparable to eps.
-    """
-
-    weight: Tensor
-
-    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        leaf = images.detach().requires_grad_()
-        losses = cross_entropy(predict(leaf), labels)
-        (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
-        return losses + _per_image(self.weight, images) * slope.flatten(1).abs().sum(1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +81,11 @@ def _adam_last(hyper: Hyper, layout: Layout) -> Optimizer:
     return Adam(hyper["lr"], decay)
 
 
+def _adam_first(hyper: Hyper, layout: Layout) -> Optimizer:
+    decay = hyper["first_decay"] / hyper["lr"] * layer_mask(layout, 0, hyper["lr"])
+    return Adam(hyper["lr"], decay)
+
+
 def _adam_l1(hyper: Hyper, layout: Layout) -> Optimizer:
     return ProximalL1(Adam(hyper["lr"]), hyper["l1"] * layer_mask(layout, 0, hyper["lr"]))
 
@@ -152,6 +125,7 @@ def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Method]:
         Method("sgd", "0", grid(lr=LR_SGD), lambda h, lay: SGD(h["lr"], 0.9)),
         Method("adam", "0", grid(lr=LR_ADAM), _adam),
         Method("adam + weight decay", "0", grid(lr=LR_ADAM, decay=DECAY), _adam),
+        Method("adam + first-layer decay", "0", grid(lr=LR_ADAM, first_decay=FIRST_DECAY), _adam_first),
         Method("adam + last-layer decay", "0", grid(lr=LR_ADAM, last_decay=LAST_DECAY), _adam_last),
         Method("adam + L1 on layer 1", "0", grid(lr=LR_ADAM, l1=L1), _adam_l1),
         Method("noise", "1", grid(lr=LR_ADAM, sigma=SIGMA), _adam, lambda h, t: Noise(h["sigma"])),
@@ -163,14 +137,41 @@ def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Method]:
             "input-gradient penalty", "2", grid(lr=LR_ADAM, weight=PENALTY), _adam,
             lambda h, t: InputGradient(h["weight"]),
         ),
+        Method(
+            "curvature penalty", "2", grid(lr=LR_ADAM, weight=BEND, far=FAR), _adam,
+            lambda h, t: Curvature(h["weight"], h["far"]),
+        ),
         Method("FGSM training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 1)),
         Method("PGD-7 training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 7)),
         Method(
             "PGD-7 training + L1 on layer 1", "adversarial", grid(lr=LR_ADAM, l1=L1_BESIDE_PGD), _adam_l1,
             lambda h, t: Adversarial(eps, 7),
         ),
+        Method(
+            "TRADES", "adversarial", grid(lr=LR_ADAM, beta=BETA), _adam, lambda h, t: Trades(h["beta"], eps)
+        ),
     ]  # fmt: skip
     if patching:
         wanted = grid(lr=LR_PRUNE, threshold=THRESHOLD, keep=KEEP)
-        found.insert(5, Method("std-prune", "0", wanted, _adam, prepare=std_prune))
+        found.insert(6, Method("std-prune", "0", wanted, _adam, prepare=std_prune))
     return found
+
+
+def robust_methods(eps: float, *, wide: bool = True) -> list[Method]:
+    """Adversarial training by each of four optimizers and two attacks: what a learned optimizer has to beat, where it
+    is given adversarial gradients too. wide: as in `methods`.
+    """
+    optimizers: dict[str, tuple[tuple[tuple[float, ...], ...], Callable[[Hyper, Layout], Optimizer]]] = {
+        "SGD": (LR_SGD, lambda h, lay: SGD(h["lr"])),
+        "momentum": (LR_SGD, lambda h, lay: SGD(h["lr"], 0.9)),
+        "RMSprop": (LR_ADAM, lambda h, lay: RMSprop(h["lr"])),
+        "Adam": (LR_ADAM, _adam),
+    }
+    return [
+        Method(
+            f"{attack} training, {name}", "adversarial", {"lr": sum(rates, ()) if wide else rates[1]}, optimizer,
+            lambda h, t, steps=steps: Adversarial(eps, steps),
+        )
+        for attack, steps in (("FGSM", 1), ("PGD-7", 7))
+        for name, (rates, optimizer) in optimizers.items()
+    ]  # fmt: skip

@@ -81,6 +81,22 @@ class Adam(Optimizer):
 
 
 @dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """v <- running average of g^2;  step = -lr * g / (sqrt(v) + tiny): Hinton's lecture 6e of 2012, as torch has it."""
+
+    lr: float | Tensor
+    decay: float = 0.99
+    tiny: float = 1e-8
+
+    def init(self, params: Tensor, layout: Layout, total: int) -> Tensor:
+        return torch.zeros_like(params)
+
+    def update(self, grads: Tensor, state: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        square = torch.lerp(grads * grads, state, self.decay)
+        return -self.lr * grads / (square.sqrt() + self.tiny), square
+
+
+@dataclass(frozen=True)
 class ProximalL1(Optimizer):
     """An optimizer followed by soft-thresholding: w <- sign(w) * max(|w| - strength, 0).
 

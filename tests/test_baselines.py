@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from toy import generator, tasks
 
 from metarobust.attacks import counting
-from metarobust.baselines import InputGradient, Noise, layer_mask, methods, std_prune
+from metarobust.baselines import layer_mask, methods, robust_methods, std_prune
 from metarobust.experiments.fit import Inner, as_hyper, fit, fit_baseline, repeat, settings
 from metarobust.layout import Layout
 from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import SGD, Adam, ProximalL1
+from metarobust.regularisers import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
 
 HOW = Inner(4, 8)
@@ -125,21 +126,112 @@ def test_the_input_gradient_penalty_by_hand(second):
     assert not images.requires_grad
 
 
+def test_the_curvature_penalty_is_the_change_of_the_slope_along_its_sign():
+    """On a loss that is known: predict is linear in x^2, so that the slope changes."""
+    problem = tasks(2)
+    images, labels = problem.batch(problem.train, 4, generator())
+    weight, far = (torch.tensor(values, dtype=torch.float64)[:, None] for values in ([0.5, 2.0], [0.1, 0.3]))
+    predict = problem.predictor(problem.params)
+
+    def slope(x):
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(F.cross_entropy(predict(leaf), labels, reduction="sum"), leaf)[0]
+
+    here = slope(images)
+    there = slope(images + far.repeat_interleave(4, 0).view(-1, 1, 1, 1) * here.sign())
+    bent = (there - here).flatten(1).square().sum(1)
+    expected = F.cross_entropy(predict(images), labels, reduction="none") + weight.repeat_interleave(4) * bent
+    found = Curvature(weight, far)(predict, images, labels, generator())
+    torch.testing.assert_close(found, expected)
+    assert float(bent.min()) > 0
+    assert not images.requires_grad
+
+
+def test_the_curvature_penalty_is_gone_down():
+    problem = tasks(1)
+    images, labels = problem.batch(problem.train, 8, generator())
+    objective = Curvature(*(torch.tensor([[value]], dtype=torch.float64) for value in (10.0, 0.3)))
+    leaf = problem.params.clone().requires_grad_()
+    before = objective(problem.predictor(leaf), images, labels, generator()).mean()
+    (grads,) = torch.autograd.grad(before, leaf)
+    after = objective(problem.predictor(problem.params - 1e-4 * grads), images, labels, generator()).mean()
+    torch.testing.assert_close(before - after, 1e-4 * grads.square().sum(), rtol=0.05, atol=0)
+
+
+def test_trades_is_cross_entropy_and_what_the_worst_neighbour_says_otherwise():
+    problem = tasks(2)
+    images, labels = problem.batch(problem.train, 4, generator())
+    predict = problem.predictor(problem.params)
+    beta = torch.tensor([[0.0], [3.0]], dtype=torch.float64)
+    with counting() as tally:
+        losses = Trades(beta, 0.2)(predict, images, labels, generator())
+    assert tally.examples == 8
+    plain = F.cross_entropy(predict(images), labels, reduction="none")
+    torch.testing.assert_close(losses[:4], plain[:4])  # beta is 0
+    apart = (losses - plain)[4:] / 3
+    said = predict(images).softmax(1)
+    rng, random = generator(), []
+    for _ in range(100):
+        near = (images + 0.2 * (2 * torch.rand(images.shape, generator=rng, dtype=images.dtype) - 1)).clamp(0, 1)
+        random.append((said * (said.log() - predict(near).log_softmax(1))).sum(1)[4:])
+    assert bool((apart > torch.stack(random).amax(0)).all())  # the search finds more than chance
+    assert not images.requires_grad
+
+
+def test_trades_trains_both_terms():
+    problem = tasks(1)
+    images, labels = problem.batch(problem.train, 8, generator())
+    leaf = problem.params.clone().requires_grad_()
+
+    def slope(beta):
+        losses = Trades(torch.tensor([[beta]], dtype=torch.float64), 0.2)(
+            problem.predictor(leaf), images, labels, generator()
+        )
+        return torch.autograd.grad(losses.mean(), leaf)[0]
+
+    (plain,) = torch.autograd.grad(F.cross_entropy(problem.predictor(leaf)(images), labels), leaf)
+    torch.testing.assert_close(slope(0.0), plain)
+    assert not torch.allclose(slope(3.0), plain, rtol=0.01)
+    torch.testing.assert_close(slope(6.0) - plain, 2 * (slope(3.0) - plain))
+
+
+def test_adversarial_training_by_every_optimizer():
+    found = robust_methods(0.1)
+    assert [method.name for method in found] == [
+        f"{attack} training, {name}" for attack in ("FGSM", "PGD-7") for name in ("SGD", "momentum", "RMSprop", "Adam")
+    ]
+    assert {method.tier for method in found} == {"adversarial"}
+    problem, ends = tasks(2, dtype=torch.float32, kind=Tasks), []
+    for method in found:
+        hyper = as_hyper([next(settings(method))], 2, problem.params)
+        params, made = fit_baseline(problem, method, hyper, HOW, generator())
+        assert made == 2 * 4 * 8
+        ends.append(params)
+    assert len({float(params.sum()) for params in ends}) == len(ends)
+    assert [len(method.grid["lr"]) for method in robust_methods(0.1, wide=False)] == [4] * 8
+
+
 GRIDS = {
     "sgd": {"lr"},
     "adam": {"lr"},
     "adam + weight decay": {"lr", "decay"},
+    "adam + first-layer decay": {"lr", "first_decay"},
     "adam + last-layer decay": {"lr", "last_decay"},
     "adam + L1 on layer 1": {"lr", "l1"},
     "std-prune": {"lr", "threshold", "keep"},
     "noise": {"lr", "sigma"},
     "falling noise + last-layer decay": {"lr", "sigma", "last_decay"},
     "input-gradient penalty": {"lr", "weight"},
+    "curvature penalty": {"lr", "weight", "far"},
     "FGSM training": {"lr"},
     "PGD-7 training": {"lr"},
     "PGD-7 training + L1 on layer 1": {"lr", "l1"},
+    "TRADES": {"lr", "beta"},
 }
-TIERS = {"noise": "1", "falling noise + last-layer decay": "1", "input-gradient penalty": "2"}
+TIERS = {
+    "noise": "1", "falling noise + last-layer decay": "1", "input-gradient penalty": "2", "curvature penalty": "2",
+    "TRADES": "adversarial",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("patching", [False, True])
@@ -173,7 +265,7 @@ def test_a_method_runs_its_whole_grid_as_one(method, architecture):
     many = repeat(problem, len(points))
     assert len(many) == 2 * len(points)
     inner = method.name.split()[0]
-    if inner in ("noise", "falling", "FGSM", "PGD-7"):  # the chance in them is drawn for the whole batch
+    if inner in ("noise", "falling", "FGSM", "PGD-7", "TRADES"):  # the chance in them is drawn for the whole batch
         method = replace(method, inner=lambda hyper, progress: clean)
     together, _ = fit_baseline(many, method, hyper, HOW, generator())
     assert together.shape == many.params.shape

@@ -8,7 +8,7 @@ from toy import generator
 
 from metarobust.layout import Layout
 from metarobust.models import build
-from metarobust.optimizers import SGD, Adam, ProximalL1
+from metarobust.optimizers import SGD, Adam, ProximalL1, RMSprop
 
 LAYOUT = Layout.of(build("mlp-3-tanh", (1, 2, 2), 3))
 
@@ -44,6 +44,7 @@ PAIRS = {
         Adam(0.03, beta1=0.5, beta2=0.95, tiny=1e-3),
         lambda p: torch.optim.Adam(p, 0.03, betas=(0.5, 0.95), eps=1e-3),
     ),
+    "RMSprop": (RMSprop(0.01), lambda p: torch.optim.RMSprop(p, 0.01)),
     "AdamW": (Adam(0.03, decay=0.7), lambda p: torch.optim.AdamW(p, 0.03, weight_decay=0.7)),
 }
 

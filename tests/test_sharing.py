@@ -27,8 +27,9 @@ from metarobust.cli import main
 from metarobust.data import Dataset, Split
 from metarobust.errors import InputError
 from metarobust.experiments.running import run
-from metarobust.experiments.spec import LEARNED, Rule
+from metarobust.experiments.spec import Rule
 from metarobust.experiments.stages import Stages
+from metarobust.experiments.table import LEARNED
 from metarobust.experiments.transfer import Transfer
 from metarobust.family import Family
 from metarobust.meta.sharing import ALONE, LOST, Share, joined, share_of

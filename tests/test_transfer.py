@@ -22,14 +22,13 @@ import torch
 
 from metarobust import results
 from metarobust.data import Dataset, Split, load
-from metarobust.experiments import fit as fitting
-from metarobust.experiments import learning
-from metarobust.experiments import spec as specs
+from metarobust.experiments import catalogue, learning, measuring
 from metarobust.experiments import stages as staging
+from metarobust.experiments.catalogue import FROM_DIGITS
 from metarobust.experiments.learning import slug
-from metarobust.experiments.spec import FROM_DIGITS, LEARNED, Part, Rule, Spec
+from metarobust.experiments.spec import Part, Rule, Spec, check_size
 from metarobust.experiments.stages import Stages, kind
-from metarobust.experiments.table import brief, table
+from metarobust.experiments.table import LEARNED, brief, table
 from metarobust.experiments.transfer import Transfer
 from metarobust.family import Family, Training
 from metarobust.learned.features import NAMES
@@ -52,7 +51,8 @@ RULES = (Rule(LEARNED, "features", PLAN),)
 
 
 def part(name, rules=RULES):
-    return Part(name, steps=3, batch_size=8, rules=rules, meta_eps=0.1, weight=0.5, attack_steps=2)
+    how = {"steps": 3, "batch_size": 8, "meta_eps": 0.1, "weight": 0.5, "attack_steps": 2}
+    return Part(name, rules=rules, trained=name == "patch", **how)
 
 
 def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, parts=("patch",), rules=RULES):
@@ -66,7 +66,7 @@ def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, parts=("patc
 
 def prepare(monkeypatch, few=False, parts=("patch",), rules=RULES):
     """The tiny numbers in place of the real ones; checkpoints after every episode; where asked for, few methods."""
-    monkeypatch.setattr(specs, "make", partial(tiny, parts=parts, rules=rules))
+    monkeypatch.setattr(catalogue, "make", partial(tiny, parts=parts, rules=rules))
     monkeypatch.setattr(learning, "meta_train", partial(meta_train, every=1))
     if few:
 
@@ -78,7 +78,7 @@ def prepare(monkeypatch, few=False, parts=("patch",), rules=RULES):
 
 def execute(out, spec=None):
     """Runs what is missing, and returns the manifest and the rows."""
-    spec = spec or specs.make("patch", "smoke", "digits", None).as_dict()
+    spec = spec or catalogue.make("patch", "smoke", "digits", None).as_dict()
     dataset = load("digits")
     run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     Transfer("patch").execute(spec, run, dataset, CPU)
@@ -103,7 +103,7 @@ def whole(tmp_path_factory):
         patch.setattr(results, "code", lambda: CODE)
         prepare(patch, parts=("patch", "train"))
         looked, now = {}, []
-        unit, batch, accuracy = Run.unit, Tasks.batch, staging.accuracy
+        unit, batch, accuracy = Run.unit, Tasks.batch, measuring.accuracy
         fit, start = staging.fit_baseline, Family.sample
 
         def spy_unit(run, name, compute):
@@ -119,9 +119,9 @@ def whole(tmp_path_factory):
             now[0]["measured"].append(prints(test.images))
             return accuracy(tasks, params, test, **how)
 
-        def spy_fit(tasks, method, hyper, how, generator):
+        def spy_fit(tasks, method, hyper, *rest):
             now[0]["hyper"].append({name: values.flatten().tolist() for name, values in hyper.items()})
-            return fit(tasks, method, hyper, how, generator)
+            return fit(tasks, method, hyper, *rest)
 
         def spy_sample(family, tasks, generator):
             now[0]["sampled"].append(prints(family.pool.images))
@@ -130,6 +130,7 @@ def whole(tmp_path_factory):
         patch.setattr(Run, "unit", spy_unit)
         patch.setattr(Tasks, "batch", spy_batch)
         patch.setattr(staging, "accuracy", spy_accuracy)
+        patch.setattr(measuring, "accuracy", spy_accuracy)
         patch.setattr(Family, "sample", spy_sample)
         patch.setattr(staging, "fit_baseline", spy_fit)
         manifest, rows = execute(out)
@@ -187,7 +188,7 @@ def test_no_test_image_is_learned_from_or_tuned_on(whole, images):
 def test_all_are_measured_on_the_same_test_images(whole):
     _, _, _, looked = whole
     measured = [tuple(p) for n, seen in looked.items() if n.split(".")[1] in UNSEEN for p in seen["measured"]]
-    assert len(measured) == 2 * 2 * (1 + 11 + 1) + 2  # std-prune in one of the parts
+    assert len(measured) == 2 * 2 * (1 + 14 + 1) + 2  # std-prune in one of the parts
     assert len(set(measured)) == 1
 
 
@@ -214,12 +215,12 @@ def test_learned_generates_no_adversarial_example_and_adversarial_training_does(
         if row["metric"] == "adversarial examples"
     }
     tiers = {row["method"]: row["tier"] for row in rows}
-    assert len(made) == 2 * 2 * (1 + 11 + 1) + 2
+    assert len(made) == 2 * 2 * (1 + 14 + 1) + 2
     for (_, _, method), value in made.items():
         assert value == (2 * 3 * 8 if tiers[method] == "adversarial" else 0), method
     assert tiers["learned"] == "0"
     assert {method for method, tier in tiers.items() if tier == "adversarial"} == {
-        "FGSM training", "PGD-7 training", "PGD-7 training + L1 on layer 1",
+        "FGSM training", "PGD-7 training", "PGD-7 training + L1 on layer 1", "TRADES",
     }  # fmt: skip
 
 
@@ -227,8 +228,8 @@ def test_the_count_is_a_measurement(whole, monkeypatch):
     """Were the learned optimizer given adversarial gradients, its count would say so."""
     out, _, _, _ = whole
     prepare(monkeypatch, parts=("patch", "train"))
-    monkeypatch.setattr(fitting, "clean", Adversarial(0.1, 2))
-    spec = specs.make("patch", "smoke", "digits", None)
+    monkeypatch.setattr(learning, "clean", Adversarial(0.1, 2))
+    spec = catalogue.make("patch", "smoke", "digits", None)
     dataset = load("digits")
     run = Run(out, spec.as_dict(), resume=True, about={"data_sha256": dataset.sha256, "device": "cpu"})
     rows = Stages(spec, spec.parts[0], run, dataset, CPU).compare_learned(UNSEEN[0], RULES[0])
@@ -302,7 +303,7 @@ def test_the_table_names_every_method_and_network(whole):
 def test_the_learned_optimizer_is_the_meta_trained_one(whole, monkeypatch):
     out, _, _, _ = whole
     prepare(monkeypatch, parts=("patch", "train"))
-    spec, dataset = specs.make("patch", "smoke", "digits", None), load("digits")
+    spec, dataset = catalogue.make("patch", "smoke", "digits", None), load("digits")
     run = Run(out, spec.as_dict(), resume=True, about={"data_sha256": dataset.sha256, "device": "cpu"})
     found = [Stages(spec, part, run, dataset, CPU).learned(RULES[0], 0).state_dict() for part in spec.parts]
     for part, theta in zip(spec.parts, found, strict=True):
@@ -379,7 +380,7 @@ def test_killed_from_outside_it_ends_with_the_same_bytes(tmp_path, monkeypatch, 
 
 def test_a_lost_checkpoint_is_one_clear_line(whole, tmp_path, monkeypatch):
     prepare(monkeypatch, few=True)
-    spec, dataset = specs.make("patch", "smoke", "digits", None), load("digits")
+    spec, dataset = catalogue.make("patch", "smoke", "digits", None), load("digits")
     run = Run(tmp_path / "run", spec.as_dict(), resume=False, about={})
     stages = Stages(spec, spec.parts[0], run, dataset, CPU)
     with pytest.raises(results.InputError, match=r"patch\.learned\.0\.0\.safetensors is missing.*delete"):
@@ -388,7 +389,7 @@ def test_a_lost_checkpoint_is_one_clear_line(whole, tmp_path, monkeypatch):
 
 def test_a_data_set_that_is_too_small_is_refused(tmp_path, monkeypatch):
     prepare(monkeypatch)
-    monkeypatch.setattr(specs, "make", lambda *args: Spec(**vars(tiny()) | {"meta_images": 1290}))
+    monkeypatch.setattr(catalogue, "make", lambda *args: Spec(**vars(tiny()) | {"meta_images": 1290}))
     with pytest.raises(
         results.InputError, match=r"'digits' has 1297 training images; scale .* needs 1340: give at least"
     ):
@@ -400,7 +401,7 @@ def test_on_another_data_set_an_optimizer_learned_on_digits_is_compared_too(tmp_
     digits = load("digits")
     train, test = (Split(part.images.repeat_interleave(2, 3), part.labels) for part in (digits.train, digits.test))
     wide = Dataset("wide", train, test, 10, "digest")
-    spec = specs.make("patch", "smoke", "wide", None)
+    spec = catalogue.make("patch", "smoke", "wide", None)
     run = Run(tmp_path / "run", spec.as_dict(), resume=False, about={})
     Transfer("patch").execute(spec.as_dict(), run, wide, CPU)
     _, rows = load_results(tmp_path / "run")
@@ -459,6 +460,7 @@ if __name__ == "__main__":
     ],
 )
 def test_a_data_set_that_is_too_small_is_refused_with_what_is_enough(images, scale, says):
+    spec, smallest = (catalogue.make("patch", each, "folder:mine", None) for each in (scale, "smoke"))
     with pytest.raises(results.InputError, match=says):
-        specs.check_dataset("folder:mine", images, 10, specs.make("patch", scale, "folder:mine", None))
-    specs.check_dataset("folder:mine", 20_600, 10, specs.make("patch", scale, "folder:mine", None))
+        check_size("folder:mine", images, 10, spec, smallest)
+    check_size("folder:mine", 20_600, 10, spec, smallest)

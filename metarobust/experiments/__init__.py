@@ -1,6 +1,7 @@
 """The experiments that `metarobust run` knows, by name."""
 
 from metarobust.experiments import anchor
+from metarobust.experiments.catalogue import PARTS
 from metarobust.experiments.transfer import Transfer
 
-EXPERIMENTS = {"patch": Transfer("patch"), "train": Transfer("train"), anchor.NAME: anchor}
+EXPERIMENTS = {name: Transfer(name) for name in PARTS} | {anchor.NAME: anchor}

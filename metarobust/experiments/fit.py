@@ -1,4 +1,4 @@
-"""Runs one method on a batch of tasks, counts what it generated, and measures what came out."""
+"""Runs one method on a batch of tasks, and counts what it generated."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from metarobust.attacks import counting
 from metarobust.baselines import Hyper, Method
-from metarobust.data import Split
-from metarobust.evaluation import quick, survivors
 from metarobust.objectives import Objective, clean
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
+
+Watch = Callable[[int, Tensor, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ def fit(
     inner: Callable[[float], Objective],
     how: Inner,
     generator: torch.Generator,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, int]:
     """Parameters `[T, N]` after all steps, and how many adversarial examples were generated on the way.
 
-    inner: progress in [0, 1] to the objective of that step.
+    inner: progress in [0, 1] to the objective of that step. watch: told the number of each step that is done, the
+    parameters after it, and the adversarial examples so far.
     """
     params, state = tasks.params, optimizer.init(tasks.params, tasks.layout, how.steps)
     # Noise and random starts have a stream of their own: whatever they draw, all methods see the same batches.
@@ -47,35 +49,32 @@ def fit(
                 generator=generator, chance=chance,
             )  # fmt: skip
             params = params.detach()
+            if watch is not None:
+                watch(step + 1, params, tally.examples)
     return params, tally.examples
 
 
-def fit_learned(tasks: Tasks, optimizer: Optimizer, how: Inner, generator: torch.Generator) -> tuple[Tensor, int]:
-    """A learned optimizer on clean data: no grid, no attack."""
+def fit_learned(
+    tasks: Tasks,
+    optimizer: Optimizer,
+    how: Inner,
+    generator: torch.Generator,
+    inner: Objective | None = None,
+    watch: Watch | None = None,
+) -> tuple[Tensor, int]:
+    """A learned optimizer: no grid, and on clean data, without any attack, unless another inner objective is given."""
+    objective = clean if inner is None else inner
     with torch.no_grad():  # `unroll` takes the gradients that it needs itself
-        return fit(tasks, optimizer, lambda progress: clean, how, generator)
+        return fit(tasks, optimizer, lambda progress: objective, how, generator, watch)
 
 
 def fit_baseline(
-    tasks: Tasks, method: Method, hyper: Hyper, how: Inner, generator: torch.Generator
+    tasks: Tasks, method: Method, hyper: Hyper, how: Inner, generator: torch.Generator, watch: Watch | None = None
 ) -> tuple[Tensor, int]:
     """A baseline with hyperparameters `[T, 1]`."""
     tasks = method.prepare(tasks, hyper)
     optimizer = method.optimizer(hyper, tasks.layout)
-    return fit(tasks, optimizer, lambda progress: method.inner(hyper, progress), how, generator)
-
-
-def accuracy(
-    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
-) -> dict[str, list[float]]:
-    """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
-    found: dict[str, list[float]] = {}
-    for one in params.detach():  # one model at a time, so that images which are fooled can leave
-        predict, attacks = tasks.predictor(one), quick(eps=eps, steps=steps)
-        right = survivors(predict, test.images, test.labels, attacks, generator=generator)
-        for name, mask in right.items():
-            found.setdefault(name, []).append(float(mask.float().mean()))
-    return found
+    return fit(tasks, optimizer, lambda progress: method.inner(hyper, progress), how, generator, watch)
 
 
 def settings(method: Method) -> Iterator[dict[str, float]]:

@@ -8,13 +8,12 @@ from torch import nn
 
 from metarobust.data import Dataset, load
 from metarobust.errors import InputError
-from metarobust.experiments import spec as specs
-from metarobust.experiments.spec import Part, Rule, Spec
+from metarobust.experiments.spec import Part, Rule, Spec, sizes
 from metarobust.family import Family, vulnerable
 from metarobust.learned import make
 from metarobust.meta import ALONE, Progress, Share, Validation, generator_of, hold_out, meta_train
 from metarobust.meta.sharing import Held
-from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.objectives import Adversarial, Mixed, Objective, clean
 from metarobust.results import Run
 
 
@@ -33,20 +32,30 @@ class Learning:
         self._families: dict[tuple[str | None, tuple[str, ...]], Family] = {}
 
     def named(self, rule: Rule, seed: int) -> str:
-        """The name of a rule's unit and of its checkpoint."""
-        return f"{self.part.name}.{slug(rule.name)}.{seed}"
+        """The name of a rule's unit and of its checkpoint, in the part that it was learned for."""
+        home = self.part.home if rule in self.part.uses else self.part.name
+        return f"{slug(home)}.{slug(rule.name)}.{seed}"
+
+    def inner(self, rule: Rule) -> Objective:
+        """Where a rule's gradients are taken, when it learns and when it is used."""
+        steps = {"clean": 0, "fgsm": 1, "pgd": 7}[rule.inner]
+        return Adversarial(self.spec.eps, steps) if steps else clean
+
+    def meta(self, rule: Rule) -> Objective:
+        """What the models that come out of a rule's steps are judged by."""
+        steps = {"clean": 0, "fgsm": 1, "pgd": self.part.attack_steps}[rule.meta]
+        return Mixed(Adversarial(self.part.meta_eps, steps), self.part.weight) if steps else clean
 
     def family(self, source: str | None, members: tuple[str, ...]) -> Family:
         """The problems of these networks, on this data set or on another. Made once: models to patch take a while."""
         if (source, members) not in self._families:
             pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
             if source is not None:
-                there = specs.make(self.spec.experiment, "small", source, None)
-                found = load(source, device=self.device)
-                pool = found.train[torch.arange(there.meta_images, device=self.device)]
-                classes, images = found.classes, found.classes * there.per_class
+                there, found = sizes(source), load(source, device=self.device)
+                pool = found.train[torch.arange(there["meta_images"], device=self.device)]
+                classes, images = found.classes, found.classes * there["per_class"]
             starts = None
-            if self.part.name == "patch":
+            if self.part.trained:
                 generator = generator_of(self.device, 1)
                 starts = vulnerable(members, pool, classes, self.spec.victims, self.spec.training, generator)
             self._families[source, members] = Family(members, pool, classes, images, starts)
@@ -55,23 +64,31 @@ class Learning:
     def validation(self, rule: Rule) -> Validation:
         """Validation networks, which no rule learns from, to keep the theta that does best on them."""
         sample = self.family(rule.source, self.spec.validation).sample
-        how = {"inner": clean, "horizon": self.part.steps, "batch_size": self.part.batch_size, "eps": self.spec.eps}
+        how = {
+            "inner": self.inner(rule),
+            "horizon": self.part.steps,
+            "batch_size": self.part.batch_size,
+            "eps": self.spec.eps,
+        }
         return hold_out(sample, **how, groups=6, tasks=2, device=self.device)
 
     def learn(self, rule: Rule, seed: int) -> list[dict[str, Any]]:
         """Meta-trains one optimizer, from its last checkpoint where there is one, and returns the log."""
         part, name = self.part, self.named(rule, seed)
-        optimizer = make(rule.kind, torch.Generator().manual_seed(seed)).to(self.device)
+        optimizer = make(rule.kind, torch.Generator().manual_seed(seed), **rule.shape).to(self.device)
         if rule.begins is not None:
             before = next(other for other in part.rules if other.name == rule.begins)
-            stored = self.share.hand_out(self.run and self._stored(before, seed))
-            optimizer.begin_from(self._loaded(before, stored))
+            trained = self._loaded(before, self.share.hand_out(self.run and self._stored(before, seed)))
+            if before.kind == rule.kind:
+                optimizer.load_state_dict(trained.state_dict())
+            else:
+                optimizer.begin_from(trained)
         held = self.share.hand_out(self.run and self.run.restore(name))
         resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
         log = meta_train(
-            optimizer, self.family(rule.source, self.spec.family).sample, rule.plan, inner=clean,
+            optimizer, self.family(rule.source, tuple(rule.family or self.spec.family)).sample, rule.plan,
+            inner=self.inner(rule), meta=self.meta(rule), seed=seed, device=self.device,
             validate=self.validation(rule) if self.spec.validated else None,
-            meta=Mixed(Adversarial(part.meta_eps, part.attack_steps), part.weight), seed=seed, device=self.device,
             save=self.run and (lambda t, done: self.run.save(name, t, {"episode": done.episode, "log": done.log})),
             resume=resume, label=f"{part.name}, {rule.name}, meta-seed {seed}", share=self.share,
         )  # fmt: skip
@@ -91,7 +108,7 @@ class Learning:
 
     def _loaded(self, rule: Rule, held: Held) -> nn.Module:
         tensors, _ = held
-        optimizer = make(rule.kind).to(self.device)
+        optimizer = make(rule.kind, **rule.shape).to(self.device)
         optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
         return optimizer
 

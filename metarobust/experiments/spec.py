@@ -1,10 +1,13 @@
-"""The numbers of the experiments `patch` and `train`, frozen: what a scale means, and which networks are unseen."""
+"""What a comparison is made of, frozen: rules that learn, parts that each ask a question, and the whole with its seeds.
 
-from dataclasses import asdict, dataclass, field, replace
+Which experiments there are, `metarobust.experiments.catalogue` says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from metarobust.errors import InputError
-from metarobust.experiments.table import JOINT, LEARNED
 from metarobust.family import Training
 from metarobust.meta import Plan
 
@@ -17,12 +20,8 @@ FAMILY = (
 VALIDATION = ("mlp-20-sigmoid", "mlp-40-40-40-relu", "cnn-8-16-relu")
 # Fixed before anything was measured on them: wider, deeper, with activations and channels that the family lacks.
 UNSEEN = ("mlp-64-sigmoid", "mlp-128-relu", "mlp-36-36-softplus", "mlp-30-30-30-tanh", "cnn-6-12-elu")
-
-
-# Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
-FROM_DIGITS = "learned on digits"
-STEERING = "learned steering"
-LSTM = "learned LSTM"
+# The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these.
+NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-tanh", "resnet-6-1-relu")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,9 @@ class Rule:
     """A learned optimizer that is meta-trained and compared. name: as in the tables. kind: see `metarobust.learned`.
 
     begins: the name of a rule, earlier in the list, whose theta this one goes on from. source: the data set to learn
-    on, where it is not the one that is measured on.
+    on, where it is not the one that is measured on. family: the networks to learn on, where not all of the spec's.
+    inner: where its gradients are taken, when it learns and when it is used; `clean`, `fgsm` or `pgd` images. meta:
+    the attack of the meta-loss; `clean`, `fgsm` or `pgd`. shape: numbers of the kind that are not in theta.
     """
 
     name: str
@@ -38,23 +39,44 @@ class Rule:
     plan: Plan
     begins: str | None = None
     source: str | None = None
+    family: tuple[str, ...] = ()
+    inner: str = "clean"
+    meta: str = "pgd"
+    shape: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One question: `patch` starts from trained models, `train` from fresh ones.
+    """One question. What is not said here is as the spec has it.
 
-    steps: of every method, tuned, learned or adversarial alike. meta_eps, attack_steps: of the adversarial meta-loss,
-    and weight its share. These and the plans were settled by trials, none of them on UNSEEN.
+    trained: whether models are trained, and vulnerable, before the first step, or fresh. steps: of every method, tuned,
+    learned or adversarial alike. meta_eps, attack_steps: of the adversarial meta-loss, and weight its share. These and
+    the plans were settled by trials, none of them on UNSEEN.
+
+    uses: rules of an earlier part, home, that are compared here as they are. methods: names of baselines, where not all
+    are compared. robust: take them from `robust_methods`. unseen, dataset, per_class: instead of the spec's. marks:
+    earlier steps at which accuracy is measured too. measures: `quick`, two PGDs at the spec's eps, or `attacks`, many
+    attacks and radii. gap: measure on the training images as well.
     """
 
     name: str
     steps: int
     batch_size: int
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...] = ()
+    trained: bool = True
     meta_eps: float = 0.12
     weight: float = 0.5
     attack_steps: int = 4
+    uses: tuple[Rule, ...] = ()
+    home: str = ""
+    methods: tuple[str, ...] = ()
+    robust: bool = False
+    unseen: tuple[str, ...] = ()
+    dataset: str | None = None
+    per_class: int | None = None
+    marks: tuple[int, ...] = ()
+    measures: str = "quick"
+    gap: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,11 @@ class Spec:
     strong_seeds: int = 0
     strong_images: int = 300
 
+    @property
+    def most(self) -> int:
+        """The largest number of images of a class that a model of any part has."""
+        return max([self.per_class, *(part.per_class or 0 for part in self.parts)])
+
     def as_dict(self) -> dict:
         """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
         return asdict(self)
@@ -98,65 +125,18 @@ class Spec:
 SCALES = ("smoke", "small", "full")
 
 
-def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
-    """The numbers of experiment `patch` or `train` at a scale."""
-    sizes: dict[str, Any] = {"meta_images": 20_000, "per_class": 60, "test_images": 500}
+def sizes(dataset: str) -> dict[str, Any]:
+    """The numbers of a spec that go with a data set: how its images are shared out, and how its models are trained."""
     if dataset == "digits":
-        sizes = {"meta_images": 747, "per_class": 40, "test_images": 500}
-    else:
-        sizes["training"] = Training(500, 128, 0.01)
-    if scale == "smoke":
-        sizes["meta_images"] = min(sizes["meta_images"], 2000)  # a folder of somebody's own images is often no larger
-        sizes |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
-        part = (patching if name == "patch" else training)(scale, dataset)
-        quick = replace(part, rules=part.rules[:1])
-        return Spec(
-            name, scale, dataset, seeds or (0, 1, 2), (0,), (quick,), **sizes, tuning_seeds=(100,), attack_steps=20,
-            wide_grids=False, validated=False,
-        )  # fmt: skip
-    part = (patching if name == "patch" else training)(scale, dataset)
-    sizes["strong_seeds"] = 3
-    return Spec(name, scale, dataset, seeds or tuple(range(10)), (0, 1, 2), (part,), **sizes, tuning_seeds=(100, 101))
+        return {"meta_images": 747, "per_class": 40, "test_images": 500, "training": Training()}
+    eps = {"eps": 8 / 255} if dataset == "cifar10" else {}
+    return {"meta_images": 20_000, "per_class": 60, "test_images": 500, "training": Training(500, 128, 0.01)} | eps
 
 
-def patching(scale: str, dataset: str) -> Part:
-    """Twenty steps on trained models, by four kinds of learned optimizer."""
-    size = {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
-    times = {"smoke": 1, "small": 2, "full": 20}[scale]
-    # Levers are few, so the exact gradient through the whole run is affordable; and noise has no other.
-    whole = {"horizons": (20,), "truncation": 20, "middle": 0.0, "second_order": True}
-    features = Plan(episodes=120 * times, validate_every=30 * times, **size)
-    steering = Plan(episodes=75 * times, validate_every=15 * times, lr=0.02, **whole, **size)
-    joint = Plan(episodes=50 * times, validate_every=10 * times, lr=6e-3, **whole, **size)
-    lstm = Plan(episodes=40 * times, validate_every=10 * times, **size)
-    far = (Rule(FROM_DIGITS, "features", features, source="digits"),) if dataset != "digits" else ()
-    return Part(
-        "patch", 20, 64, (
-            Rule(LEARNED, "features", features),
-            *far,
-            Rule(STEERING, "steering", steering),
-            Rule(JOINT, "joint", joint, begins=STEERING),
-            Rule(LSTM, "lstm", lstm),
-        ),
-    )  # fmt: skip
-
-
-def training(scale: str, dataset: str) -> Part:
-    """A hundred steps from fresh parameters, by the two kinds of learned optimizer that patch best."""
-    size = {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
-    times = {"smoke": 1, "small": 2, "full": 20}[scale]
-    features = Plan(episodes=50 * times, horizons=(50, 100), validate_every=10 * times, **size)
-    whole = {"horizons": (100,), "truncation": 100, "second_order": True}
-    steering = Plan(episodes=40 * times, validate_every=10 * times, lr=0.02, **whole, **size)
-    return Part("train", 100, 64, (Rule(LEARNED, "features", features), Rule(STEERING, "steering", steering)))
-
-
-def check_dataset(dataset: str, images: int, classes: int, spec: Spec) -> None:
-    """Raises InputError where a data set is too small to be shared out."""
-    need = spec.meta_images + classes * spec.per_class
+def check_size(dataset: str, images: int, classes: int, spec: Spec, smallest: Spec) -> None:
+    """Raises InputError where a data set is too small to be shared out. smallest: the spec of scale smoke."""
+    need, least = (each.meta_images + classes * each.most for each in (spec, smallest))
     if images < need:
-        small = make(spec.experiment, "smoke", dataset, None)
-        least = small.meta_images + classes * small.per_class
         remedy = f"take --scale smoke, which needs {least}" if least <= images else f"give at least {least}"
         raise InputError(
             f"data set {dataset!r} has {images} training images; scale {spec.scale} needs {need}: {remedy}"

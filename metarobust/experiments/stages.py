@@ -1,4 +1,4 @@
-"""The stages of `patch` and `train`: meta-train, tune, compare. Each is cut into units that can be resumed."""
+"""The stages of a comparison: meta-train, tune, compare. Each is cut into units that can be resumed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.baselines import Method, methods
+from metarobust.baselines import Method, methods, robust_methods
 from metarobust.data import Dataset, balanced
+from metarobust.errors import choose
 from metarobust.evaluation import standard, survivors
-from metarobust.experiments.fit import Inner, accuracy, as_hyper, fit_baseline, fit_learned, repeat, settings
-from metarobust.experiments.learning import Learning, slug
+from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned, repeat, settings
+from metarobust.experiments.learning import slug
+from metarobust.experiments.measuring import Measured, accuracy
 from metarobust.experiments.spec import Part, Rule, Spec
 from metarobust.family import make_tasks, train_clean
 from metarobust.learned import TIERS
@@ -30,7 +32,7 @@ class Unit:
     weight: int = 1
 
 
-class Stages(Learning):
+class Stages(Measured):
     """All units of one part, in order: meta-train, tune, compare."""
 
     def __init__(
@@ -38,10 +40,14 @@ class Stages(Learning):
     ):
         super().__init__(spec, part, run, dataset, device, share)
         self.how = Inner(part.steps, part.batch_size)
-        self.methods = methods(spec.eps, patching=part.name == "patch", wide=spec.wide_grids)
-        order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
-        # The last of this order: the trials that settled our settings looked at the first.
-        self.test = dataset.test[order[-spec.test_images :]]
+        self.name, self.unseen, self.per_class = (
+            slug(part.name), part.unseen or spec.unseen, part.per_class or spec.per_class
+        )  # fmt: skip
+        known = methods(spec.eps, patching=part.trained, wide=spec.wide_grids)
+        if part.robust:
+            known = robust_methods(spec.eps, wide=spec.wide_grids) + [m for m in known if m.name in ("adam", "TRADES")]
+        by_name = {method.name: method for method in known}
+        self.methods = [by_name[choose(name, by_name, "baseline")] for name in part.methods or by_name]
 
     def lessons(self) -> Iterator[Unit]:
         """The units that learn, in order. They come first, since they alone can be shared by processes."""
@@ -52,17 +58,22 @@ class Stages(Learning):
 
     def units(self) -> Iterator[Unit]:
         """All other units, in order."""
-        part = self.part.name
+        part = self.name
         for method in self.methods:
             yield Unit(f"{part}.tune.{slug(method.name)}", lambda m=method: self.tune(m), 2)
-        for name in self.spec.unseen:
+        for name in self.unseen:
             yield Unit(f"{part}.{name}.start", lambda n=name: self.start(n))
             for method in self.methods:
                 yield Unit(f"{part}.{name}.{slug(method.name)}", lambda n=name, m=method: self.compare(n, m))
-            for rule in self.part.rules:
+            for rule in self.rules:
                 yield Unit(f"{part}.{name}.{slug(rule.name)}", lambda n=name, r=rule: self.compare_learned(n, r), 2)
-            if self.spec.strong_seeds:
+            if self.spec.strong_seeds and self.part.rules:
                 yield Unit(f"{part}.{name}.standard", lambda n=name: self.strong(n), 4)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All learned optimizers that are compared, with those that an earlier part has learned."""
+        return (*self.part.rules, *self.part.uses)
 
     # 2. Tuning
 
@@ -101,11 +112,11 @@ class Stages(Learning):
 
         without: indices of the pool that a model to be patched was not trained on, since it is measured there.
         """
-        draws = [balanced(self.rest.labels, self.spec.per_class, generator_of(self.device, 2, seed)) for seed in seeds]
+        draws = [balanced(self.rest.labels, self.per_class, generator_of(self.device, 2, seed)) for seed in seeds]
         rows = torch.stack(draws)
         generator = self.generator(architecture, 3, *seeds)
         tasks = make_tasks(architecture, self.rest, self.dataset.classes, rows, rows, generator)
-        if self.part.name == "train":
+        if not self.part.trained:
             return tasks
         old = torch.ones(len(self.pool), dtype=torch.bool, device=self.device)
         if without is not None:
@@ -122,23 +133,49 @@ class Stages(Learning):
     def compare(self, name: str, method: Method) -> list[dict[str, Any]]:
         """A tuned baseline on an unseen network."""
         tasks = self.tasks(name, self.spec.seeds)
-        params, made = self.fitted(name, method, tasks)
-        return self.rows(name, method.name, method.tier, None, tasks, params, self.part.steps, made)
+        return self.trace(name, method.name, method.tier, None, tasks, lambda w: self.fitted(name, method, tasks, w))
 
-    def fitted(self, name: str, method: Method, tasks: Tasks) -> tuple[Tensor, int]:
+    def fitted(self, name: str, method: Method, tasks: Tasks, watch: Watch | None = None) -> tuple[Tensor, int]:
         """A network's tasks, trained by a baseline at the best point for networks of its kind."""
-        best = best_point(self.run.rows(f"{self.part.name}.tune.{slug(method.name)}"), kind(name))
+        best = best_point(self.run.rows(f"{self.name}.tune.{slug(method.name)}"), kind(name))
         hyper = as_hyper([{key: best[key] for key in method.grid}], len(tasks), tasks.params)
-        return fit_baseline(tasks, method, hyper, self.how, self.generator(name, 4))
+        return fit_baseline(tasks, method, hyper, self.how, self.generator(name, 4), watch)
 
     def compare_learned(self, name: str, rule: Rule) -> list[dict[str, Any]]:
         """The learned optimizers, one for each meta-seed, on an unseen network."""
         tasks = self.tasks(name, self.spec.seeds)
+        tier = TIERS[rule.kind] if rule.inner == "clean" else "adversarial"
         rows = []
         for seed in self.spec.meta_seeds:
-            params, made = fit_learned(tasks, self.learned(rule, seed), self.how, self.generator(name, 4))
-            rows += self.rows(name, rule.name, TIERS[rule.kind], seed, tasks, params, self.part.steps, made)
+            learned = self.learned(rule, seed)
+            rows += self.trace(
+                name, rule.name, tier, seed, tasks,
+                lambda watch, learned=learned: fit_learned(
+                    tasks, learned, self.how, self.generator(name, 4), self.inner(rule), watch
+                ),
+            )  # fmt: skip
         return rows
+
+    def trace(
+        self,
+        model: str,
+        method: str,
+        tier: str,
+        meta_seed: int | None,
+        tasks: Tasks,
+        fit: Callable[[Watch], tuple[Tensor, int]],
+    ) -> list[dict[str, Any]]:
+        """The rows of a method at each mark on its way, and in the end."""
+        marks: list[tuple[int, Tensor, int]] = []
+
+        def watch(step: int, params: Tensor, made: int) -> None:
+            if step in self.part.marks and step < self.part.steps:
+                marks.append((step, params, made))
+
+        params, made = fit(watch)
+        found = [*marks, (self.part.steps, params, made)]
+        return [row for step, at, so_far in found
+                for row in self.rows(model, method, tier, meta_seed, tasks, at, step, so_far)]  # fmt: skip
 
     def strong(self, name: str) -> list[dict[str, Any]]:
         """Some models once more, under the standard ensemble: how far its figures lie below those of the two PGDs.
@@ -147,10 +184,10 @@ class Stages(Learning):
         """
         spec, tasks = self.spec, self.tasks(name, self.spec.seeds)
         plain = [method for method in self.methods if method.tier != "adversarial"]
-        tuned = {m.name: self.run.rows(f"{self.part.name}.tune.{slug(m.name)}") for m in plain}
+        tuned = {m.name: self.run.rows(f"{self.name}.tune.{slug(m.name)}") for m in plain}
         first = max(plain, key=lambda m: best_point(tuned[m.name], kind(name))[f"score {kind(name)}"])
         models = [(first.name, first.tier, None, self.fitted(name, first, tasks)[0])]
-        for rule in self.part.rules:
+        for rule in self.rules:
             params, _ = fit_learned(tasks, self.learned(rule, spec.meta_seeds[0]), self.how, self.generator(name, 4))
             models.append((rule.name, TIERS[rule.kind], spec.meta_seeds[0], params))
         test, rows = self.test[: spec.strong_images], []
@@ -169,62 +206,6 @@ class Stages(Learning):
                     }
                 )  # fmt: skip
         return rows
-
-    def common(self, model: str, method: str, tier: str, meta_seed: int | None, step: int) -> dict[str, Any]:
-        """What all rows of a method on a network say."""
-        return {
-            "experiment": self.spec.experiment, "dataset": self.spec.dataset, "part": self.part.name, "model": model,
-            "method": method, "meta_seed": meta_seed, "tier": tier, "step": step, "split": "test",
-        }  # fmt: skip
-
-    def rows(
-        self,
-        model: str,
-        method: str,
-        tier: str,
-        meta_seed: int | None,
-        tasks: Tasks,
-        params: Tensor,
-        step: int,
-        made: int,
-    ) -> list[dict[str, Any]]:
-        """Tidy rows: accuracies of each seed, and the adversarial examples that all seeds together were given."""
-        spec = self.spec
-        found = accuracy(
-            tasks,
-            params,
-            self.test,
-            eps=spec.eps,
-            steps=spec.attack_steps,
-            generator=self.generator(model, 5),
-        )
-        common = self.common(model, method, tier, meta_seed, step)
-        rows = []
-        for attack, values in found.items():
-            kind = "clean" if attack == "clean" else "robust"
-            worst = f"worst of pgd-{spec.attack_steps} ce, margin"
-            label = {"clean": "none", "robust": worst}.get(attack, attack)
-            for seed, value in zip(spec.seeds, values, strict=True):
-                rows.append(
-                    common | {
-                        "seed": seed, "attack": label, "eps": 0.0 if kind == "clean" else spec.eps,
-                        "metric": "clean accuracy" if kind == "clean" else "robust accuracy",
-                        "value": value, "n": len(self.test),
-                    }
-                )  # fmt: skip
-        used = {
-            "seed": None,
-            "attack": "",
-            "eps": None,
-            "metric": "adversarial examples",
-            "value": float(made),
-        }
-        return [*rows, common | used | {"n": len(tasks)}]
-
-    def generator(self, architecture: str, *purpose: int) -> torch.Generator:
-        """The same stream for every method on an architecture, so that all see the same batches."""
-        letters = int.from_bytes(f"{self.part.name}{architecture}".encode(), "big") % 1_000_003
-        return generator_of(self.device, letters, *purpose)
 
 
 def kind(network: str) -> str:

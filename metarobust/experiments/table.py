@@ -9,18 +9,35 @@ from metarobust.stats import over_seeds
 Row = dict[str, Any]
 
 BEFORE, ADAM, LEARNED, JOINT, REFERENCE = "before", "adam", "learned", "learned, joint", "PGD-7 training"
-VERBS = {"patch": "Patching trained models", "train": "Training fresh models"}
+TITLES = {ADAM: "Adam"}
+
+
+def title(part: str) -> str:
+    """What a part does, in words."""
+    if trained(part):
+        return "Patching trained models" + part.removeprefix("patch")
+    kind = "on adversarial images" if part == "robust" else part.removeprefix("train")
+    return f"Training fresh models {kind}".strip()
+
+
+def trained(part: str) -> bool:
+    """Whether a part starts from trained, vulnerable models."""
+    return part.startswith("patch")
 
 
 def over(rows: Iterable[Row], metric: str) -> tuple[float, float]:
     """Mean over seeds, and the half-width of its 95 % interval, of `clean accuracy` or `robust accuracy`.
 
-    Robust is the worst case over the ensemble. A learned optimizer's value for a seed is its mean over meta-seeds, so
-    that the interval is over seeds alone. Raises InputError where there is no such row.
+    Robust is the worst case over the ensemble, on test images, after the last step. A learned optimizer's value for a
+    seed is its mean over meta-seeds, so that the interval is over seeds alone. Raises InputError where there is no such
+    row.
     """
+    wanted = [row for row in rows if row["metric"] == metric and row["attack"].startswith(("none", "worst"))]
+    wanted = [row for row in wanted if row["split"] == "test"]
+    last = max((row["step"] for row in wanted), default=0)
     by_seed: dict[int, list[float]] = {}
-    for row in rows:
-        if row["metric"] == metric and row["attack"].startswith(("none", "worst")):
+    for row in wanted:
+        if row["step"] == last:
             by_seed.setdefault(row["seed"], []).append(row["value"])
     if not by_seed:
         raise InputError(f"the results hold no {metric} for what was asked: check part, model and method")
@@ -50,7 +67,7 @@ def setting(rows: Sequence[Row], part: str) -> str:
     robust = next(row for row in here if row["attack"].startswith("worst"))
     seeds = len({row["seed"] for row in here if row["seed"] is not None})
     return (
-        f"{VERBS[part]}: {robust['dataset']}, {max(row['step'] for row in here)} steps, {seeds} seeds; "
+        f"{title(part)}: {robust['dataset']}, {max(row['step'] for row in here)} steps, {seeds} seeds; "
         f"Linf eps {robust['eps']:g}, {robust['attack']}, {robust['n']} test images"
     )
 
@@ -76,11 +93,13 @@ def headline(rows: Sequence[Row], part: str) -> list[list[str]]:
     What matters most stands first: a phone shows three columns, and the others after a swipe.
     """
     here = [row for row in rows if row["part"] == part]
-    first = [*([BEFORE] if part == "patch" else []), LEARNED, *({JOINT} & set(names(here, "method")))]
-    lines = [["unseen network", *first, "best plain rule", "Adam", REFERENCE]]
+    there = set(names(here, "method"))
+    first = [*([BEFORE] if trained(part) else []), *(name for name in (LEARNED, JOINT) if name in there)]
+    last = [name for name in (ADAM, REFERENCE) if name in there]
+    lines = [["unseen network", *first, "best plain rule", *(TITLES.get(name, name) for name in last)]]
     for model in names(here, "model"):
         plain = best_plain(rows, part, model)  # which may be Adam
-        cells = [cell(pick(rows, part, model, method)) for method in (*first, plain, ADAM, REFERENCE)]
+        cells = [cell(pick(rows, part, model, method)) for method in (*first, plain, *last)]
         cells[len(first)] += f" ({plain})"
         lines.append([model, *cells])
     return lines

@@ -1,6 +1,7 @@
 """The main experiments: what a meta-optimizer learned from adversarial examples, used where none are made.
 
-`patch` moves trained, vulnerable models; `train` starts from fresh ones. Both go the same way:
+`patch` moves trained, vulnerable models; `train` starts from fresh ones; the others vary one thing each, see
+`metarobust.experiments.catalogue`. All go the same way:
 
 1. Meta-train on a family of small networks: clean inner gradients, adversarial meta-loss.
 2. Tune every baseline on validation networks, each over its whole grid.
@@ -9,15 +10,15 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from metarobust.data import Dataset
-from metarobust.experiments import spec as specs
-from metarobust.experiments.spec import SCALES
+from metarobust.data import Dataset, load
+from metarobust.experiments import catalogue
+from metarobust.experiments.spec import SCALES, Part, Spec, check_size, sizes
 from metarobust.experiments.stages import Stages, best_point
 from metarobust.experiments.table import brief, markdown, table
 from metarobust.meta import ALONE, Share
@@ -26,6 +27,12 @@ from metarobust.results import COLUMNS, Run
 SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",
     "train": "learn from adversarial examples once; train unseen fresh networks without any",
+    "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
+    "low-data": "train with few images a class; how much is lost from training to test images",
+    "transfer-architecture": "patch networks of every kind; learn on some kinds only",
+    "transfer-data": "learn on one data set, patch on another",
+    "attack-transfer": "learn from one attack, stand others: other radii, norms and methods",
+    "ablation": "take one thing at a time away: features, judge, estimator, family",
 }
 
 
@@ -45,7 +52,7 @@ class Transfer:
 
     def make_spec(self, scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
         """The frozen specification as JSON."""
-        return specs.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None).as_dict()
+        return catalogue.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None).as_dict()
 
     def groups(self, spec: dict[str, Any]) -> int:
         """How many groups of tasks every meta-training can share out to processes."""
@@ -59,9 +66,10 @@ class Transfer:
         share: all processes do the meta-trainings together, in the same order; then process 0, the only one that has
         the run, goes on alone.
         """
-        numbers = specs.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]))
-        specs.check_dataset(dataset.name, len(dataset.train), dataset.classes, numbers)
-        stages = [Stages(numbers, part, run, dataset, device, share) for part in numbers.parts]
+        numbers = catalogue.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]))
+        smallest = catalogue.make(self.NAME, SCALES[0], spec["dataset"], None)
+        check_size(dataset.name, len(dataset.train), dataset.classes, numbers, smallest)
+        stages = [self._stages(numbers, part, run, dataset, device, share) for part in numbers.parts]
         lessons = [unit for stage in stages for unit in stage.lessons()]
         missing = share.tell(run and [unit.name for unit in lessons if not run.finished(unit.name)])
         if run is None:
@@ -84,3 +92,13 @@ class Transfer:
                     tuned[f"{unit.name}.{group}"] = best_point(found, group)
                 bar.update(unit.weight)
         run.finish(rows, COLUMNS, {"tuned": tuned})
+
+    @staticmethod
+    def _stages(
+        numbers: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share
+    ) -> Stages:
+        """The stages of a part, on its own data set where it has one."""
+        if part.dataset is not None:
+            numbers = replace(numbers, dataset=part.dataset, **sizes(part.dataset))
+            dataset = load(part.dataset, device=device)
+        return Stages(numbers, part, run, dataset, device, share)

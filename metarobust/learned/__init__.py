@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metarobust.errors import choose
+from metarobust.errors import InputError, choose
 from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.joint import Joint
 from metarobust.learned.lstm import CoordinateLSTM
@@ -40,7 +40,12 @@ def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> L
 
 
 def describe(optimizer: Any) -> dict[str, Any]:
-    """Its kind and the numbers that `make` needs: JSON. Raises InputError for what is no learned optimizer."""
+    """Its kind and the numbers that `make` needs: JSON.
+
+    Raises InputError for what is no learned optimizer, and for one that is blind: that is for comparisons, not for use.
+    """
     names = {cls.__name__: kind for kind, cls in KINDS.items()}
     kind = names[choose(type(optimizer).__name__, names, "learned optimizer")]
+    if getattr(optimizer, "blind", ()):
+        raise InputError(f"an optimizer blind to {', '.join(optimizer.blind)} is not stored; make one that sees all")
     return {"kind": kind, **{name: getattr(optimizer, name) for name in SHAPES[kind]}}

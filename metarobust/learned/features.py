@@ -45,6 +45,17 @@ PARTS = ((0, 1, 2, 3, 4, 5, 8, 9, 10, 11), (6, 12, 14), (7, 13), tuple(range(15,
 """Which of NAMES are of coordinates, of rows, of columns and of the whole tensor."""
 
 
+GROUPS = {
+    "weight": ("weight over tensor", "weight times root fan-in", "log |weight|", "log weight^2 of the row",
+               "log weight^2 of the column", "log weight of the tensor"),
+    "rows and columns": ("factored gradient", "factored momentum", "log gradient^2 of the row",
+                         "log gradient^2 of the column", "log weight^2 of the row", "log weight^2 of the column",
+                         "gradient of the unit's bias"),
+    "time": ("progress", "log total steps", "log step"),
+}  # fmt: skip
+"""Features that can be taken away together, to see what they are worth."""
+
+
 class Summary(NamedTuple):
     """Averages of second moments, of gradients and of weights: `[..., rows, 1]`, `[..., 1, columns]`, `[..., 1, 1]`.
 

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarobust.errors import choose
 from metarobust.learned.features import (
+    GROUPS,
     NAMES,
     SLOTS,
     Summary,
@@ -83,12 +85,24 @@ class FeatureMLP(Learned):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units in each of the two hidden layers. lr: the step before any training, relative to a tensor's root mean
-    square. cap: the largest share of a weight that one step may take away or add.
+    square. cap: the largest share of a weight that one step may take away or add. blind: groups of features that it
+    does not see, for ablations. Raises InputError for an unknown group.
     """
 
-    def __init__(self, hidden: int = 16, lr: float = 0.02, cap: float = 0.3, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        hidden: int = 16,
+        lr: float = 0.02,
+        cap: float = 0.3,
+        blind: Sequence[str] = (),
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
         self.hidden = hidden
+        self.blind = tuple(blind)
+        unseen = {name for group in blind for name in GROUPS[choose(group, GROUPS, "group of features")]}
+        sees = torch.tensor([float(name not in unseen) for name in NAMES])
+        self.register_buffer("sees", sees, persistent=False)  # follows from `blind`
         self.net = correction(hidden, generator)
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
         self.cap = cap
@@ -98,7 +112,7 @@ class FeatureMLP(Learned):
         return SLOTS
 
     def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
-        return blocks(self.net[0].weight), {}
+        return blocks(self.net[0].weight * self.sees), {}
 
     def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
         return accumulate(grads, slots)

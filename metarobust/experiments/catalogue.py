@@ -1,0 +1,201 @@
+"""The comparisons by name: which parts each has, and with which numbers at which scale.
+
+All are one machine (`stages`) with other settings: who learns on what, from which gradients, judged by which attack,
+and on which networks, data and images the outcome is compared with tuned baselines.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from metarobust.experiments.ablation import ablation
+from metarobust.experiments.spec import FAMILY, NEW, UNSEEN, VALIDATION, Part, Rule, Spec, sizes
+from metarobust.experiments.table import JOINT, LEARNED
+from metarobust.meta import Plan
+
+# Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
+FROM_DIGITS = "learned on digits"
+STEERING = "learned steering"
+LSTM = "learned LSTM"
+DENSE = tuple(name for name in FAMILY if name.startswith("mlp"))
+CONVOLUTIONAL = tuple(name for name in FAMILY if name.startswith("cnn"))
+FEW = (NEW[0], NEW[1], NEW[3])
+FAST_RULES = ("adam", "std-prune", "falling noise + last-layer decay", "input-gradient penalty", "PGD-7 training")
+
+
+def times(scale: str) -> int:
+    """How much longer a meta-training is than at scale smoke."""
+    return {"smoke": 1, "small": 2, "full": 20}[scale]
+
+
+def batches(scale: str) -> dict[str, int]:
+    """Groups of an episode, and tasks of a group."""
+    return {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
+
+
+def patching_plan(scale: str) -> Plan:
+    """Of features that learn to patch in twenty steps."""
+    return Plan(episodes=120 * times(scale), validate_every=30 * times(scale), **batches(scale))
+
+
+def training_plan(scale: str) -> Plan:
+    """Of features that learn to train in a hundred steps."""
+    return Plan(episodes=50 * times(scale), horizons=(50, 100), validate_every=10 * times(scale), **batches(scale))
+
+
+def steering_plan(scale: str, horizon: int) -> Plan:
+    """Levers are few, so the exact gradient through the whole run is affordable; and noise has no other."""
+    each = {20: 75, 100: 40}[horizon] * times(scale)
+    middle = 0.0 if horizon == 20 else 0.3
+    return Plan(
+        episodes=each, validate_every=each // 5 if horizon == 20 else each // 4, lr=0.02, horizons=(horizon,),
+        truncation=horizon, middle=middle, second_order=True, **batches(scale),
+    )  # fmt: skip
+
+
+def patch(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Twenty steps on trained models by four kinds of learned optimizer; the first also step by step, and with fewer
+    images."""
+    several = times(scale)
+    whole = {"horizons": (20,), "truncation": 20, "middle": 0.0, "second_order": True}
+    joint = Plan(episodes=50 * several, validate_every=10 * several, lr=6e-3, **whole, **batches(scale))
+    lstm = Plan(episodes=40 * several, validate_every=10 * several, **batches(scale))
+    first, features = Rule(LEARNED, "features", patching_plan(scale)), patching_plan(scale)
+    if scale == "smoke":
+        return (Part("patch", 20, 64, (first,)),)
+    far = (Rule(FROM_DIGITS, "features", features, source="digits"),) if dataset != "digits" else ()
+    steering = Rule(STEERING, "steering", steering_plan(scale, 20))
+    rules = (first, *far, steering, Rule(JOINT, "joint", joint, begins=STEERING), Rule(LSTM, "lstm", lstm))
+    fewer = {"uses": (first,), "home": "patch", "methods": FAST_RULES, "unseen": (UNSEEN[0], UNSEEN[4])}
+    return (
+        Part("patch", 20, 64, rules),
+        Part("patch, step by step", 20, 64, marks=(1, 2, 5, 10), **fewer),
+        *(Part(f"patch, {each} images a class", 20, 64, per_class=each, **fewer) for each in (5, 20)),
+    )  # fmt: skip
+
+
+def train(scale: str, dataset: str) -> tuple[Part, ...]:
+    """A hundred steps from fresh parameters, by the two kinds of learned optimizer that patch best."""
+    rules = (
+        Rule(LEARNED, "features", training_plan(scale)),
+        Rule(STEERING, "steering", steering_plan(scale, 100)),
+    )
+    return (Part("train", 100, 64, rules[:1] if scale == "smoke" else rules, trained=False),)
+
+
+def robust_training(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Robust mode: adversarial gradients for the learned optimizer and for its rivals alike, from fresh parameters."""
+    fgsm = Rule(LEARNED, "features", training_plan(scale), inner="fgsm")
+    further = Plan(episodes=10 * times(scale), horizons=(50, 100), lr=1e-3, **batches(scale))
+    pgd = Rule("learned, PGD-7 inside", "features", further, begins=LEARNED, inner="pgd")
+    rules = (fgsm,) if scale == "smoke" else (fgsm, pgd)
+    return (Part("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)
+
+
+def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Training from fresh parameters with few images, on clean gradients; adversarial training beside it, which
+    overfits: accuracy on the training images is measured too."""
+    few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
+    counts = {"smoke": few[1:2], "small": few[:4], "full": few}[scale]
+    rules = (
+        Rule(LEARNED, "features", training_plan(scale)),
+        Rule(STEERING, "steering", steering_plan(scale, 100)),
+    )
+    rules = rules[:1] if scale == "smoke" else rules
+    names = (
+        "adam", "adam + weight decay", "adam + L1 on layer 1", "falling noise + last-layer decay",
+        "input-gradient penalty", "FGSM training", "PGD-7 training", "TRADES",
+    )  # fmt: skip
+    shared = {"trained": False, "methods": names, "unseen": (FEW[0], FEW[2]), "gap": True}
+    parts = [f"{each} images a class" for each in counts]
+    return (
+        Part(parts[0], 100, 64, rules, per_class=counts[0], **shared),
+        *(
+            Part(part, 100, 64, per_class=each, uses=rules, home=parts[0], **shared)
+            for part, each in zip(parts[1:], counts[1:], strict=True)
+        ),
+    )
+
+
+def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Which networks one has to learn on, to patch which others."""
+    plan = patching_plan(scale)
+    schools = {
+        "one perceptron": ("mlp-24-tanh",),
+        "perceptrons of a layer": tuple(name for name in DENSE if name.count("-") == 2),
+        "perceptrons": DENSE,
+        "convolutions": CONVOLUTIONAL,
+    }
+    rules = [Rule(LEARNED, "features", plan)]
+    if scale != "smoke":
+        rules += [Rule(f"learned on {name}", "features", plan, family=family) for name, family in schools.items()]
+        rules.append(Rule(STEERING, "steering", steering_plan(scale, 20)))
+    return (Part("patch", 20, 64, tuple(rules), unseen=FEW if scale == "smoke" else NEW),)
+
+
+def transfer_data(scale: str, dataset: str) -> tuple[Part, ...]:
+    """What was learned on one data set, used on another, and the other way round."""
+    if dataset == "digits":
+        return (Part("patch", 20, 64, (Rule(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
+    others = {"full": [name for name in ("digits", "mnist", "fashion-mnist", "cifar10") if name != dataset]}
+    sources = [dataset, *others.get(scale, ["digits"])]
+    plan, short = patching_plan(scale), [name.partition(":")[0] for name in sources]
+    rules = tuple(
+        Rule(f"learned on {word}", "features", plan, source=None if name == dataset else name)
+        for name, word in zip(sources, short, strict=True)
+    )
+    shared = {"methods": FAST_RULES, "unseen": FEW}
+    parts = [f"patch, {word}" for word in short]
+    return (
+        Part(parts[0], 20, 64, rules, **shared),
+        *(
+            Part(part, 20, 64, uses=rules, home=parts[0], dataset=name, **shared)
+            for part, name in zip(parts[1:], sources[1:], strict=True)
+        ),
+    )
+
+
+def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Judged by one attack at one radius when it learned, measured under others."""
+    plan = patching_plan(scale)
+    rules = (
+        Rule("learned, FGSM outside", "features", plan, meta="fgsm"),
+        Rule(LEARNED, "features", plan),
+        Rule("learned, clean outside", "features", plan, meta="clean"),
+    )
+    names = (*FAST_RULES[:4], "FGSM training", "PGD-7 training")
+    rules = rules[:1] if scale == "smoke" else rules
+    return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
+
+
+PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
+    "patch": patch,
+    "train": train,
+    "robust-training": robust_training,
+    "low-data": low_data,
+    "transfer-architecture": transfer_architecture,
+    "transfer-data": transfer_data,
+    "attack-transfer": attack_transfer,
+    "ablation": ablation,
+}
+
+
+def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
+    """The numbers of an experiment at a scale."""
+    numbers: dict[str, Any] = sizes(dataset)
+    parts = PARTS[name](scale, dataset)
+    if "eps" in numbers:
+        parts = tuple(replace(part, meta_eps=1.2 * numbers["eps"]) for part in parts)
+    if scale == "smoke":
+        numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
+        numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
+        return Spec(
+            name, scale, dataset, seeds or (0, 1, 2), (0,), parts, **numbers, tuning_seeds=(100,), attack_steps=20,
+            wide_grids=False, validated=False,
+        )  # fmt: skip
+    wide = name in ("patch", "train", "robust-training", "transfer-architecture")
+    strong = 3 if name in ("patch", "train") else 0
+    return Spec(
+        name, scale, dataset, seeds or tuple(range(10)), (0, 1, 2), parts, **numbers, tuning_seeds=(100, 101),
+        wide_grids=wide, validated=name != "ablation", strong_seeds=strong,
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Objectives of the plain rules: what they add to cross-entropy, or where they take it.
+
+Hyperparameters are tensors `[T, 1]`, one row a task, so that a whole grid trains as one batch of tasks. Like all
+objectives, each is a function `(predict, images, labels, generator) -> losses [n]`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metarobust.attacks.count import made
+from metarobust.attacks.losses import cross_entropy
+from metarobust.attacks.threat import project, random_starts, steepest
+from metarobust.objectives import Predict
+
+
+def _per_image(values: Tensor, images: Tensor) -> Tensor:
+    """One value a task `[T, 1]`, repeated for each of its images: `[T * n]`."""
+    return values.flatten().repeat_interleave(len(images) // len(values))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Cross-entropy at x + sigma * N(0, 1): training with noise is Tikhonov regularisation (Bishop 1995).
+
+    sigma: `[T, 1]`, in pixel units.
+    """
+
+    sigma: Tensor
+
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        return cross_entropy(predict(images + _per_image(self.sigma, images).view(-1, 1, 1, 1) * noise), labels)
+
+
+@dataclass(frozen=True)
+class InputGradient:
+    """Cross-entropy + weight * ||grad_x loss||_1, the first-order cost of an L-infinity attack (arXiv 1711.09404).
+
+    weight: `[T, 1]`, comparable to eps.
+    """
+
+    weight: Tensor
+
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        leaf = images.detach().requires_grad_()
+        losses = cross_entropy(predict(leaf), labels)
+        (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+        return losses + _per_image(self.weight, images) * slope.flatten(1).abs().sum(1)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Cross-entropy + weight * ||grad_x loss(x + z) - grad_x loss(x)||_2^2, with z = far * sign(grad_x loss(x)).
+
+    A loss that bends little along the direction of an attack: CURE, Moosavi-Dezfooli et al. 2019 (arXiv 1811.09716),
+    section 4. They scale z to a length in l2; here far, `[T, 1]`, is in pixel units, so that it means the same on
+    images of every size. weight: `[T, 1]`.
+    """
+
+    weight: Tensor
+    far: Tensor
+
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        leaf = images.detach().requires_grad_()
+        losses = cross_entropy(predict(leaf), labels)
+        (here,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+        away = _per_image(self.far, images).view(-1, 1, 1, 1) * here.detach().sign()
+        moved = (images.detach() + away).requires_grad_()
+        (there,) = torch.autograd.grad(cross_entropy(predict(moved), labels).sum(), moved, create_graph=True)
+        return losses + _per_image(self.weight, images) * (there - here).flatten(1).square().sum(1)
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Cross-entropy + beta * max over the ball of KL( f(x) || f(x') ): what an attack may change of the answer.
+
+    Zhang et al. 2019 (arXiv 1901.08573), equation 5. The maximum is sought by `steps` steps in L-infinity from a random
+    start, 2.5 eps / steps long, as in `pgd`. beta: `[T, 1]`; theirs is 1 to 6.
+    """
+
+    beta: Tensor
+    eps: float
+    steps: int = 7
+
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        logits = predict(images)
+        said = logits.detach().log_softmax(1)
+        made(len(images))
+        moved = random_starts(images, self.eps, "linf", generator, 1)[0]
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                leaf = moved.detach().requires_grad_()
+                apart = self._apart(said, predict(leaf)).sum()
+            (slope,) = torch.autograd.grad(apart, leaf)
+            step = 2.5 * self.eps / self.steps
+            moved = project(moved.add(steepest(slope, "linf"), alpha=step), images, self.eps, "linf")
+        apart = self._apart(logits.log_softmax(1), predict(moved.detach()))
+        return cross_entropy(logits, labels) + _per_image(self.beta, images) * apart
+
+    @staticmethod
+    def _apart(said: Tensor, logits: Tensor) -> Tensor:
+        """KL divergence of each image's two answers, the first as log-probabilities: `[n]`."""
+        return F.kl_div(logits.log_softmax(1), said, reduction="none", log_target=True).sum(1)
