@@ -122,8 +122,8 @@ def under_attacks(
 ) -> Iterator[tuple[str, float, list[float]]]:
     """Attack, radius and the accuracy of each of the T models, for many attacks.
 
-    In L-infinity at eps FGSM, two PGDs, and each of a shorter standard ensemble; its worst case; two PGDs at other radii, of which an
-    image must stand both; and those two in L2, at half the distance of a corner of the L-infinity ball.
+    In L-infinity at eps FGSM, two PGDs, and each of a shorter standard ensemble; the worst case of all; the two PGDs at
+    other radii, of which an image must stand both; and in L2, at half the distance of a corner of the L-infinity ball.
     """
     plain = Attack("fgsm", "white", partial(fgsm, eps=eps))
     found = _over_models(tasks, params, test, [plain], generator)
