@@ -85,8 +85,10 @@ def train(scale: str, dataset: str) -> tuple[Part, ...]:
 
 def robust_training(scale: str, dataset: str) -> tuple[Part, ...]:
     """Robust mode: adversarial gradients for the learned optimizer and for its rivals alike, from fresh parameters."""
-    fgsm = Rule(LEARNED, "features", training_plan(scale), inner="fgsm")
-    further = Plan(episodes=10 * times(scale), horizons=(50, 100), lr=1e-3, **batches(scale))
+    # Attacks inside make a step dear: fewer episodes, and what needs seven attack steps goes on from what needs one.
+    plan = Plan(episodes=30 * times(scale), horizons=(50, 100), validate_every=10 * times(scale), **batches(scale))
+    fgsm = Rule(LEARNED, "features", plan, inner="fgsm")
+    further = replace(plan, episodes=5 * times(scale), validate_every=5 * times(scale), lr=1e-3)
     pgd = Rule("learned, PGD-7 inside", "features", further, begins=LEARNED, inner="pgd")
     rules = (fgsm,) if scale == "smoke" else (fgsm, pgd)
     return (Part("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)

@@ -93,7 +93,8 @@ class Measured(Learning):
         """The same for each model's own training images: what is lost from there to the test images is overfitting."""
         spec, rows = self.spec, []
         for seed, one, own in zip(spec.seeds, params, tasks.train, strict=True):
-            images = Split(tasks.images[own], tasks.labels[own])[torch.arange(min(len(own), len(self.test)))]
+            some = own[:: -(-len(own) // len(self.test))]  # no more of them than test images, and of all classes
+            images = Split(tasks.images[some], tasks.labels[some])
             how = {"eps": spec.eps, "steps": spec.attack_steps, "generator": self.generator(model, 5, seed)}
             found = accuracy(tasks, one[None], images, **how)
             for attack, eps, metric in (("clean", 0.0, "clean accuracy"), ("robust", spec.eps, "robust accuracy")):

@@ -1,0 +1,185 @@
+"""The parts of a comparison: marks on the way, fewer images, other data, other attacks, rules of another part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import test_transfer
+import torch
+from test_transfer import CODE, PLAN, UNSEEN
+
+from metarobust import results
+from metarobust.data import Dataset, Split, load
+from metarobust.errors import InputError
+from metarobust.experiments import EXPERIMENTS, catalogue
+from metarobust.experiments.ablation import ablation
+from metarobust.experiments.spec import FAMILY, NEW, VALIDATION, Part, Rule
+from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
+from metarobust.experiments.stages import Stages
+from metarobust.experiments.table import LEARNED, over, pick, title
+from metarobust.family import Training
+from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.results import Run, load_results
+
+CPU = torch.device("cpu")
+FEATURES = Rule(LEARNED, "features", PLAN)
+EMPTY = Split(torch.zeros(35_000, 1, 1, 1), torch.arange(35_000) % 10)
+LARGE = Dataset("large", EMPTY, EMPTY, 10, "drawn")
+SIZE = {"steps": 3, "batch_size": 8, "attack_steps": 2, "unseen": UNSEEN[:1]}
+
+
+def tiny(*parts):
+    """A spec of these parts, with tiny numbers."""
+    return replace(test_transfer.tiny(), parts=parts, meta_seeds=(0, 1), training=Training(100, 16, 0.01))
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch):
+    """Runs the experiment `patch` with these parts, and returns its rows."""
+
+    def execute(*parts):
+        spec = tiny(*parts)
+        monkeypatch.setattr(results, "code", lambda: CODE)
+        monkeypatch.setattr("metarobust.storage.os.fsync", lambda file: None)
+        monkeypatch.setattr(catalogue, "make", lambda *_: spec)
+        run = Run(tmp_path / "run", spec.as_dict(), resume=False, about={})
+        EXPERIMENTS["patch"].execute(spec.as_dict(), run, load("digits"), CPU)
+        return load_results(tmp_path / "run")[1]
+
+    return execute
+
+
+def stages(part):
+    return Stages(tiny(part), part, None, load("digits"), CPU)
+
+
+def test_marks_are_steps_on_the_same_way(compare):
+    rows = compare(Part("patch", rules=(FEATURES,), methods=("adam", "PGD-7 training"), marks=(1, 2, 3), **SIZE))
+    for method, seeds in (("adam", 1), (LEARNED, 2), ("PGD-7 training", 1)):
+        mine = pick(rows, "patch", UNSEEN[0], method)
+        made = {row["step"]: row["value"] for row in mine if row["metric"] == "adversarial examples"}
+        assert made == {step: 8 * 2 * step * (method[:3] == "PGD") for step in (1, 2, 3)}
+        assert len([row for row in mine if row["metric"] == "clean accuracy" and row["step"] == 1]) == 2 * seeds
+        last = [row for row in mine if row["step"] == 3]
+        assert over(mine, "robust accuracy") == over(last, "robust accuracy")  # a table shows the end
+    assert {row["step"] for row in pick(rows, "patch", UNSEEN[0], "before")} == {0}
+
+
+def test_a_later_part_uses_what_an_earlier_one_has_learned(compare, tmp_path):
+    later = Part("patch, 2 images a class", uses=(FEATURES,), home="patch", methods=("adam",), per_class=2, **SIZE)
+    rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), later)
+    lessons = {path.name.rsplit(".", 2)[0] for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert lessons == {"patch.learned.0", "patch.learned.1"}
+    assert {row["part"] for row in rows if row["method"] == LEARNED} == {"patch", later.name}
+    tasks = stages(later).tasks(UNSEEN[0], (0, 1))
+    assert tasks.train.shape == (2, 20)
+    assert title(later.name) == "Patching trained models, 2 images a class"
+
+
+def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare, monkeypatch):
+    part = Part("5 images a class", methods=("adam",), trained=False, gap=True, **(SIZE | {"steps": 300}))
+    rows = compare(part)
+    mine = pick(rows, part.name, UNSEEN[0], "adam")
+    by_split = {
+        split: [row["value"] for row in mine if row["split"] == split and row["metric"] == "clean accuracy"]
+        for split in ("train", "test")
+    }
+    assert [len(values) for values in by_split.values()] == [2, 2]
+    assert min(by_split["train"]) > max(by_split["test"])  # 50 images are learned by heart
+    assert {row["n"] for row in mine if row["split"] == "train"} == {17}  # every third of 50, no more than 20
+    assert over(mine, "clean accuracy")[0] == pytest.approx(sum(by_split["test"]) / 2)
+
+
+def test_another_data_set_has_its_own_images_and_numbers(compare, monkeypatch):
+    dataset, numbers = load("digits"), {"meta_images": 300, "per_class": 4, "test_images": 25}
+    monkeypatch.setattr("metarobust.experiments.transfer.load", lambda name, device: replace(dataset, name=name))
+    monkeypatch.setattr("metarobust.experiments.transfer.sizes", lambda name: numbers)
+    other = Part("patch, other", uses=(FEATURES,), home="patch", methods=("adam",), dataset="other", **SIZE)
+    rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), other)
+    found = {(row["part"], row["dataset"], row["n"]) for row in rows if row["metric"] == "clean accuracy"}
+    assert found == {("patch", "digits", 20), ("patch, other", "other", 25)}
+
+
+def test_many_attacks_are_told_apart(compare):
+    rows = compare(Part("patch", methods=("adam",), measures="attacks", **SIZE))
+    mine = [row for row in pick(rows, "patch", UNSEEN[0], "adam") if row["seed"] == 0]
+    value = {(row["attack"], round(row["eps"], 4)): row["value"] for row in mine if row["attack"]}
+    at = {name: found for (name, eps), found in value.items() if eps == 0.1}
+    (worst,) = (name for name in at if name.startswith("worst"))
+    assert at[worst] <= min(at.values())
+    assert {name.split("-")[0] for name in at} == {"fgsm", "pgd", "apgd", "square", "worst of pgd"}
+    radii = [value["pgd-2 ce, margin", eps] for eps in (0.025, 0.05, 0.15, 0.2)]
+    assert radii == sorted(radii, reverse=True)
+    assert radii[0] > radii[-1]
+    assert ("pgd-2 ce, margin in l2", 0.4) in value
+    assert over(mine, "robust accuracy")[0] == at[worst]
+
+
+def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():
+    here = stages(Part("patch", rules=(FEATURES,), meta_eps=0.12, weight=0.3, **SIZE))
+    assert here.inner(FEATURES) is clean
+    assert here.inner(replace(FEATURES, inner="fgsm")) == Adversarial(0.1, 1)
+    assert here.inner(replace(FEATURES, inner="pgd")) == Adversarial(0.1, 7)
+    assert here.meta(replace(FEATURES, meta="clean")) is clean
+    assert here.meta(replace(FEATURES, meta="fgsm")) == Mixed(Adversarial(0.12, 1), 0.3)
+    assert here.meta(FEATURES) == Mixed(Adversarial(0.12, 2), 0.3)
+
+
+def test_adversarial_gradients_inside_are_counted_and_said(compare):
+    """And a rule goes on from one of its own kind."""
+    inside = replace(FEATURES, inner="fgsm")
+    further = Rule("learned, PGD-7 inside", "features", PLAN, begins=LEARNED, inner="pgd")
+    rows = compare(Part("robust", rules=(inside, further), trained=False, robust=True, **SIZE))
+    for name in (LEARNED, "learned, PGD-7 inside", "FGSM training, SGD", "TRADES"):
+        mine = pick(rows, "robust", UNSEEN[0], name)
+        assert {row["tier"] for row in mine} == {"adversarial"}
+        assert {row["value"] for row in mine if row["metric"] == "adversarial examples"} == {2 * 3 * 8}
+    names = {row["method"] for row in rows}
+    assert {"PGD-7 training, RMSprop", "adam"} <= names
+    assert "PGD-7 training" not in names
+
+
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(InputError, match="unknown baseline 'nothing'"):
+        stages(Part("patch", methods=("nothing",), **SIZE))
+
+
+@pytest.mark.parametrize("name", catalogue.PARTS)
+@pytest.mark.parametrize("scale", ["smoke", "small", "full"])
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "folder:mine"])
+def test_every_experiment_can_be_begun(name, scale, dataset):
+    """Its baselines are known, no rule is missing, and names tell parts, rules and units apart."""
+    spec = catalogue.make(name, scale, dataset, None)
+    home = {part.name: part for part in spec.parts}
+    assert len(home) == len(spec.parts)
+    units = []
+    for part in spec.parts:
+        here = Stages(spec, part, None, LARGE, CPU)
+        units += [unit.name for unit in (*here.lessons(), *here.units())]
+        assert all(rule in home[part.home].rules for rule in part.uses)
+        assert all(rule.name.startswith(LEARNED) for rule in part.rules)
+        assert all(rule.begins is None or rule.begins in [r.name for r in part.rules] for rule in part.rules)
+        for rule in part.rules:
+            assert not set(rule.family or spec.family) & set(here.unseen)
+    assert len(set(units)) == len(units)
+    assert len(spec.seeds) == (3 if scale == "smoke" else 10)
+
+
+def test_families_never_mix():
+    groups = [FAMILY, VALIDATION, FIRST_UNSEEN, NEW]
+    assert len(set().union(*groups)) == sum(map(len, groups))
+
+
+def test_an_ablation_changes_one_thing():
+    (part,) = ablation("small", "digits")
+    base, *others = part.rules
+    assert len(others) >= 15
+    for rule in others:
+        fields = ("kind", "family", "inner", "meta", "shape")
+        changed = [name for name in fields if getattr(rule, name) != getattr(base, name)]
+        changed += [name for name, value in vars(rule.plan).items() if value != getattr(base.plan, name)]
+        two = {"learned, ES": {"estimator", "truncation"}, "learned, FGSM inside, clean outside": {"inner", "meta"}}
+        assert set(changed) == two.get(rule.name, set(changed[:1])), rule.name
+        assert changed
+        assert rule.plan.episodes == base.plan.episodes
