@@ -72,7 +72,7 @@ class Once:
         base = specs.make("patch", "small", spec.dataset, spec.seeds)
         base = replace(
             base, test_images=spec.test_images, tuning_seeds=spec.tuning_seeds, attack_steps=spec.attack_steps,
-            eps=spec.eps, unseen=spec.networks,
+            eps=spec.eps, unseen=spec.networks, meta_images=self.card["meta_trained_on"]["images"],
         )  # fmt: skip
         self.stage = Stages(base, base.parts[0], run, dataset, device)
         self.rivals = rivals(spec)

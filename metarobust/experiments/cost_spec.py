@@ -71,8 +71,8 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     """The numbers of a scale. Raises InputError where no learned optimizer that patches knows the data set."""
     choose(scale, SCALES, f"scale of {NAME}")
     name = f"patch-{dataset}"
-    if name not in pretrained.available():
-        sets = [known for known in SUMMARIES if f"patch-{known}" in pretrained.available()]
+    sets = [known for known in SUMMARIES if f"patch-{known}" in pretrained.available()]
+    if dataset not in sets:
         raise InputError(
             f"data set {dataset!r}: no learned optimizer for patching comes along that knows it, and {NAME} compares "
             f"with one; give --dataset {' or '.join(sets)}"

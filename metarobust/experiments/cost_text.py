@@ -63,10 +63,8 @@ def paid(rows: Sequence[Row], part: str, model: str, method: str, metric: str, c
 
 def needs(rows: Sequence[Row], part: str, model: str) -> list[list[str]]:
     """A header, and a line a way: what a model needs to reach a target, and after how many meta-training has paid."""
-    head = ["way", "step", *(f"{metric} a model" for metric in (EVALUATIONS, SECONDS, EXAMPLES))]
-    head += [
-        f"pays after, {metric}, {words}" for metric in ("evaluations", "seconds") for words in ("search", "no search")
-    ]
+    head = ["way", "step", "evaluations", "seconds", "adv. ex."]
+    head += ["pays after, by evaluations", "without search", "by seconds", "without search"]
     lines = [head]
     for method in (name for name in names(rows, "method") if name != BEFORE):
         cells = [
@@ -123,8 +121,8 @@ def table(rows: Sequence[Row]) -> str:
 def notes() -> list[str]:
     """What a reader of the numbers has to know."""
     return [
-        "pays after: models from which on meta-training and learned patches cost no more than the way's search and runs,",
-        "n to m: for so many models only; never: for no number; nothing: one of the two does not reach the target.",
+        "pays after: models from which on meta-training and learned patches cost no more than a way's search and runs;",
+        "n to m: for so many models only; never: for no number; empty: one of the two does not reach the target.",
         "A pass of an image through a model, forward or backward, is one evaluation. Seconds are of this machine.",
         "A target counts as reached by models that lose at most 5 points of clean accuracy; means over seeds.",
     ]
