@@ -104,17 +104,25 @@ class Once:
         past, piece = self.card["meta_trained_on"], self.spec.piece
         plan = Plan(**past["plan"] | {"horizons": tuple(past["plan"]["horizons"])})
         training, family = Training(**past["their_training"]), tuple(past["family"])
+        self.making(
+            family[:1], 1, replace(training, steps=2)
+        )  # the first time takes longer, and is not to be scaled up
         models, starts = self.making(family, past["models_of_each"], training)
         source = Family(family, self.stage.pool, self.dataset.classes, self.dataset.classes * past["per_class"], starts)
         attack, episodes, looks = past["attack"], Cost(), Cost()
-        with self.taking(episodes) as tally:
+
+        def learn(episodes: int, tally: Passes) -> None:
             meta_train(
                 make(self.card["kind"], torch.Generator().manual_seed(0)).to(self.device),
                 lambda tasks, generator: counted(source.sample(tasks, generator), tally),
-                replace(plan, episodes=piece, patience=0), inner=clean, seed=0, device=self.device,
+                replace(plan, episodes=episodes, patience=0), inner=clean, seed=0, device=self.device,
                 meta=Mixed(Adversarial(attack["eps"], attack["steps"]), attack["weight"]),
-                label=f"{piece} of {plan.episodes} episodes",
+                label=f"{episodes} of {plan.episodes} episodes",
             )  # fmt: skip
+
+        learn(1, Passes())
+        with self.taking(episodes) as tally:
+            learn(piece, tally)
         often = math.ceil(plan.episodes / plan.validate_every) if self.stage.spec.validated else 0
         if often:
             more, _ = self.making(self.stage.spec.validation, past["models_of_each"], training)
