@@ -1,7 +1,7 @@
 """What is paid once, in the experiment `cost`: meta-training, and the search for each baseline's settings.
 
-Three costs are taken of everything: seconds on this machine, model evaluations (passes, see `passes`) and adversarial
-examples; the last two are counted while the thing is done.
+Three costs are taken of everything: seconds (see `Once.clock`), model evaluations (passes, see `passes`) and
+adversarial examples; the last two are counted while the thing is done.
 
 Meta-training is not repeated: a piece of the very same is counted and timed, and scaled up. A first part makes the
 models that it learns on, a second are its episodes, a third its looks at validation networks.
@@ -104,9 +104,8 @@ class Once:
         past, piece = self.card["meta_trained_on"], self.spec.piece
         plan = Plan(**past["plan"] | {"horizons": tuple(past["plan"]["horizons"])})
         training, family = Training(**past["their_training"]), tuple(past["family"])
-        self.making(
-            family[:1], 1, replace(training, steps=2)
-        )  # the first time takes longer, and is not to be scaled up
+        # The first time takes longer, here and below, and is not to be scaled up.
+        self.making(family[:1], 1, replace(training, steps=2))
         models, starts = self.making(family, past["models_of_each"], training)
         source = Family(family, self.stage.pool, self.dataset.classes, self.dataset.classes * past["per_class"], starts)
         attack, episodes, looks = past["attack"], Cost(), Cost()
@@ -189,10 +188,14 @@ class Once:
         cost.examples += made.examples
 
     def clock(self) -> float:
-        """The time in seconds, when all that was asked of the device is done."""
+        """Seconds that the processor has worked, of all threads; on a GPU seconds of the wall, when its work is done.
+
+        What else a machine is busy with takes none of this process's time. Alone, one thread has both alike.
+        """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+            return time.perf_counter()
+        return time.process_time()
 
     def rows(self, common: dict[str, Any], cost: Cost, n: int) -> list[dict[str, Any]]:
         """Rows of the three costs. n: how many models, settings or rounds are behind them."""

@@ -123,7 +123,7 @@ def notes() -> list[str]:
     return [
         "pays after: models from which on meta-training and learned patches cost no more than a way's search and runs;",
         "n to m: for so many models only; never: for no number; empty: one of the two does not reach the target.",
-        "A pass of an image through a model, forward or backward, is one evaluation. Seconds are of this machine.",
+        "A pass of an image through a model, forward or backward, is one evaluation. Seconds are measured.",
         "A target counts as reached by models that lose at most 5 points of clean accuracy; means over seeds.",
     ]
 
