@@ -12,9 +12,10 @@ Rows of results.csv, by `part`:
                                 models after which meta-training has paid (inf: it never has), see `break_even`
 
 A metric with "seconds" in its name is measured time or comes of it, and is another in each run; all others are the
-same. On a CPU they are seconds of the processor, of all threads together, and on a GPU seconds of the wall. Marks of the short run are of settings tuned for it, and those of the long run of settings tuned for that. The
-search's one run of each setting is as long as the long run, which matters for noise that falls over the run alone.
-The learned optimizer's long run is longer than those that it was meta-trained for.
+same. On a CPU they are seconds of the processor, of all threads together, and on a GPU seconds of the wall. Marks of
+the short run are of settings tuned for it, and those of the long run of settings tuned for that. The search's one run
+of each setting is as long as the long run, which matters for noise that falls over the run alone. The learned
+optimizer's long run is longer than those that it was meta-trained for.
 """
 
 from collections.abc import Callable
