@@ -21,7 +21,7 @@ from metarobust import pretrained, results
 from metarobust.baselines import methods
 from metarobust.data import load
 from metarobust.errors import InputError
-from metarobust.experiments import EXPERIMENTS, break_even, cost, cost_once, cost_spec
+from metarobust.experiments import EXPERIMENTS, break_even, catalogue, cost, cost_once, cost_spec
 from metarobust.experiments import spec as specs
 from metarobust.experiments.cost_spec import NETWORKS, RIVALS, drawn, rivals
 from metarobust.experiments.cost_stages import Costs
@@ -35,7 +35,7 @@ from metarobust.results import COLUMNS, Run, load_results
 
 CODE = results.code()  # once: asking git at every start would take long
 CPU = torch.device("cpu")
-MAKE, BASE = cost_spec.make, specs.make
+MAKE, BASE = cost_spec.make, catalogue.make
 MODELS = ("mlp-5-sigmoid", "cnn-2-tanh")
 
 
@@ -57,7 +57,7 @@ def prepare(patch):
     patch.setattr(results, "code", lambda: CODE)
     patch.setattr("metarobust.storage.os.fsync", lambda file: None)
     patch.setattr(cost_spec, "make", tiny)
-    patch.setattr(specs, "make", base)
+    patch.setattr(catalogue, "make", base)
     patch.setattr(cost_once, "BRIEFLY", 2)
     patch.setattr(Stages, "held_back", torch.arange(20))
 
@@ -118,9 +118,9 @@ def test_passes_are_counted_and_change_nothing(name, passes, network):
 
 def test_a_learned_step_takes_one_pass_in_each_direction():
     tally, seen = Passes(), []
-    after = lambda step, params: seen.append((step, params.clone(), tally.evaluations))  # noqa: E731
+    watch = lambda step, params, made: seen.append((step, params.clone(), tally.evaluations))  # noqa: E731
     rule = pretrained.load("patch-digits")
-    params, made = fit_learned(counted(tasks(), tally), rule, Inner(3, 5), generator(1), after)
+    params, made = fit_learned(counted(tasks(), tally), rule, Inner(3, 5), generator(1), watch=watch)
     assert [(step, passes) for step, _, passes in seen] == [(1, 20), (2, 40), (3, 60)]
     assert torch.equal(seen[-1][1], params)
     assert not torch.equal(seen[0][1], params)
@@ -151,7 +151,7 @@ def test_a_scale_is_a_whole_specification(scale, dataset):
 
 
 def test_nobody_has_looked_at_the_networks():
-    assert not set(NETWORKS) & {*specs.FAMILY, *specs.VALIDATION, *specs.UNSEEN}
+    assert not set(NETWORKS) & {*specs.FAMILY, *specs.VALIDATION, *specs.UNSEEN, *specs.NEW}
     learned = {
         name for each in ("digits", "mnist") for name in pretrained.card(f"patch-{each}")["meta_trained_on"]["family"]
     }
@@ -212,7 +212,8 @@ def make_rows():
                     dict.fromkeys(COLUMNS) | {
                         "experiment": "cost", "dataset": "digits", "part": part, "model": model, "method": method,
                         "tier": {"learned": "0", "std-prune": "0", "before": ""}.get(method, "adversarial"),
-                        "seed": seed, "step": step, "split": "", "n": 10, "eps": 0.1 if metric == "robust" else 0.0,
+                        "seed": seed, "step": step, "split": "test" if accuracy else "", "n": 10,
+                        "eps": 0.1 if metric == "robust" else 0.0,
                         "attack": {"clean": "none", "robust": "worst of a, b"}.get(metric, ""),
                         "metric": f"{metric} accuracy" if accuracy else metric.replace("_", " "),
                         "value": value + (0.02 * seed - 0.01 if accuracy else 0.0),

@@ -22,9 +22,10 @@ from metarobust import pretrained
 from metarobust.attacks import counting
 from metarobust.baselines import Method
 from metarobust.data import Dataset
-from metarobust.experiments import spec as specs
+from metarobust.experiments import catalogue
 from metarobust.experiments.cost_spec import NAME, Spec, drawn, rivals
-from metarobust.experiments.fit import Inner, accuracy, as_hyper, fit_baseline, repeat
+from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, repeat
+from metarobust.experiments.measuring import accuracy
 from metarobust.experiments.passes import Passes, counted
 from metarobust.experiments.stages import Stages, kind
 from metarobust.experiments.table import BEFORE, LEARNED
@@ -69,7 +70,7 @@ class Once:
     def __init__(self, spec: Spec, run: Run, dataset: Dataset, device: torch.device):
         self.spec, self.run, self.dataset, self.device = spec, run, dataset, device
         # Images as in the run that the optimizer is from: what it learned from is nobody's to be patched with.
-        base = specs.make("patch", "small", spec.dataset, spec.seeds)
+        base = catalogue.make("patch", "small", spec.dataset, spec.seeds)
         base = replace(
             base, test_images=spec.test_images, tuning_seeds=spec.tuning_seeds, attack_steps=spec.attack_steps,
             eps=spec.eps, unseen=spec.networks, meta_images=self.card["meta_trained_on"]["images"],
@@ -158,7 +159,7 @@ class Once:
             with self.taking(cost) as tally:
                 many = repeat(counted(tasks, tally), len(points))
 
-                def after(step: int, params: Tensor, many: Tasks = many, name: str = name) -> None:
+                def watch(step: int, params: Tensor, made: int, many: Tasks = many, name: str = name) -> None:
                     if step in spec.horizons:
                         how = {"eps": spec.eps, "steps": 10, "generator": stage.generator(name, 2)}
                         found = accuracy(many, params, here, **how)
@@ -167,7 +168,7 @@ class Once:
 
                 hyper = as_hyper(points, len(tasks), tasks.params)
                 how = Inner(max(spec.horizons), spec.batch_size)
-                fit_baseline(many, method, hyper, how, stage.generator(name, 1), after)
+                fit_baseline(many, method, hyper, how, stage.generator(name, 1), watch)
             total = total.plus(cost)
         rows = self.rows(self.common("search", group, method.name, max(spec.horizons), method.tier), total, len(points))
         found = {step: torch.stack(of).mean(0).tolist() for step, of in scores.items()}

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.attacks import counting
 from metarobust.experiments.cost_once import SECONDS, Cost, Once
-from metarobust.experiments.fit import Inner, accuracy, as_hyper, fit_baseline, fit_learned
+from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned
 from metarobust.experiments.learning import slug
+from metarobust.experiments.measuring import accuracy
 from metarobust.experiments.passes import Passes, counted
 from metarobust.experiments.stages import best_point, kind
 from metarobust.experiments.table import BEFORE, LEARNED
@@ -38,14 +38,13 @@ class Costs(Once):
         tasks = self.stage.tasks(network, spec.seeds)
         for part, horizon, marks in spec.runs():
             tally, seen = Passes(), {}
-            with counting() as made:
 
-                def after(step: int, params: Tensor, tally=tally, made=made, marks=marks, seen=seen) -> None:
-                    if step in marks:
-                        seen[step] = params, Cost(0.0, tally.evaluations / len(tasks), made.examples / len(tasks))
+            def watch(step: int, params: Tensor, made: int, tally=tally, marks=marks, seen=seen) -> None:
+                if step in marks:
+                    seen[step] = params, Cost(0.0, tally.evaluations / len(tasks), made / len(tasks))
 
-                way, tier = self.way(network, method, horizon)
-                way(counted(tasks, tally), generator=self.stage.generator(network, 4), after=after)
+            way, tier = self.way(network, method, horizon)
+            way(counted(tasks, tally), generator=self.stage.generator(network, 4), watch=watch)
             for step, (params, cost) in seen.items():
                 common = self.common(part, network, method, step, tier)
                 rows += self.accuracies(common, tasks, params)
@@ -68,11 +67,11 @@ class Costs(Once):
                 way, _ = self.way(network, name, max(spec.horizons))
                 began = self.clock()
 
-                def after(step: int, params: Tensor, name=name, turn=turn, began=began) -> None:
+                def watch(step: int, params: Tensor, made: int, name=name, turn=turn, began=began) -> None:
                     if step in spec.marks and turn >= 0:
                         taken.setdefault((name, step), []).append(self.clock() - began)
 
-                way(task, generator=self.stage.generator(network, 4), after=after)
+                way(task, generator=self.stage.generator(network, 4), watch=watch)
         tiers = {method.name: method.tier for method in self.rivals} | {LEARNED: TIERS[self.card["kind"]]}
         rows = []
         for part, _, marks in spec.runs():
@@ -82,7 +81,7 @@ class Costs(Once):
         return rows
 
     def way(self, network: str, method: str, horizon: int) -> tuple[Callable[..., Any], str]:
-        """A function of tasks, generator and after that patches in `horizon` steps, and the tier of the method."""
+        """A function of tasks, generator and watch that patches in `horizon` steps, and the tier of the method."""
         how = Inner(horizon, self.spec.batch_size)
         if method == LEARNED:
             return partial(fit_learned, optimizer=self.learned, how=how), TIERS[self.card["kind"]]
@@ -90,9 +89,9 @@ class Costs(Once):
         found = self.run.rows(f"search.{slug(method)}.{kind(network)}")
         best = best_point([row for row in found if f"score {horizon}" in row], str(horizon))
 
-        def train(tasks: Tasks, generator: torch.Generator, after: Callable[[int, Tensor], None]) -> None:
+        def train(tasks: Tasks, generator: torch.Generator, watch: Watch) -> None:
             hyper = as_hyper([{key: best[key] for key in rival.grid}], len(tasks), tasks.params)
-            fit_baseline(tasks, rival, hyper, how, generator, after)
+            fit_baseline(tasks, rival, hyper, how, generator, watch)
 
         return train, rival.tier
 
