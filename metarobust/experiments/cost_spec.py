@@ -87,7 +87,7 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     if scale == "small":
         return Spec(
             **common, seeds=seeds or tuple(range(10)), networks=NETWORKS[:3], points=16, tuning_seeds=(100, 101),
-            test_images=500, rounds=5, piece=24,
+            test_images=300, rounds=5, piece=24,
         )  # fmt: skip
     return Spec(
         **common, seeds=seeds or tuple(range(10)), networks=NETWORKS, points=24, tuning_seeds=(100, 101),
