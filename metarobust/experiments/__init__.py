@@ -1,7 +1,7 @@
 """The experiments that `metarobust run` knows, by name."""
 
-from metarobust.experiments import anchor
+from metarobust.experiments import anchor, cost
 from metarobust.experiments.catalogue import PARTS
 from metarobust.experiments.transfer import Transfer
 
-EXPERIMENTS = {name: Transfer(name) for name in PARTS} | {anchor.NAME: anchor}
+EXPERIMENTS = {name: Transfer(name) for name in PARTS} | {anchor.NAME: anchor, cost.NAME: cost}
