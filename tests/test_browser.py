@@ -6,6 +6,7 @@ Chromium is the machine's own, driven by Playwright. Where there is none, this p
 from __future__ import annotations
 
 import functools
+import gzip
 import os
 import shutil
 import threading
@@ -24,6 +25,7 @@ PAGES = sorted(
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 MOST_BYTES = 2_000_000
+PACKED = {".html", ".css", ".js", ".svg", ".json"}
 
 pytestmark = pytest.mark.timeout(120)
 if not PAGES:
@@ -33,8 +35,23 @@ if BROWSER is None:
 
 
 class Silent(SimpleHTTPRequestHandler):
+    """As a web host serves pages: text is packed. Says nothing."""
+
     def log_message(self, *_):
-        """Says nothing."""
+        pass
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        path = path / "index.html" if path.is_dir() else path
+        if path.suffix not in PACKED or not path.is_file():
+            return super().do_GET()
+        body = gzip.compress(path.read_bytes(), 6)
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
 
 @pytest.fixture(scope="module")

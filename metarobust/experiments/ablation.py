@@ -9,8 +9,8 @@ from metarobust.meta import Plan
 
 def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
     """Variants of the rule and of its meta-training, all with the same number of episodes."""
-    episodes = {"smoke": 60, "small": 120, "full": 2400}[scale]
-    size = {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
+    episodes = {"smoke": 60, "small": 100, "full": 2400}[scale]
+    size = {"groups": 4 if scale == "full" else 1, "tasks": 4}
     plan = Plan(episodes=episodes, **size)
 
     def rule(name: str, kind: str = "features", *, plan: Plan = plan, **how) -> Rule:
