@@ -21,13 +21,16 @@ from metarobust import pretrained, results
 from metarobust.baselines import methods
 from metarobust.data import load
 from metarobust.errors import InputError
-from metarobust.experiments import EXPERIMENTS, break_even, catalogue, cost, cost_once, cost_spec
+from metarobust.experiments import EXPERIMENTS, catalogue, cost
 from metarobust.experiments import spec as specs
-from metarobust.experiments.cost_spec import NETWORKS, RIVALS, drawn, rivals
-from metarobust.experiments.cost_stages import Costs
-from metarobust.experiments.cost_text import amount, models
+from metarobust.experiments.cost import break_even
+from metarobust.experiments.cost import once as cost_once
+from metarobust.experiments.cost import spec as cost_spec
+from metarobust.experiments.cost.passes import Passes, counted
+from metarobust.experiments.cost.spec import NETWORKS, RIVALS, drawn, rivals
+from metarobust.experiments.cost.stages import Costs
+from metarobust.experiments.cost.text import amount, models
 from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, fit_learned, settings
-from metarobust.experiments.passes import Passes, counted
 from metarobust.experiments.stages import Stages
 from metarobust.family import Training, make_tasks
 from metarobust.plots.cost import against_cost

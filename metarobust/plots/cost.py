@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metarobust.errors import choose
-from metarobust.experiments.break_even import Mark, curve
-from metarobust.experiments.cost_once import COSTS, EVALUATIONS
-from metarobust.experiments.cost_text import networks
+from metarobust.experiments.cost.break_even import Mark, curve
+from metarobust.experiments.cost.once import COSTS, EVALUATIONS
+from metarobust.experiments.cost.text import networks
 from metarobust.experiments.table import BEFORE, LEARNED, names
 from metarobust.plots.results import LABELS
 from metarobust.plots.style import role, style

@@ -23,10 +23,10 @@ from metarobust.attacks import counting
 from metarobust.baselines import Method
 from metarobust.data import Dataset
 from metarobust.experiments import catalogue
-from metarobust.experiments.cost_spec import NAME, Spec, drawn, rivals
+from metarobust.experiments.cost.passes import Passes, counted
+from metarobust.experiments.cost.spec import NAME, Spec, drawn, rivals
 from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, repeat
 from metarobust.experiments.measuring import accuracy
-from metarobust.experiments.passes import Passes, counted
 from metarobust.experiments.stages import Stages, kind
 from metarobust.experiments.table import BEFORE, LEARNED
 from metarobust.family import Family, Training, make_tasks, train_clean

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metarobust.experiments.cost_once import COSTS, EVALUATIONS, SECONDS
-from metarobust.experiments.cost_spec import LONG, SHORT
+from metarobust.experiments.cost.once import COSTS, EVALUATIONS, SECONDS
+from metarobust.experiments.cost.spec import LONG, SHORT
 from metarobust.experiments.table import BEFORE, LEARNED, REFERENCE, Row, names, over
 
 TARGETS = {

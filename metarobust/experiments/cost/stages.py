@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.experiments.cost_once import SECONDS, Cost, Once
+from metarobust.experiments.cost.once import SECONDS, Cost, Once
+from metarobust.experiments.cost.passes import Passes, counted
 from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned
 from metarobust.experiments.learning import slug
 from metarobust.experiments.measuring import accuracy
-from metarobust.experiments.passes import Passes, counted
 from metarobust.experiments.stages import best_point, kind
 from metarobust.experiments.table import BEFORE, LEARNED
 from metarobust.learned import TIERS

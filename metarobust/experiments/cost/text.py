@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from metarobust.errors import choose
-from metarobust.experiments.break_even import FIRST, LAST, SEARCH, TARGETS, curve, once
-from metarobust.experiments.cost_once import COSTS, EVALUATIONS, EXAMPLES, SECONDS
+from metarobust.experiments.cost.break_even import FIRST, LAST, SEARCH, TARGETS, curve, once
+from metarobust.experiments.cost.once import COSTS, EVALUATIONS, EXAMPLES, SECONDS
 from metarobust.experiments.table import BEFORE, LEARNED, Row, names
 
 

@@ -26,11 +26,11 @@ import torch
 from tqdm.auto import tqdm
 
 from metarobust.data import Dataset
-from metarobust.experiments import cost_spec
-from metarobust.experiments.break_even import derived
-from metarobust.experiments.cost_spec import NAME, SCALES
-from metarobust.experiments.cost_stages import Costs
-from metarobust.experiments.cost_text import brief, markdown, table
+from metarobust.experiments.cost import spec as cost_spec
+from metarobust.experiments.cost.break_even import derived
+from metarobust.experiments.cost.spec import NAME, SCALES
+from metarobust.experiments.cost.stages import Costs
+from metarobust.experiments.cost.text import brief, markdown, table
 from metarobust.experiments.learning import slug
 from metarobust.experiments.stages import best_point, kind
 from metarobust.experiments.table import LEARNED
