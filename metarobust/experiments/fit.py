@@ -1,6 +1,6 @@
-"""Runs one method on a batch of tasks, and counts what it generated."""
+"""Runs one method on a batch of tasks, counts what it generated, and measures what came out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from metarobust.attacks import counting
 from metarobust.baselines import Hyper, Method
+from metarobust.data import Split
+from metarobust.evaluation import quick, survivors
+from metarobust.evaluation.ensemble import Attack
 from metarobust.objectives import Objective, clean
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
@@ -75,6 +78,25 @@ def fit_baseline(
     tasks = method.prepare(tasks, hyper)
     optimizer = method.optimizer(hyper, tasks.layout)
     return fit(tasks, optimizer, lambda progress: method.inner(hyper, progress), how, generator, watch)
+
+
+def accuracy(
+    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
+) -> dict[str, list[float]]:
+    """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
+    return over_models(tasks, params, test, quick(eps=eps, steps=steps), generator)
+
+
+def over_models(
+    tasks: Tasks, params: Tensor, test: Split, attacks: Sequence[Attack], generator: torch.Generator
+) -> dict[str, list[float]]:
+    """The same under any attacks."""
+    found: dict[str, list[float]] = {}
+    for one in params.detach():  # one model at a time, so that images which are fooled can leave
+        right = survivors(tasks.predictor(one), test.images, test.labels, attacks, generator=generator)
+        for name, mask in right.items():
+            found.setdefault(name, []).append(float(mask.float().mean()))
+    return found
 
 
 def settings(method: Method) -> Iterator[dict[str, float]]:

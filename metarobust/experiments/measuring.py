@@ -4,7 +4,7 @@
 other ones than it was judged by, other radii, another norm.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from metarobust.attacks import fgsm
 from metarobust.data import Dataset, Split
-from metarobust.evaluation import quick, standard, survivors
+from metarobust.evaluation import quick, standard
 from metarobust.evaluation.ensemble import Attack
+from metarobust.experiments.fit import accuracy, over_models
 from metarobust.experiments.learning import Learning
 from metarobust.experiments.spec import Part, Spec
 from metarobust.meta import ALONE, Share, generator_of
@@ -111,13 +112,6 @@ class Measured(Learning):
         return generator_of(self.device, letters, *purpose)
 
 
-def accuracy(
-    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
-) -> dict[str, list[float]]:
-    """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
-    return _over_models(tasks, params, test, quick(eps=eps, steps=steps), generator)
-
-
 def under_attacks(
     tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, classes: int, generator: torch.Generator
 ) -> Iterator[tuple[str, float, list[float]]]:
@@ -127,13 +121,13 @@ def under_attacks(
     other radii, of which an image must stand both; and in L2, at half the distance of a corner of the L-infinity ball.
     """
     plain = Attack("fgsm", "white", partial(fgsm, eps=eps))
-    found = _over_models(tasks, params, test, [plain], generator)
+    found = over_models(tasks, params, test, [plain], generator)
     yield "none", 0.0, found["clean"]
     yield "fgsm", eps, found["fgsm"]
     both = f"pgd-{steps} ce, margin"
     strong = standard(eps=eps, classes=classes, steps=50, queries=500)  # half as long, tenth as many: many models
     two = quick(eps=eps, steps=steps)
-    found = _over_models(tasks, params, test, [*two, *strong], generator)
+    found = over_models(tasks, params, test, [*two, *strong], generator)
     for attack in (*two, *strong):
         yield attack.name, eps, found[attack.name]
     yield f"worst of {', '.join(attack.name for attack in (*two, *strong))}", eps, found["robust"]
@@ -141,15 +135,4 @@ def under_attacks(
     others = [(both, share * eps, "linf") for share in SHARES] + [(f"{both} in l2", far, "l2")]
     for name, radius, norm in others:
         attacks = quick(eps=radius, norm=norm, steps=steps)
-        yield name, radius, _over_models(tasks, params, test, attacks, generator)["robust"]
-
-
-def _over_models(
-    tasks: Tasks, params: Tensor, test: Split, attacks: Sequence[Attack], generator: torch.Generator
-) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for one in params.detach():  # one model at a time, so that images which are fooled can leave
-        right = survivors(tasks.predictor(one), test.images, test.labels, attacks, generator=generator)
-        for name, mask in right.items():
-            found.setdefault(name, []).append(float(mask.float().mean()))
-    return found
+        yield name, radius, over_models(tasks, params, test, attacks, generator)["robust"]

@@ -12,9 +12,9 @@ from metarobust.baselines import Method, methods, robust_methods
 from metarobust.data import Dataset, balanced
 from metarobust.errors import choose
 from metarobust.evaluation import standard, survivors
-from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned, repeat, settings
+from metarobust.experiments.fit import Inner, Watch, accuracy, as_hyper, fit_baseline, fit_learned, repeat, settings
 from metarobust.experiments.learning import slug
-from metarobust.experiments.measuring import Measured, accuracy
+from metarobust.experiments.measuring import Measured
 from metarobust.experiments.spec import Part, Rule, Spec
 from metarobust.family import make_tasks, train_clean
 from metarobust.learned import TIERS
