@@ -1,6 +1,6 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test notebooks reference results address clean
+.PHONY: help setup book test print notebooks reference results address clean
 
 python := .venv/bin/python
 jupyter-book := $(python) -c "from jupyter_book.cli.main import main; main()"
@@ -24,6 +24,11 @@ book: setup ## Run the notebooks and render the book to _build/html
 
 test: setup ## Lint, unit tests, notebooks, warning-free build and checks of the pages
 	@.ci/test
+
+print: setup ## Render the book with the outputs it has, as one page and, with Chromium, as a PDF
+	@$(call copy,_build/pages)
+	@$(jupyter-book) build -q --path-output . _build/pages
+	@$(python) .ci/print.py _build/html _build/learning-from-mistakes.pdf
 
 notebooks: setup ## Run the notebooks again and keep their new outputs
 	@rm -rf _build/fresh && mkdir -p _build/fresh

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -158,3 +159,17 @@ def test_own_style_finds_its_fonts():
     urls = re.findall(r"url\([\"']?([^\"')]+)", style.read_text(encoding="utf-8"))
     assert urls
     assert [url for url in urls if not (style.parent / url).is_file()] == []
+
+
+def test_the_print_version_has_every_page_and_its_links_stay_within_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = runpy.run_path(str(ROOT / ".ci/print.py"))["one_page"](SITE)
+    book = BeautifulSoup(text, "html.parser")
+    names = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    assert [article["id"] for article in book.find_all("article")] == [name.replace("/", "-") for name in names]
+    there = {tag["id"] for tag in book.find_all(id=True)}
+    within = {link["href"][1:] for link in book.find_all("a", href=re.compile(r"^#."))}
+    assert within <= there
+    assert len(within) > len(names)
+    local = [img["src"] for img in book.find_all("img") if not img["src"].startswith("data:")]
+    assert [src for src in local if not (SITE / unquote(src)).is_file()] == []
