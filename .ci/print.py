@@ -42,8 +42,9 @@ def one_page(site: Path) -> str:
         own = name.replace("/", "-")
         for tag in article.find_all(id=True):
             tag["id"] = f"{own}--{tag['id']}"
-        for tag, key in ((tag, key) for key in ("src", "href") for tag in article.find_all(attrs={key: True})):
-            tag[key] = moved(tag[key], page, site, names)
+        for tag in article.find_all(lambda tag: tag.has_attr("src") or tag.has_attr("href")):
+            for key in {"src", "href"} & set(tag.attrs):
+                tag[key] = moved(tag[key], page, site, names)
         for block in article.find_all("details"):
             block["open"] = ""  # paper cannot be clicked on
         parts.append(str(article).replace("<article", f'<article id="{own}"', 1))
