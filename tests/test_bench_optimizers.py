@@ -12,6 +12,7 @@ from torch import nn
 
 from metarobust.bench import libraries, optimizers
 from metarobust.bench.plain_lstm import PlainLSTM, plain, with_higher
+from metarobust.bench.tables import columns
 from metarobust.learned import KINDS
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.meta.estimators import Backprop
@@ -83,7 +84,7 @@ def test_ratios_are_times_of_the_first_way():
     assert [row["ratio"] for row in made] == [1.0, 3.0]
     assert [row["seconds"] for row in made] == [median(seconds) for seconds in times.values()]
     assert [row["share"] for row in made] == [0.5, 0.25]
-    assert "3.00" in optimizers.columns(optimizers._step_lines(made))
+    assert "3.00" in columns(optimizers._step_lines(made))
 
 
 def test_the_network_that_is_stepped_on_has_11_million_parameters():

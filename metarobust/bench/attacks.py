@@ -24,7 +24,7 @@ from metarobust.bench import record
 from metarobust.bench.libraries import INSTALL, PGD, installed, need
 from metarobust.bench.models import images, module, train
 from metarobust.bench.peers import our_standard, their_standard
-from metarobust.bench.tables import columns, pipes
+from metarobust.bench.tables import in_columns, in_pipes
 from metarobust.bench.timing import interleaved, ratio
 from metarobust.models import build, fresh
 
@@ -173,16 +173,15 @@ def _evaluations(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return lines
 
 
-def _captions(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+def _captions(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
     fast, whole = (next(row for row in rows if row["part"] == part) for part in ("pgd", "standard"))
     absent = [f"{name} is not installed: {INSTALL}" for name, number in manifest["versions"].items() if number is None]
-    return (
+    return [
         f"PGD, {fast['steps']} steps, batch of {fast['n']}, 28 x 28 pixels, L-infinity: median of {fast['rounds']} "
         f"rounds, ways taken in turn",
         f"The standard evaluation and AutoAttack's, {whole['n']} digits, both as cascades: median of "
         f"{whole['rounds']} rounds",
-        "\n".join([record.setting(manifest), *absent]),
-    )
+    ], "\n".join([record.setting(manifest), *absent])
 
 
 def _parts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[list[str]]]:
@@ -192,11 +191,11 @@ def _parts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[lis
 
 def table(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Both comparisons as text for a terminal."""
-    (fast, whole), (first, second, setting) = _parts(rows), _captions(manifest, rows)
-    return "\n".join([first, columns(fast), "", second, columns(whole), "", setting])
+    captions, setting = _captions(manifest, rows)
+    return in_columns(captions, _parts(rows), setting)
 
 
 def markdown(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Both comparisons as Markdown."""
-    (fast, whole), (first, second, setting) = _parts(rows), _captions(manifest, rows)
-    return "\n\n".join([f"{first}.", pipes(fast), f"{second}.", pipes(whole), f"{setting}."])
+    captions, setting = _captions(manifest, rows)
+    return in_pipes(captions, _parts(rows), setting)

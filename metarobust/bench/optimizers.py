@@ -24,7 +24,7 @@ from torchvision.models import resnet18
 from metarobust.bench import record
 from metarobust.bench.libraries import INSTALL, installed, need
 from metarobust.bench.plain_lstm import plain, problem, with_higher
-from metarobust.bench.tables import columns, pipes
+from metarobust.bench.tables import in_columns, in_pipes
 from metarobust.bench.timing import interleaved, ratio
 from metarobust.learned import KINDS, make
 from metarobust.meta.estimators import Backprop
@@ -213,15 +213,14 @@ def _step_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return lines
 
 
-def _captions(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+def _captions(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
     meta, step = (next(row for row in rows if row["part"] == part) for part in ("meta-training", "step"))
     absent = [f"{name} is not installed: {INSTALL}" for name in LIBRARIES if manifest["versions"][name] is None]
-    return (
+    return [
         f"Meta-gradients of first order, clean objectives, {meta['work']:,} coordinate-steps on {meta['network']}: "
         f"median of {meta['rounds']} rounds, ways taken in turn, processor time",
         f"Steps on a ResNet-18 in shape, {step['work']:,} coordinate-steps: median of {step['rounds']} rounds",
-        "\n".join([record.setting(manifest), *absent]),
-    )
+    ], "\n".join([record.setting(manifest), *absent])
 
 
 def _parts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[list[str]]]:
@@ -231,11 +230,11 @@ def _parts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[lis
 
 def table(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Both comparisons as text for a terminal."""
-    (meta, step), (first, second, setting) = _parts(rows), _captions(manifest, rows)
-    return "\n".join([first, columns(meta), "", second, columns(step), "", setting])
+    captions, setting = _captions(manifest, rows)
+    return in_columns(captions, _parts(rows), setting)
 
 
 def markdown(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Both comparisons as Markdown."""
-    (meta, step), (first, second, setting) = _parts(rows), _captions(manifest, rows)
-    return "\n\n".join([f"{first}.", pipes(meta), f"{second}.", pipes(step), f"{setting}."])
+    captions, setting = _captions(manifest, rows)
+    return in_pipes(captions, _parts(rows), setting)

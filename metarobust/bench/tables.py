@@ -16,3 +16,15 @@ def pipes(lines: Lines) -> str:
     """A table of Markdown."""
     head, *rest = lines
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rest])
+
+
+def in_columns(captions: Sequence[str], tables: Sequence[Lines], setting: str) -> str:
+    """Tables under their captions, and the setting, as text for a terminal."""
+    blocks = [f"{caption}\n{columns(lines)}\n" for caption, lines in zip(captions, tables, strict=True)]
+    return "\n".join([*blocks, setting])
+
+
+def in_pipes(captions: Sequence[str], tables: Sequence[Lines], setting: str) -> str:
+    """The same as Markdown."""
+    blocks = [f"{caption}.\n\n{pipes(lines)}" for caption, lines in zip(captions, tables, strict=True)]
+    return "\n\n".join([*blocks, f"{setting}."])
