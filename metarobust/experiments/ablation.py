@@ -9,7 +9,7 @@ from metarobust.meta import Plan
 
 def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
     """Variants of the rule and of its meta-training, all with the same number of episodes."""
-    episodes = {"smoke": 60, "small": 100, "full": 2400}[scale]
+    episodes = {"smoke": 60, "small": 60, "full": 2400}[scale]
     size = {"groups": 4 if scale == "full" else 1, "tasks": 4}
     plan = Plan(episodes=episodes, **size)
 

@@ -105,8 +105,9 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
     counts = {"smoke": few[1:2], "small": few[:4], "full": few}[scale]
     steering = steering_plan(scale, 100)
+    features = replace(training_plan(scale), episodes=30 * times(scale))
     rules = (
-        Rule(LEARNED, "features", training_plan(scale)),
+        Rule(LEARNED, "features", features),
         Rule(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)),
     )
     rules = rules[:1] if scale == "smoke" else rules
@@ -203,8 +204,8 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> 
         )  # fmt: skip
     wide = name in ("patch", "train", "robust-training", "transfer-architecture")
     strong = 3 if name in ("patch", "train") else 0
-    meta_seeds = (0, 1) if (name, scale) == ("ablation", "small") else (0, 1, 2)
+    most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
-        name, scale, dataset, seeds or tuple(range(10)), meta_seeds, parts, **numbers, tuning_seeds=(100, 101),
+        name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), parts, **numbers, tuning_seeds=(100, 101),
         wide_grids=wide, validated=name != "ablation", strong_seeds=strong,
     )  # fmt: skip
