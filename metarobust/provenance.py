@@ -26,7 +26,7 @@ LEGEND = (
 
 
 def facts(folder: Path, now: datetime | None = None) -> list[dict[str, Any]]:
-    """Of every run recorded in the folder, comparisons included: what it is, how old, on what, and made by which code.
+    """Of every run recorded in the folder, and then of comparisons: what it is, how old, on what, and made by which code.
 
     age_days: since the run was begun; a comparison's, since it ended. code: "same" or "changed" (the digest of all
     source files). files: how many the run depends on, where its experiment is still known. changed_files: those of them
@@ -34,7 +34,7 @@ def facts(folder: Path, now: datetime | None = None) -> list[dict[str, Any]]:
     """
     here, now = code(), now or datetime.now(UTC)
     found = []
-    for path in sorted(folder.glob("**/manifest.json")):
+    for path in sorted(folder.glob("**/manifest.json"), key=lambda path: (path.parent.parent != folder, path)):
         manifest = read_json(path)
         spec, made = manifest.get("spec", {}), manifest["code"]
         same = made["sha256"] == here["sha256"]

@@ -9,20 +9,21 @@ notebooks, it stands between two comments, which nobody sees:
 """
 
 import re
+from collections.abc import Mapping
 
 from metarobust.errors import InputError, choose
-from metarobust.ledger.claims import SUPPORTED, ledger
+from metarobust.ledger.claims import SUPPORTED, Judged, ledger
 
 MARK = re.compile(r"(<!-- claim ([^>]+?) -->)([^<]*)(<!-- end -->)")
 
 
-def cite(words: str) -> str:
-    """The number of a claim, `ID`, or of one of its evidences, `ID NAME`.
+def cite(words: str, claims: Mapping[str, Judged] | None = None) -> str:
+    """The number of a claim, `ID`, or of one of its evidences, `ID NAME`. claims: the ledger, if not the usual one.
 
     Raises InputError for an unknown name, and for a claim that the records do not support: then the page is wrong.
     """
     name, _, which = words.strip().partition(" ")
-    claims = ledger()
+    claims = ledger() if claims is None else claims
     judged = claims[choose(name, claims, "claim")]
     if judged.verdict != SUPPORTED:
         found = "; ".join(f"{f.evidence.says}: {f.shown}" for f in judged.findings) or judged.claim.wants
@@ -31,9 +32,9 @@ def cite(words: str) -> str:
     return by_name[choose(which, by_name, f"number of claim {name!r}") if which else next(iter(by_name))].shown
 
 
-def renew(text: str) -> str:
+def renew(text: str, claims: Mapping[str, Judged] | None = None) -> str:
     """The text with each marked number as the ledger has it now. Raises InputError as `cite` does."""
-    return MARK.sub(lambda mark: mark[1] + cite(mark[2]) + mark[4], text)
+    return MARK.sub(lambda mark: mark[1] + cite(mark[2], claims) + mark[4], text)
 
 
 def cited(text: str) -> list[str]:

@@ -38,7 +38,7 @@ def runs(expression: str) -> list[str]:
 
 def _claim(one: Judged) -> str:
     lines = [f"(claim-{one.claim.id})=", f"**{one.verdict.capitalize()}.** {one.text}", ""]
-    lines += [f"- {_finding(finding)}" for finding in one.findings]
+    lines += [f"- {_finding(finding)}" for finding in one.findings if not finding.evidence.context]  # as the text has it
     if one.claim.wants:
         lines.append(f"- Still to come: {one.claim.wants}.")
     said = ", ".join("the abstract" if page == "abstract" else f"`{page}`" for page in one.claim.said)
@@ -50,8 +50,6 @@ def _finding(finding: Finding) -> str:
     where = ", ".join(f"[`{run}`](run-{run.replace('/', '-')})" for run in runs(evidence.value))
     if finding.found is None:
         return f"{evidence.says}: not tested, since {finding.missing}."
-    if evidence.context:
-        return f"{evidence.says}: {finding.shown} ({where or 'a constant'})."
     if evidence.compares:
         return f"{evidence.says}: holds for **{finding.shown}** ({where})."
     wanted = f"Asked for: {evidence.range()}; holds for {finding.held} of {finding.of}"
