@@ -20,13 +20,13 @@ from metarobust.storage import read_json
 PACKAGE = Path(__file__).parent
 SAME, CHANGED = "same", "changed"
 LEGEND = (
-    "code: what made the run against what is here. 'changed 3/31': of the 31 files that it depends on, 3 differ from "
-    "its\ncommit; --json names them. A run lies in metarobust/recorded/RUN-DATA-SCALE, a comparison in bench/NAME."
+    "code: what made the run, against what is here. 'changed 3/31': of the 31 files that it depends on,\n"
+    "3 differ from its commit; --json names them. Runs lie in metarobust/recorded/RUN-DATA-SCALE."
 )
 
 
 def facts(folder: Path, now: datetime | None = None) -> list[dict[str, Any]]:
-    """Of every run recorded in the folder, and then of comparisons: what it is, how old, on what, and made by which code.
+    """Of every recorded run, and then of comparisons: what it is, how old, on what, and made by which code.
 
     age_days: since the run was begun; a comparison's, since it ended. code: "same" or "changed" (the digest of all
     source files). files: how many the run depends on, where its experiment is still known. changed_files: those of them

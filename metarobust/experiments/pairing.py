@@ -61,12 +61,18 @@ def last_steps(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if (row["step"] or 0) == last[row["part"], row["model"], row["method"]]]
 
 
+def learned_rule(rows: Iterable[Row], part: str) -> str | None:
+    """The learned rule of a part that is compared: the one called so, else the first; None where there is none."""
+    there = [name for name in names((row for row in rows if row["part"] == part), "method") if name.startswith(LEARNED)]
+    return LEARNED if LEARNED in there else next(iter(there), None)
+
+
 def against_plain(rows: Sequence[Row], part: str, method: str = LEARNED) -> list[Comparison]:
     """The method against the best baseline of every tier that is there, on each network of a part.
 
     Raises InputError where the method is not in the part.
     """
-    here = last_steps(row for row in rows if row["part"] == part)
+    here = last_steps(row for row in rows if row["part"] == part and row["split"] == "test")
     if method not in names(here, "method"):
         raise InputError(f"part {part!r} holds no method {method!r}; there are {', '.join(names(here, 'method'))}")
     found = []

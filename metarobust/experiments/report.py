@@ -7,7 +7,7 @@ from typing import Any
 from metarobust.bench import BENCHES
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
-from metarobust.experiments.table import LEARNED, Row, names
+from metarobust.experiments.table import Row, names
 from metarobust.provenance import CHANGED, facts, took
 from metarobust.results import load_results
 
@@ -29,8 +29,8 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
     parts = names(rows, "part")
     for part in parts:
         blocks += [f"**{part}**"] * (len(parts) > 1) + [experiment.markdown(rows, part)]
-        if LEARNED in names([row for row in rows if row["part"] == part], "method"):
-            blocks.append(tests(rows, part))
+        if method := pairing.learned_rule(rows, part):
+            blocks.append(tests(rows, part, method))
     return "\n\n".join(blocks)
 
 
@@ -60,11 +60,11 @@ def code(fact: dict[str, Any]) -> str:
     return f"{made}; {len(fact['changed_files'])} of the {fact['files']} files that it depends on have changed since"
 
 
-def tests(rows: Sequence[Row], part: str) -> str:
+def tests(rows: Sequence[Row], part: str, method: str) -> str:
     """The paired tests, folded away: they are many."""
     try:
-        inside = pairing.markdown(pairing.against_plain(rows, part))
+        inside = pairing.markdown(pairing.against_plain(rows, part, method))
     except InputError as error:
         return f"No paired test: {error}."
-    title = f"{LEARNED} minus the best rule of each tier, seed by seed"
+    title = f"{method} minus the best rule of each tier, seed by seed"
     return f"````{{dropdown}} {title}\n{inside}\n````"

@@ -1,7 +1,8 @@
 """What an expression of the ledger can ask of the recorded runs. Accuracies are in per cent, differences in points.
 
 `metric` is "robust" or "clean". A robust figure is the worst case over the attacks of the run, unless `attack` says
-otherwise. Values are means over seeds; a learned optimizer's value for a seed is its mean over meta-seeds.
+otherwise. Values are means over seeds, on test images unless `split` says "train"; a learned optimizer's value for a
+seed is its mean over meta-seeds.
 """
 
 from collections.abc import Callable
@@ -35,17 +36,19 @@ class Lookups:
     def acc(
         self, run: str, method: Wanted, metric: str = "robust", *, part: Wanted = None, model: Wanted = None,
         dataset: Wanted = None, attack: Wanted = None, eps: Wanted = None, step: Wanted = None, tier: Wanted = None,
+        split: str = "test",
     ) -> Value:  # fmt: skip
         """Accuracy in per cent."""
-        rows = self._accuracy(run, metric, method, part, model, dataset, attack, eps, step, tier)
+        rows = self._accuracy(run, metric, method, part, model, dataset, attack, eps, step, tier, split)
         return _short({label: 100 * over_seeds(list(seeds.values()))[0] for label, seeds in rows.items()})
 
     def spread(
         self, run: str, method: Wanted, metric: str = "robust", *, part: Wanted = None, model: Wanted = None,
         dataset: Wanted = None, attack: Wanted = None, eps: Wanted = None, step: Wanted = None, tier: Wanted = None,
+        split: str = "test",
     ) -> Value:  # fmt: skip
         """Half the width of the 95 % interval over seeds, in points."""
-        rows = self._accuracy(run, metric, method, part, model, dataset, attack, eps, step, tier)
+        rows = self._accuracy(run, metric, method, part, model, dataset, attack, eps, step, tier, split)
         return _short({label: 100 * over_seeds(list(seeds.values()))[1] for label, seeds in rows.items()})
 
     def best(
@@ -150,13 +153,13 @@ class Lookups:
 
     def _accuracy(
         self, run: str, metric: str, method: Wanted, part: Wanted = None, model: Wanted = None, dataset: Wanted = None,
-        attack: Wanted = None, eps: Wanted = None, step: Wanted = None, tier: Wanted = None,
+        attack: Wanted = None, eps: Wanted = None, step: Wanted = None, tier: Wanted = None, split: str = "test",
     ) -> dict[str, dict[int, float]]:  # fmt: skip
         """For each label the value of each seed, as a share."""
         attack = METRICS[choose(metric, METRICS, "metric")] if attack is None else attack
         rows = self.records.rows(
             run, metric=f"{metric} accuracy", part=part, model=model, method=method, dataset=dataset, attack=attack,
-            eps=eps, step=step, tier=tier,
+            eps=eps, step=step, tier=tier, split=split,
         )  # fmt: skip
         rows = rows if step is not None else last_steps(rows)
         return {label: by_seed(mine) for label, mine in labelled(rows, ["step"] if step is None else []).items()}

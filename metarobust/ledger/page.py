@@ -38,7 +38,8 @@ def runs(expression: str) -> list[str]:
 
 def _claim(one: Judged) -> str:
     lines = [f"(claim-{one.claim.id})=", f"**{one.verdict.capitalize()}.** {one.text}", ""]
-    lines += [f"- {_finding(finding)}" for finding in one.findings if not finding.evidence.context]  # as the text has it
+    # What is only told stands in the text.
+    lines += [f"- {_finding(finding)}" for finding in one.findings if not finding.evidence.context]
     if one.claim.wants:
         lines.append(f"- Still to come: {one.claim.wants}.")
     said = ", ".join("the abstract" if page == "abstract" else f"`{page}`" for page in one.claim.said)
