@@ -15,10 +15,10 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
 from metarobust.errors import InputError, choose
-from metarobust.experiments.report import report
 from metarobust.ledger import ORIGINS, cite, ledger
 from metarobust.ledger.page import overview, section
 from metarobust.quote import FOLDER
+from metarobust.report import report
 
 LINE = re.compile(r"^% (ledger (\S+)|recorded runs)$", flags=re.MULTILINE)
 logger = logging.getLogger(__name__)

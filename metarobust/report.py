@@ -28,7 +28,13 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
         return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
     parts = names(rows, "part")
     for part in parts:
-        blocks += [f"**{part}**"] * (len(parts) > 1) + [experiment.markdown(rows, part)]
+        try:
+            shown = experiment.markdown(rows, part)
+        except InputError:  # a part that the experiment does not show: rows that others are made of
+            continue
+        blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
+        if "robust accuracy" not in names([row for row in rows if row["part"] == part], "metric"):
+            continue
         if method := pairing.learned_rule(rows, part):
             blocks.append(tests(rows, part, method))
     return "\n\n".join(blocks)
