@@ -38,7 +38,7 @@ notebooks: setup ## Run the notebooks again and keep their new outputs
 reference: setup ## Run the examples of the reference pages and keep what they print and draw
 	@$(python) .ci/reference.py
 
-results: setup ## Write the recorded results into the README and the headline figure
+results: setup ## Write what the recorded results say into README, notebooks and the headline figure
 	@$(python) .ci/results.py
 
 address: setup ## Write a new public address everywhere: make address URL=https://github.com/OWNER/NAME

@@ -1,4 +1,4 @@
-"""Writes the tables of the recorded results into the README, and draws the headline figure out of them."""
+"""Writes what the recorded results say into README and notebooks, and draws the headline figure out of them."""
 
 import hashlib
 import sys
@@ -33,7 +33,9 @@ def block() -> str:
 
 def readme(text: str) -> str:
     """A README with its block renewed."""
-    head, rest = text.split(START)
+    from metarobust.ledger import renew
+
+    head, rest = renew(text).split(START)
     return head + START + block() + END + rest.split(END, 1)[1]
 
 
@@ -47,11 +49,14 @@ def main() -> int:
     import matplotlib
 
     matplotlib.use("Agg")
+    from metarobust.ledger import renew
     from metarobust.plots.results import headline
     from metarobust.quote import recorded
 
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text()))
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        notebook.write_text(renew(notebook.read_text(encoding="utf-8")), encoding="utf-8")
     name, part = RUNS[0]
     figure = headline(recorded(name)[1], part)
     figure.savefig(FIGURE, dpi=150, metadata={"Source": source(), "Software": ""})

@@ -1,4 +1,4 @@
-"""The command line: list, run, show, headline, export, bench.
+"""The command line: list, run, show, results, headline, export, bench.
 
 Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130.
 torch and the experiments are imported by the command that needs them, so that `--help` answers at once.
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     pass
 
 BOOK_RUN = Path("_build/runs/patch-digits-smoke")
-RECORDED_RUN = Path(__file__).parent / "recorded" / "patch-digits-small"
+RECORDED = Path(__file__).parent / "recorded"
+RECORDED_RUN = RECORDED / "patch-digits-small"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         command = options.command
         {
-            "list": _list, "run": _run, "show": _show, "headline": _headline, "export": _export, "bench": _bench,
+            "list": _list, "run": _run, "show": _show, "results": _results, "headline": _headline, "export": _export,
+            "bench": _bench,
         }[command](options)  # fmt: skip
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
@@ -65,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="the experiments, data sets and learned optimizers", allow_abbrev=False)
 
     run = commands.add_parser("run", help="run an experiment", allow_abbrev=False)
-    run.add_argument("name", metavar="NAME", help="an experiment, see `metarobust list`")
+    run.add_argument("name", metavar="NAME", help="an experiment, see `metarobust list`; or all, one after the other")
     run.add_argument("--scale", default="small", help="smoke (a minute), small or full; default: small")
     run.add_argument("--device", default="auto", help="auto, cpu or cuda; default: auto")
     run.add_argument(
@@ -82,11 +84,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ROOT",
         help="folder of the data sets; default: METAROBUST_DATA, else a cache folder",
     )
-    run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME-DATASET-SCALE")
-    run.add_argument("--resume", action="store_true", help="go on with the run that is in the output folder")
+    run.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: runs/NAME-DATASET-SCALE; of all, the folder of these: runs"
+    )
+    run.add_argument(
+        "--resume", action="store_true", help="go on with the run that is in the output folder; all always does"
+    )
 
     show = commands.add_parser("show", help="print the table of a finished run", allow_abbrev=False)
     show.add_argument("folder", type=Path, metavar="DIR", help="the run's output folder")
+
+    results = commands.add_parser(
+        "results", help="list the recorded runs: age, device, commit, changes of the code since", allow_abbrev=False
+    )
+    results.add_argument("--json", action="store_true", help="the same and more, such as the changed files, as JSON")
 
     headline = commands.add_parser("headline", help="print the main result", allow_abbrev=False)
     headline.add_argument(
@@ -135,7 +146,19 @@ def _list(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from metarobust.experiments import EXPERIMENTS
     from metarobust.experiments.running import run
+    from metarobust.experiments.suite import ALL, run_all
 
+    if options.name == ALL:
+        run_all(
+            scale=options.scale,
+            dataset=options.dataset,
+            seeds=options.seeds,
+            device=options.device,
+            data_root=options.data,
+            out=options.out or Path("runs"),
+            say=lambda line: print(line, flush=True),
+        )
+        return
     out, _, rows = run(
         options.name,
         scale=options.scale,
@@ -152,6 +175,15 @@ def _run(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     print(_describe(options.folder))
+
+
+def _results(options: argparse.Namespace) -> None:
+    import json
+
+    from metarobust.provenance import facts, listing
+
+    found = facts(RECORDED)
+    print(json.dumps(found, indent=1) if options.json else listing(found))
 
 
 def _headline(options: argparse.Namespace) -> None:
@@ -178,14 +210,12 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError as `load_results` does."""
-    from metarobust.experiments import EXPERIMENTS
+    from metarobust.experiments import EXPERIMENTS, recorded_as
     from metarobust.results import load_results
 
     manifest, rows = load_results(folder)
     spec = manifest["spec"]
-    # Runs from the time when patch and train were one experiment have the same tables.
-    name = "patch" if spec["experiment"] == "transfer" else spec["experiment"]
-    experiment = EXPERIMENTS[choose(name, EXPERIMENTS, "experiment")]
+    experiment = EXPERIMENTS[choose(recorded_as(spec["experiment"]), EXPERIMENTS, "experiment")]
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "

@@ -231,6 +231,18 @@ def code() -> dict[str, Any]:
     return {"version": number, "sha256": sha256(content), "commit": commit, "changed": changed}
 
 
+def differing(commit: str | None) -> list[str] | None:
+    """The files of this package that differ from a commit, as `metarobust/stats.py`; None where git cannot tell.
+
+    That is outside a checkout, without git, and where the clone does not go back to the commit.
+    """
+    package = Path(__file__).parent
+    if not commit or not _git(package, "ls-files", "--", "__init__.py", "results.py"):
+        return None
+    found = _git(package, "diff", "--name-only", "--relative", commit, "--", ".")
+    return None if found is None else [f"{package.name}/{name}" for name in found.splitlines()]
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:

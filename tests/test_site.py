@@ -126,6 +126,24 @@ def test_no_raw_tex(page):
     assert not soup(page).find("merror")
 
 
+def test_ledger_page_shows_every_claim_with_its_verdict():
+    from metarobust.ledger import ledger
+
+    page = soup(SITE / "book" / "ledger.html")
+    for name, judged in ledger().items():
+        said = page.find(id=f"claim-{name}").get_text(" ", strip=True)
+        assert said.startswith(f"{judged.verdict.capitalize()}. "), name
+    assert len(page.select('p[id^="claim-"]')) == len(ledger())
+
+
+def test_results_page_has_every_recorded_run():
+    from metarobust.quote import FOLDER
+
+    names = {path.parent.relative_to(FOLDER).as_posix() for path in FOLDER.glob("**/manifest.json")}
+    page = soup(SITE / "book" / "results.html")
+    assert {title.get_text().rstrip("#") for title in page.select("article h2")} == names
+
+
 def test_colab_links_open_notebooks_that_exist(page):
     links = [link["href"] for link in soup(page).find_all("a", href=re.compile(r"^https://colab\."))]
     for link in links:

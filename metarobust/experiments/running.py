@@ -62,7 +62,7 @@ def _run(
         raise InputError(f"--seed {' '.join(map(str, seeds))}: a seed is given twice; give each once")
     spec = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
     share.groups(experiment.groups(spec))  # refused before anything is written
-    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(dataset)}-{scale}"
+    folder = Path(out) if out else default_folder(name, dataset, scale)
     if share.rank > 0:
         share.tell()  # process 0 comes first: a data set is downloaded once
         found = data.load(dataset, data_root, where)
@@ -84,6 +84,11 @@ def _run(
         if share.tell(not current.complete):
             experiment.execute(spec, current, found, where, share)
         return folder, *load_results(folder)
+
+
+def default_folder(name: str, dataset: str, scale: str) -> Path:
+    """Where a run goes if nothing else is said: `runs/NAME-DATASET-SCALE`."""
+    return Path("runs") / f"{name}-{_slug(dataset)}-{scale}"
 
 
 @contextmanager

@@ -72,13 +72,13 @@ def setting(rows: Sequence[Row], part: str) -> str:
     )
 
 
-def best_plain(rows: Sequence[Row], part: str, model: str) -> str:
+def best_plain(rows: Sequence[Row], part: str, model: str, tiers: Sequence[str] = ("0", "1", "2")) -> str:
     """The method without adversarial examples and without learning that has the best mean of clean and robust here.
 
     Picked on the very results that it is shown in, so it flatters the plain rules, never the learned one.
     """
     here = [row for row in rows if (row["part"], row["model"]) == (part, model)]
-    plain = [row for row in here if row["tier"] in ("0", "1", "2") and not row["method"].startswith(LEARNED)]
+    plain = [row for row in here if row["tier"] in tiers and not row["method"].startswith(LEARNED)]
 
     def score(method: str) -> float:
         found = pick(plain, part, model, method)

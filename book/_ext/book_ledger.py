@@ -1,0 +1,54 @@
+"""The ledger of claims and the recorded runs as parts of pages. A line of a page
+
+    % ledger overview
+    % ledger ORIGIN
+    % recorded runs
+
+becomes the Markdown that the library makes of them, before the page is read; and {claim}`ID` or {claim}`ID NAME` is the
+number of a claim. What is wrong with a claim, or a claim that does not hold, is a warning, and so ends the build.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
+
+from metarobust.errors import InputError, choose
+from metarobust.ledger import ORIGINS, cite, ledger
+from metarobust.ledger.page import overview, section
+from metarobust.quote import FOLDER
+from metarobust.report import report
+
+LINE = re.compile(r"^% (ledger (\S+)|recorded runs)$", flags=re.MULTILINE)
+logger = logging.getLogger(__name__)
+
+
+class Claim(SphinxRole):
+    def run(self) -> tuple[list, list]:
+        try:
+            return [nodes.Text(cite(self.text))], []
+        except InputError as error:
+            return [], [self.inliner.reporter.warning(str(error), line=self.lineno)]
+
+
+def markdown(line: re.Match) -> str:
+    """What stands for a line of a page. Raises InputError for an unknown origin and a wrong claim."""
+    if not line[2]:
+        return report(FOLDER)
+    judged = ledger().values()
+    return overview(judged) if line[2] == "overview" else section(judged, choose(line[2], ORIGINS, "origin"))
+
+
+def fill_in(app, docname: str, source: list[str]) -> None:
+    """Replace the lines of a page."""
+    try:
+        source[0] = LINE.sub(markdown, source[0])
+    except InputError as error:
+        logger.warning("%s", error, location=docname)
+
+
+def setup(app) -> dict:
+    app.add_role("claim", Claim())
+    app.connect("source-read", fill_in)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,76 @@
+"""All recorded runs as Markdown for the book: what is in each manifest, the run's own tables, and the paired tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metarobust.bench import BENCHES
+from metarobust.errors import InputError
+from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
+from metarobust.experiments.table import Row, names
+from metarobust.provenance import CHANGED, facts, took
+from metarobust.results import load_results
+
+
+def report(folder: Path) -> str:
+    """A section for each run that is recorded in the folder. Raises InputError as `load_results` does."""
+    return "\n\n".join(section(folder, one) for one in facts(folder))
+
+
+def section(folder: Path, fact: dict[str, Any]) -> str:
+    """One run, as `provenance.facts` describes it: heading, facts, tables."""
+    manifest, rows = load_results(folder / fact["name"])
+    blocks = [f"(run-{fact['name'].replace('/', '-')})=\n## {fact['name']}", about(manifest, fact)]
+    if "bench" in manifest:
+        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, rows)])
+    experiment = EXPERIMENTS.get(recorded_as(fact["experiment"]))
+    if experiment is None:
+        return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
+    parts = names(rows, "part")
+    for part in parts:
+        try:
+            shown = experiment.markdown(rows, part)
+        except InputError:  # a part that the experiment does not show: rows that others are made of
+            continue
+        blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
+        if "robust accuracy" not in names([row for row in rows if row["part"] == part], "metric"):
+            continue
+        if method := pairing.learned_rule(rows, part):
+            blocks.append(tests(rows, part, method))
+    return "\n\n".join(blocks)
+
+
+def about(manifest: dict[str, Any], fact: dict[str, Any]) -> str:
+    """What the manifest says, as a list."""
+    date = (manifest.get("started") or manifest["finished"])[:10]
+    device = fact["device"]["name"] if fact["device"]["type"] != "cpu" else f"{fact['device']['name']}, no GPU"
+    versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
+    lines = [f"`{fact['command']}`", f"{date}; {took(fact['wall_seconds'])} on {device}; {versions}"]
+    if fact["dataset"]:
+        seeds = " ".join(map(str, fact["seeds"]))
+        lines.append(f"Data set {fact['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
+    lines.append(code(fact))
+    lines += [f"Withdrawn: *{method}*. {why}" for method, why in manifest.get("withdrawn", {}).items()]
+    return "\n".join(f"- {line}." for line in lines)
+
+
+def code(fact: dict[str, Any]) -> str:
+    """Which code made the run, and what of it is another by now."""
+    made = f"Made by commit {(fact['commit'] or 'unknown')[:7]}"
+    if fact["code"] != CHANGED:
+        return f"{made}; the code is the same here"
+    if fact["changed_files"] is None:
+        return f"{made}; the code has changed since"
+    if not fact["changed_files"]:
+        return f"{made}; none of the {fact['files']} files that it depends on has changed since"
+    return f"{made}; {len(fact['changed_files'])} of the {fact['files']} files that it depends on have changed since"
+
+
+def tests(rows: Sequence[Row], part: str, method: str) -> str:
+    """The paired tests, folded away: they are many."""
+    try:
+        inside = pairing.markdown(pairing.against_plain(rows, part, method))
+    except InputError as error:
+        return f"No paired test: {error}."
+    title = f"{method} minus the best rule of each tier, seed by seed"
+    return f"````{{dropdown}} {title}\n{inside}\n````"
