@@ -14,7 +14,7 @@ from typing import Any
 from metarobust.bench import BENCHES
 from metarobust.bench.tables import columns
 from metarobust.experiments import EXPERIMENTS, recorded_as
-from metarobust.results import code, differing
+from metarobust.made_by import code, differing
 from metarobust.storage import read_json
 
 PACKAGE = Path(__file__).parent

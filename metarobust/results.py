@@ -9,18 +9,16 @@ results.csv      one row for each value, the same to the byte whether or not the
 from __future__ import annotations
 
 import json
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarobust.checkpoints import Checkpoints
 from metarobust.errors import InputError
+from metarobust.made_by import code, peak_memory, versions
 from metarobust.storage import (
     TEMPORARY,
     read_csv,
@@ -84,7 +82,7 @@ class Run:
             "spec": self.spec,
             "spec_sha256": self._spec_sha256,
             **json.loads(json.dumps(about)),
-            "versions": _versions(),
+            "versions": versions(),
             "code": code(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": 0.0,
@@ -185,6 +183,7 @@ class Run:
 
     def _write_manifest(self) -> None:
         self._manifest["wall_seconds"] = round(self._spent + time.perf_counter() - self._began, 3)
+        self._manifest["peak_memory_mb"] = max(self._manifest.get("peak_memory_mb", 0), peak_memory())
         write_json(self.out / "manifest.json", self._manifest)
 
 
@@ -208,51 +207,6 @@ def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any
         manifest["withdrawn"] = read_json(folder / WITHDRAWN)["methods"]
         rows = [row for row in rows if row["method"] not in manifest["withdrawn"]]
     return manifest, rows
-
-
-def code() -> dict[str, Any]:
-    """Which code runs: its version, the digest of its source files, and the git commit it is from, if any.
-
-    `changed` says whether the package's files differ from the commit; both are None outside a checkout.
-    """
-    package = Path(__file__).parent
-    files = sorted(package.rglob("*.py"))
-    content = b"".join(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() for file in files)
-    try:
-        number = version("metarobust")
-    except PackageNotFoundError:
-        number = None
-    commit = changed = None
-    # A package installed below some checkout is not of that checkout: git must know its files.
-    if _git(package, "ls-files", "--", "__init__.py", "results.py"):
-        commit = _git(package, "rev-parse", "HEAD")
-        status = _git(package, "status", "--porcelain", "--", ".")
-        changed = None if status is None else bool(status)
-    return {"version": number, "sha256": sha256(content), "commit": commit, "changed": changed}
-
-
-def differing(commit: str | None) -> list[str] | None:
-    """The files of this package that differ from a commit, as `metarobust/stats.py`; None where git cannot tell.
-
-    That is outside a checkout, without git, and where the clone does not go back to the commit.
-    """
-    package = Path(__file__).parent
-    if not commit or not _git(package, "ls-files", "--", "__init__.py", "results.py"):
-        return None
-    found = _git(package, "diff", "--name-only", "--relative", commit, "--", ".")
-    return None if found is None else [f"{package.name}/{name}" for name in found.splitlines()]
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")}
 
 
 def _difference(key: str, old: Any, new: Any) -> str | None:

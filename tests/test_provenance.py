@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from metarobust import provenance, quote, results, storage
+from metarobust import made_by, provenance, quote, results, storage
 from metarobust.cli import main
 from metarobust.provenance import depends_on, facts, listing
 
@@ -70,7 +70,7 @@ def test_of_what_has_changed_only_files_that_the_run_depends_on_count(folder, mo
 
 
 def test_outside_a_checkout_only_the_digest_is_compared(folder, monkeypatch):
-    monkeypatch.setattr(results, "_git", lambda *_: None)
+    monkeypatch.setattr(made_by, "_git", lambda *_: None)
     run, _ = facts(folder)
     assert (run["code"], run["changed_files"]) == ("changed", None)
     assert listing([run]).splitlines()[1].endswith("changed")

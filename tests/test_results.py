@@ -13,7 +13,7 @@ from datetime import datetime
 import fake_experiment
 import pytest
 
-from metarobust import results, storage
+from metarobust import made_by, results, storage
 from metarobust.errors import InputError
 from metarobust.results import COLUMNS, Run, code, load_results
 
@@ -54,6 +54,7 @@ def test_a_finished_run_reads_back(tmp_path):
     assert manifest["code"].keys() == {"version", "sha256", "commit", "changed"}
     assert datetime.fromisoformat(manifest["started"]).utcoffset().total_seconds() == 0
     assert manifest["wall_seconds"] > 0
+    assert 50 < manifest["peak_memory_mb"] < 100_000  # torch alone takes more than fifty
     assert manifest["files_sha256"] == {"results.csv": storage.sha256((run.out / "results.csv").read_bytes())}
     assert len(stored) == 16
     assert list(stored[0]) == list(COLUMNS)
@@ -175,7 +176,7 @@ def test_other_code_or_versions_are_refused(tmp_path, monkeypatch):
         patch.setattr(results, "code", lambda: {"sha256": "other"})
         with pytest.raises(InputError, match="other code"):
             start(tmp_path, resume=True)
-    monkeypatch.setattr(results, "version", lambda name: "0")
+    monkeypatch.setattr(made_by, "version", lambda name: "0")
     with pytest.raises(InputError, match=r"versions\.torch is .* there and '0' here"):
         start(tmp_path, resume=True)
 
@@ -307,7 +308,7 @@ def checkout(tmp_path, monkeypatch):
     package = tmp_path / "repository" / "metarobust"
     package.mkdir(parents=True)
     (package / "results.py").write_text("a = 1\n")
-    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    monkeypatch.setattr(made_by, "__file__", str(package / "made_by.py"))
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from metarobust.bench.libraries import installed
-from metarobust.results import code, load_results
+from metarobust.made_by import code
+from metarobust.results import load_results
 from metarobust.storage import write_csv, write_json
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "bench"
