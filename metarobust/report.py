@@ -17,6 +17,17 @@ def report(folder: Path) -> str:
     return "\n\n".join(section(folder, one) for one in facts(folder))
 
 
+def experiments(folder: Path) -> str:
+    """A table of all experiments: what each asks, and how long its recorded runs took, on which data."""
+    runs = facts(folder)
+    lines = ["| experiment | what it asks | recorded |", "| --- | --- | --- |"]
+    for name, experiment in EXPERIMENTS.items():
+        mine = [one for one in runs if one["experiment"] == name]
+        links = [f"[{one['dataset']}, {one['scale']}](#run-{one['name']}): {took(one['wall_seconds'])}" for one in mine]
+        lines.append(f"| `{name}` | {experiment.SUMMARY} | {'; '.join(links) or 'not yet'} |")
+    return "\n".join(lines)
+
+
 def section(folder: Path, fact: dict[str, Any]) -> str:
     """One run, as `provenance.facts` describes it: heading, facts, tables."""
     manifest, rows = load_results(folder / fact["name"])
@@ -45,7 +56,8 @@ def about(manifest: dict[str, Any], fact: dict[str, Any]) -> str:
     date = (manifest.get("started") or manifest["finished"])[:10]
     device = fact["device"]["name"] if fact["device"]["type"] != "cpu" else f"{fact['device']['name']}, no GPU"
     versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
-    lines = [f"`{fact['command']}`", f"{date}; {took(fact['wall_seconds'])} on {device}; {versions}"]
+    memory = f", {manifest['peak_memory_mb'] / 1024:.1f} GiB of memory" if manifest.get("peak_memory_mb") else ""
+    lines = [f"`{fact['command']}`", f"{date}; {took(fact['wall_seconds'])} on {device}{memory}; {versions}"]
     if fact["dataset"]:
         seeds = " ".join(map(str, fact["seeds"]))
         lines.append(f"Data set {fact['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")

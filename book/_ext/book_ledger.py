@@ -3,6 +3,7 @@
     % ledger overview
     % ledger ORIGIN
     % recorded runs
+    % experiments
 
 becomes the Markdown that the library makes of them, before the page is read; and {claim}`ID` or {claim}`ID NAME` is the
 number of a claim. What is wrong with a claim, or a claim that does not hold, is a warning, and so ends the build.
@@ -18,9 +19,9 @@ from metarobust.errors import InputError, choose
 from metarobust.ledger import ORIGINS, cite, ledger
 from metarobust.ledger.page import overview, section
 from metarobust.quote import FOLDER
-from metarobust.report import report
+from metarobust.report import experiments, report
 
-LINE = re.compile(r"^% (ledger (\S+)|recorded runs)$", flags=re.MULTILINE)
+LINE = re.compile(r"^% (ledger (\S+)|recorded runs|experiments)$", flags=re.MULTILINE)
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +36,7 @@ class Claim(SphinxRole):
 def markdown(line: re.Match) -> str:
     """What stands for a line of a page. Raises InputError for an unknown origin and a wrong claim."""
     if not line[2]:
-        return report(FOLDER)
+        return {"recorded runs": report, "experiments": experiments}[line[1]](FOLDER)
     judged = ledger().values()
     return overview(judged) if line[2] == "overview" else section(judged, choose(line[2], ORIGINS, "origin"))
 
