@@ -9,7 +9,7 @@ n weights, p factors: each factor that explains nothing but chance costs as much
 since doing nothing is what "explains nothing" means. 1 is everything, 0 is nothing.
 
 decay              w: the same share of every weight of the layer
-constant shrink    sign(w) min(|w|, s): what proximal L1 of strength s takes away
+constant shrink    -sign(w) min(|w|, s), as it is: what proximal L1 does, of all strengths s together
 rows, columns      w of one row or column: a share for each unit, or for each input
 pixel spread       w of the columns whose pixels vary alike (first layer, where weights belong to pixels): eight groups
 sign steps         sum of the signs of the gradients on the way
@@ -69,19 +69,27 @@ def shares(y: Tensor, w: Tensor, others: Mapping[str, Tensor], spread: Tensor | 
         torch.arange(w.shape[1]).expand_as(w),
     )  # fmt: skip
     known = {"decay": (w, whole), "rows": (w, rows), "columns": (w, columns)}
-    known["constant shrink"] = (-soft(y, w), whole)
+    shrink = soft(y, w)
+    known["constant shrink"] = (shrink, whole)
     known |= {name: (x, whole) for name, x in others.items()}
     if spread is not None:
         known["pixel spread"] = (w, grouped(spread).expand_as(w))
     found = {name: share(y, [known[name]]) for name in ALONE if name in known}
+    # With a factor it would be more than L1: for an s above all weights it would be decay.
+    found["constant shrink"] = as_it_is(y, shrink)
     return found | {name: share(y, [known[part] for part in parts]) for name, parts in TOGETHER.items()}
 
 
 def soft(y: Tensor, w: Tensor) -> Tensor:
-    """sign(w) min(|w|, s) for the strength s that fits -y best."""
+    """-sign(w) min(|w|, s) for the strength s that comes nearest to y."""
     strengths = w.abs().flatten().quantile(torch.linspace(0, 1, STRENGTHS + 1, dtype=w.dtype)[1:])
-    tried = [w.sign() * w.abs().minimum(s) for s in strengths]
-    return max(tried, key=lambda x: float(share(y, [(-x, torch.zeros_like(w, dtype=torch.long))])))
+    return max((-w.sign() * w.abs().clamp_max(float(s)) for s in strengths), key=lambda x: float(as_it_is(y, x)))
+
+
+def as_it_is(y: Tensor, x: Tensor) -> Tensor:
+    """The share that x accounts for without a factor, but with one number that was chosen: its strength."""
+    n = y.numel()
+    return 1 - ((y - x).square().sum() / max(n - 1, 1)) / (y.square().sum() / n).clamp_min(1e-30)
 
 
 def share(y: Tensor, explanations: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -102,8 +102,9 @@ class Inquiry:
         self.spec, self.run, self.setting, self.device = spec, run, spec.setting, device
         part = spec.setting.parts[0]
         self.stages = Stages(spec.setting, part, run, dataset, device)
-        # The counterpart learns to its end: no theta is picked for being robust.
-        part = replace(part, rules=(spec.control,), weight=0.0)
+        # The counterpart learns to its end: no theta is picked for being robust. Its attack weighs nothing, so a short
+        # one will do.
+        part = replace(part, rules=(spec.control,), weight=0.0, attack_steps=1)
         self.control = Stages(replace(spec.setting, parts=(part,), validated=False), part, run, dataset, device)
         self.rule = pretrained.load(spec.optimizer).to(device)
         if not isinstance(self.rule, FeatureMLP):

@@ -28,7 +28,7 @@ class Knockout(FeatureMLP):
             super().__init__(rule.hidden, cap=rule.cap)
         self.without = without
         self.load_state_dict(rule.state_dict())
-        self.to(rule.log_lr.device)
+        self.to(rule.log_lr)
 
     def move(
         self,
