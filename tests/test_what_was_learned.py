@@ -367,7 +367,7 @@ def whole(tmp_path_factory):
 
 RULES = {
     "before", "adam", "adam + weight decay", "std-prune", "imitation, tuned", "learned", "learned without turn",
-    "learned without decay", "learned without columns", "learned on clean images", "imitation",
+    "learned without decay", "learned without columns", "learned, clean outside", "imitation",
 }  # fmt: skip
 
 
@@ -395,7 +395,7 @@ def test_every_layer_has_its_curves_and_explanations(whole):
     for moving in responses.SPANS:
         here = [row for row in rows if row["part"] == f"response to {moving}"]
         assert {row["model"] for row in here} - {"every layer"} == layers
-        assert {row["method"] for row in here} >= {"learned", "learned on clean images"}
+        assert {row["method"] for row in here} >= {"learned", "learned, clean outside"}
         one = [row["eps"] for row in here if row["metric"] == "step" and row["model"] == "mlp-3-relu last layer"]
         assert one[:13] == pytest.approx(responses.values(moving))
     explained = [row for row in rows if row["part"] == "explained"]

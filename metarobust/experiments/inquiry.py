@@ -12,7 +12,7 @@ from metarobust.baselines import methods
 from metarobust.column_decay import ColumnDecay
 from metarobust.data import Dataset
 from metarobust.errors import InputError, choose
-from metarobust.experiments import imitation, responses
+from metarobust.experiments import catalogue, imitation, responses
 from metarobust.experiments import spec as specs
 from metarobust.experiments.dissection import Look, moved, watch, weights
 from metarobust.experiments.explained import explain, left
@@ -70,9 +70,9 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
         raise InputError(
             f"{NAME} on {dataset!r}: no pretrained optimizer learned there; take --dataset digits or mnist"
         )
-    setting = specs.make("patch", scale, dataset, seeds)
+    setting = catalogue.make("patch", scale, dataset, seeds)
     # The shipped rules are of scale small, whatever the scale here; their counterpart is to differ in one thing.
-    plan = specs.make("patch", "small", dataset, None).parts[0].rules[0].plan
+    plan = catalogue.patching_plan("small")
     part = replace(setting.parts[0], rules=())
     setting = replace(setting, experiment=NAME, meta_seeds=(META_SEED,), parts=(part,), strong_seeds=0)
     if scale == "smoke":
@@ -82,7 +82,9 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
         setting = replace(setting, test_images=2000)
     digest = sha256(read_bytes(pretrained.FOLDER / f"{name}.safetensors"))
     watched = tuple(range(100, 102 if scale == "smoke" else 106))
-    return Spec(scale, dataset, setting.seeds, setting, name, digest, Rule(CONTROL, "features", plan), watched)
+    return Spec(
+        scale, dataset, setting.seeds, setting, name, digest, Rule(CONTROL, "features", plan, meta="clean"), watched
+    )
 
 
 def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
@@ -102,9 +104,8 @@ class Inquiry:
         self.spec, self.run, self.setting, self.device = spec, run, spec.setting, device
         part = spec.setting.parts[0]
         self.stages = Stages(spec.setting, part, run, dataset, device)
-        # The counterpart learns to its end: no theta is picked for being robust. Its attack weighs nothing, so a short
-        # one will do.
-        part = replace(part, rules=(spec.control,), weight=0.0, attack_steps=1)
+        # The counterpart learns to its end: no theta is picked for being robust.
+        part = replace(part, rules=(spec.control,))
         self.control = Stages(replace(spec.setting, parts=(part,), validated=False), part, run, dataset, device)
         self.rule = pretrained.load(spec.optimizer).to(device)
         if not isinstance(self.rule, FeatureMLP):

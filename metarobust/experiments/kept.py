@@ -16,7 +16,7 @@ from metarobust.errors import InputError, choose
 from metarobust.experiments.table import ADAM, LEARNED, Row, cell, names, over, pick, setting
 from metarobust.stats import over_seeds
 
-CONTROL, IMITATION = "learned on clean images", "imitation"
+CONTROL, IMITATION = "learned, clean outside", "imitation"
 PATCH, EXPLAINED, COLUMN = "patch", "explained", "response to column"
 
 

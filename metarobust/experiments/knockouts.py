@@ -25,7 +25,7 @@ class Knockout(FeatureMLP):
     def __init__(self, rule: FeatureMLP, without: str):
         choose(without, PARTS, "part of the learned rule")
         with torch.random.fork_rng(devices=[]):  # PyTorch's layers draw first values, which are replaced
-            super().__init__(rule.hidden, cap=rule.cap)
+            super().__init__(rule.hidden, cap=rule.cap, blind=rule.blind)
         self.without = without
         self.load_state_dict(rule.state_dict())
         self.to(rule.log_lr)
