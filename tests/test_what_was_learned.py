@@ -62,7 +62,7 @@ def test_column_decay_is_what_its_docstring_says():
             r = math.sqrt(v[:, j].mean() / v.mean())
             q = 1 / (1 + (r / 0.5) ** 2)
             size = w.square().mean().sqrt()
-            wanted = -0.1 * (1 - q) * size * -direction.view(-1)[3 * i + j] * -1 - 0.3 * q * w[i, j]
+            wanted = -0.1 * (1 - q) * size * direction[3 * i + j] - 0.3 * q * w[i, j]
             assert step.view(-1)[3 * i + j] == pytest.approx(float(wanted), abs=1e-6)
     assert state[0].step == 1
 
@@ -354,6 +354,7 @@ def prepare(patch):
     patch.setattr(inquiry, "methods", lambda *args, **how: [cut(method) for method in known(*args, **how)])
     tuned = inquiry.imitation.tuned
     patch.setattr(inquiry.imitation, "tuned", lambda *, wide: cut(tuned(wide=wide)))
+    patch.setattr(inquiry.imitation, "THRESHOLDS", (0.1, 0.3))
 
 
 @pytest.fixture(scope="module")

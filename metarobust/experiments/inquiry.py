@@ -23,6 +23,7 @@ from metarobust.experiments.learning import slug
 from metarobust.experiments.spec import Rule
 from metarobust.experiments.stages import Stages, Unit
 from metarobust.experiments.table import ADAM, LEARNED
+from metarobust.layout import Layout
 from metarobust.learned import describe
 from metarobust.learned.features import features
 from metarobust.learned.mlp import FeatureMLP
@@ -122,7 +123,7 @@ class Inquiry:
         control = self.spec.control
         lesson = Unit(self.control.named(control, META_SEED), lambda: self.control.learn(control, META_SEED))
         yield replace(lesson, weight=1 + control.plan.episodes // 8)
-        yield Unit(CONSTANTS, lambda: imitation.fit_to_steps([self.watched(n)[::2] for n in self.setting.validation]))
+        yield Unit(CONSTANTS, self.constants)
         for name in self.setting.validation:
             yield Unit(f"look.{name}", lambda n=name: self.look(n))
         yield Unit("look.imitation", self.imitated)
@@ -145,33 +146,37 @@ class Inquiry:
         parts = {without(part): part for part in PARTS}
         return Knockout(self.rule, parts[name]) if name in parts else self.rule
 
-    def watched(self, network: str, name: str = LEARNED) -> tuple[list[Look], Tasks, Any]:
-        """A rule's steps on a validation network, the tasks, and their layout."""
+    def constants(self) -> list[dict[str, Any]]:
+        """How near the imitating rule comes to the learned steps on validation networks, for each point of a grid."""
+        runs = [self.watched(network) for network in self.setting.validation]
+        return imitation.fit_to_steps([(looks, tasks.layout) for looks, tasks in runs])
+
+    def watched(self, network: str, name: str = LEARNED) -> tuple[list[Look], Tasks]:
+        """A rule's steps on a validation network, and the tasks."""
         tasks = self.stages.tasks(network, self.spec.watched, without=self.stages.held_back)
-        looks = watch(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4))
-        return looks, tasks, tasks.layout
+        return watch(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4)), tasks
 
     def look(self, network: str) -> list[dict[str, Any]]:
         """Explanations of the learned patches of a validation network, weights left, and response curves."""
         spread = self.stages.pool.images.flatten(1).std(0)
-        looks, tasks, layout = self.watched(network)
-        rows = []
+        looks, tasks = self.watched(network)
+        layout, rows = tasks.layout, []
         for layer, found in explain(looks, layout, spread).items():
             for explanation, shares in found.items():
                 common = self.common("explained", f"{network} {layer}", explanation, self.setting.parts[0].steps)
                 rows += self.each_seed(common | {"metric": "explained"}, shares)
+        runs = {LEARNED: looks} | {name: self.watched(network, name)[0] for name in (CONTROL, IMITATION)}
         (layer, first, place), *_ = weights(layout)
-        for name in (LEARNED, CONTROL, IMITATION) if len(place.shape) == 2 else ():
-            _looks = looks if name == LEARNED else self.watched(network, name)[0]
-            before, change = tasks.params[:, first], moved(_looks)[:, first]
-            for pixels, shares in left(before, before + change, spread):
-                common = self.common("weight left", f"{network} {layer}", name, len(looks))
+        for name, steps in runs.items() if len(place.shape) == 2 else ():
+            before = tasks.params[:, first]
+            for pixels, shares in left(before, before + moved(steps)[:, first], spread):
+                common = self.common("weight left", f"{network} {layer}", name, len(steps))
                 rows += self.each_seed(common | {"metric": "weight left", "eps": pixels}, shares)
         for name in (LEARNED, CONTROL):
-            rows += self.responses(network, name, looks if name == LEARNED else self.watched(network, name)[0], layout)
+            rows += self.responses(network, name, runs[name], layout)
         return rows
 
-    def responses(self, network: str, name: str, looks: list[Look], layout: Any) -> list[dict[str, Any]]:
+    def responses(self, network: str, name: str, looks: list[Look], layout: Layout) -> list[dict[str, Any]]:
         """The response curves of a rule to all of its inputs, layer by layer."""
         look, rule = looks[self.spec.at - 1], self.optimizer(name)
         seen = features(look.grads, look.state.slots, look.params, layout, look.number, len(looks))
@@ -183,22 +188,16 @@ class Inquiry:
             for moving in responses.SPANS:
                 common = self.common(f"response to {moving}", f"{network} {layer}", name, look.number)
                 for value, answer in responses.curve(rule, some, moving):
-                    for metric, found in (
-                        ("step", answer.step),
-                        ("rate", answer.rate),
-                        ("share given up", answer.share),
-                    ):
+                    said = {"step": answer.step, "rate": answer.rate, "share given up": answer.share}
+                    for metric, found in said.items():
                         here = {"seed": None, "eps": value, "metric": metric, "value": float(found), "n": len(some)}
                         rows.append(common | here)
         return rows
 
     def imitated(self) -> list[dict[str, Any]]:
         """The response of the imitating rule to a column's gradient, which is the same in every layer."""
-        rule, common = (
-            self.optimizer(IMITATION),
-            self.common("response to column", "every layer", IMITATION, self.spec.at),
-        )
-        rows = []
+        rule, rows = self.optimizer(IMITATION), []
+        common = self.common("response to column", "every layer", IMITATION, self.spec.at)
         for value in responses.values("column"):
             gone = float(rule.gate(torch.tensor([[value]])))
             for metric, found in (("rate", rule.lr * (1 - gone)), ("share given up", rule.strength * gone)):
@@ -209,8 +208,8 @@ class Inquiry:
         """A rule that has no number to tune, on an unseen network."""
         tasks = self.stages.tasks(network, self.setting.seeds)
         params, made = fit_learned(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4))
-        seed = None if name == IMITATION else META_SEED
-        return self.stages.rows(network, name, "0", seed, tasks, params, self.stages.how.steps, made)
+        meta_seed = None if name == IMITATION else META_SEED
+        return self.stages.rows(network, name, "0", meta_seed, tasks, params, self.stages.how.steps, made)
 
     def common(self, part: str, model: str, method: str, step: int) -> dict[str, Any]:
         """What all rows of a look say."""
