@@ -1,10 +1,14 @@
 """The experiments that `metarobust run` knows, by name."""
 
-from metarobust.experiments import anchor, cost
+from metarobust.experiments import anchor, cost, what_was_learned
 from metarobust.experiments.catalogue import PARTS
 from metarobust.experiments.transfer import Transfer
 
-EXPERIMENTS = {name: Transfer(name) for name in PARTS} | {anchor.NAME: anchor, cost.NAME: cost}
+EXPERIMENTS = {name: Transfer(name) for name in PARTS} | {
+    anchor.NAME: anchor,
+    cost.NAME: cost,
+    what_was_learned.NAME: what_was_learned,
+}
 
 
 def recorded_as(name: str) -> str:
