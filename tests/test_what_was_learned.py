@@ -14,12 +14,13 @@ from metarobust import pretrained, results
 from metarobust.column_decay import ColumnDecay
 from metarobust.data import load
 from metarobust.errors import InputError
-from metarobust.experiments import EXPERIMENTS, inquiry, kept, responses, what_was_learned
-from metarobust.experiments.dissection import Look, moved, watch, weights
-from metarobust.experiments.explained import explain, left, share
+from metarobust.experiments import EXPERIMENTS, what_was_learned
 from metarobust.experiments.fit import Inner, fit_learned
-from metarobust.experiments.imitation import fit_to_steps
-from metarobust.experiments.knockouts import PARTS, Knockout
+from metarobust.experiments.what_was_learned import inquiry, kept, responses
+from metarobust.experiments.what_was_learned.dissection import Look, moved, watch, weights
+from metarobust.experiments.what_was_learned.explained import explain, left, share
+from metarobust.experiments.what_was_learned.imitation import fit_to_steps
+from metarobust.experiments.what_was_learned.knockouts import PARTS, Knockout
 from metarobust.family import Training
 from metarobust.layout import Layout
 from metarobust.learned import make

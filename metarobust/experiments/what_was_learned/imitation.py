@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metarobust.baselines import Method
 from metarobust.column_decay import ColumnDecay
-from metarobust.experiments.dissection import Look
+from metarobust.experiments.what_was_learned.dissection import Look
 from metarobust.layout import Layout
 
 THRESHOLDS = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)

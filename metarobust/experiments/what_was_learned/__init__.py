@@ -24,9 +24,9 @@ import torch
 from tqdm.auto import tqdm
 
 from metarobust.data import Dataset
-from metarobust.experiments.inquiry import CONSTANTS, NAME, SCALES, Inquiry, best_fit, make, make_spec
-from metarobust.experiments.kept import brief, markdown, table
 from metarobust.experiments.stages import best_point
+from metarobust.experiments.what_was_learned.inquiry import CONSTANTS, NAME, SCALES, Inquiry, best_fit, make, make_spec
+from metarobust.experiments.what_was_learned.kept import brief, markdown, table
 from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
 

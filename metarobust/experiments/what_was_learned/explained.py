@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metarobust.experiments.dissection import Look, moved, weights
+from metarobust.experiments.what_was_learned.dissection import Look, moved, weights
 from metarobust.layout import Layout
 from metarobust.optimizers import Adam
 

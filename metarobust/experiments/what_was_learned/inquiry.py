@@ -12,17 +12,18 @@ from metarobust.baselines import methods
 from metarobust.column_decay import ColumnDecay
 from metarobust.data import Dataset
 from metarobust.errors import InputError, choose
-from metarobust.experiments import catalogue, imitation, responses
+from metarobust.experiments import catalogue
 from metarobust.experiments import spec as specs
-from metarobust.experiments.dissection import Look, moved, watch, weights
-from metarobust.experiments.explained import explain, left
 from metarobust.experiments.fit import fit_learned
-from metarobust.experiments.kept import CONTROL, IMITATION, without
-from metarobust.experiments.knockouts import PARTS, Knockout
 from metarobust.experiments.learning import slug
 from metarobust.experiments.spec import Rule
 from metarobust.experiments.stages import Stages, Unit
 from metarobust.experiments.table import ADAM, LEARNED
+from metarobust.experiments.what_was_learned import imitation, responses
+from metarobust.experiments.what_was_learned.dissection import Look, moved, watch, weights
+from metarobust.experiments.what_was_learned.explained import explain, left
+from metarobust.experiments.what_was_learned.kept import CONTROL, IMITATION, without
+from metarobust.experiments.what_was_learned.knockouts import PARTS, Knockout
 from metarobust.layout import Layout
 from metarobust.learned import describe
 from metarobust.learned.features import features
