@@ -130,16 +130,16 @@ def _list(options: argparse.Namespace) -> None:
 
     print("experiments (metarobust run NAME)")
     for name, experiment in EXPERIMENTS.items():
-        print(f"  {name:14}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
+        print(f"  {name:24}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
     print("comparisons with other libraries (metarobust bench NAME)")
     for name, bench in BENCHES.items():
-        print(f"  {name:14}{bench.SUMMARY}")
+        print(f"  {name:24}{bench.SUMMARY}")
     print("learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))")
     for name, summary in pretrained.summaries().items():
         print(f"  {name:24}{summary}")
     print("data sets (--dataset NAME)")
     for name, summary in data.SUMMARIES.items():
-        print(f"  {name:14}{summary}")
+        print(f"  {name:24}{summary}")
     print(f"data folder: {data.default_root()} (change with --data or METAROBUST_DATA)")
 
 
