@@ -283,3 +283,7 @@ def test_checks_leave_the_default_generator_alone():
 
 def test_solution_of_adamw_in_the_notebook_passes():
     assert selfcheck.adamw(solution("optimizers-as-functions", "adamw"))
+
+
+def test_solution_of_meta_gradient_in_the_notebook_passes():
+    assert selfcheck.meta_gradient(solution("learning-a-step-size", "meta_gradient"))
