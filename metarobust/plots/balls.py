@@ -18,7 +18,7 @@ from metarobust.errors import InputError
 from metarobust.plots.slider import Drawing
 from metarobust.plots.style import beside, role, style
 
-NORMS = 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, math.inf
+NORMS = 1.0, 1.3, 2.0, 3.0, 6.0, math.inf
 """What a slider steps through, from the diamond over the circle to the square."""
 
 
@@ -58,11 +58,11 @@ def ball_of(w: Tensor, p: float) -> Drawing:
     """One frame of the slider over p: the ball, the point that raises w . d most, and by how much. w: `[2]`."""
     best = worst(w, p)
     with style():
-        figure, axes = plt.subplots(figsize=(3.6, 3.6))
+        figure, axes = plt.subplots(figsize=(3, 3))
         _ball(axes, w, p)
         beside(axes, float(best[0]), float(best[1]), "δ", "robust", fontsize=13)
         axes.set(xlabel="pixel 1", ylabel="pixel 2", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
-        axes.set_title(f"{_name(p)}: the score moves by {float(w @ best):.2f}")
+        axes.set_title(f"{_name(p)}: score moves by {float(w @ best):.2f}")
     first, second = (f"{float(part):.2f}" for part in best)
     said = f"{_name(p)}: pixel 1 moves by {first}, pixel 2 by {second}, and the score by {float(w @ best):.2f}"
     alt = f"The unit ball of {_name(p)} and the point of it at which the score is highest. {said}"

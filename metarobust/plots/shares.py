@@ -32,7 +32,7 @@ def shares(
         if len(values) != len(xs):
             raise InputError(f"curve {label!r} has {len(values)} shares for {len(xs)} places: give one for each")
     with style():
-        figure, axes = plt.subplots(figsize=(5.4, 3.4))
+        figure, axes = plt.subplots(figsize=(4.6, 2.8))
         for name, values in curves.values():
             axes.plot(xs, values, **line(name))
         percent(axes)
@@ -63,7 +63,7 @@ def _label(axes: Axes, x: float, curves: Curves, gap: float) -> None:
 def straight_or_bent(reach: Sequence[float], foretold: Sequence[float], found: Sequence[float]) -> Figure:
     """How far the margin moves along a straight line: what the gradient foretold, and what came."""
     with style():
-        figure, axes = plt.subplots(figsize=(5.2, 3.2))
+        figure, axes = plt.subplots(figsize=(4.6, 2.7))
         axes.plot(reach, foretold, **line("control"))
         axes.plot(reach, found, **line("robust"))
         beside(axes, reach[-1], foretold[-1], "foretold by\nthe gradient", "control")
@@ -76,13 +76,13 @@ def turned_into(share: Tensor) -> Figure:
     """Which digit can be turned into which. share: `[classes, classes]`, from row to column, of 1; NaN for no pair."""
     classes = len(share)
     with style():
-        figure, axes = plt.subplots(figsize=(5, 4.6))
+        figure, axes = plt.subplots(figsize=(3.9, 3.7))
         axes.imshow(share.numpy(), cmap="Oranges", vmin=0, vmax=1)
         for i in range(classes):
             for j in range(classes):
                 value = float(share[i, j])
                 text = "·" if value != value else f"{100 * value:.0f}"
-                axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if value > 0.6 else "black")
+                axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value > 0.6 else "black")
         axes.set(
             xticks=range(classes), yticks=range(classes), xlabel="the attack wants", ylabel="the image shows",
             title="per cent of images turned",

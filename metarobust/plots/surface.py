@@ -82,7 +82,7 @@ def surface(
     ellipse, None for none. paths: label to (role, knob positions `[k, 2]`).
     """
     with style():
-        figure, axes = plt.subplots(figsize=(5.4, 4.6))
+        figure, axes = plt.subplots(figsize=(4.6, 3.9))
         _ground(axes, predict, label, cut, eps, l2)
         for name, (how, walk) in (paths or {}).items():
             _walk(axes, walk, how)
@@ -96,7 +96,7 @@ def at_step(
     """One frame of the slider over steps: each walk up to this step, and what the model says where it stands."""
     told = []
     with style():
-        figure, axes = plt.subplots(figsize=(4.4, 3.9))
+        figure, axes = plt.subplots(figsize=(3.4, 3))
         _ground(axes, predict, label, cut, eps, None)
         for name, (how, walk) in paths.items():
             here = walk[min(step, len(walk) - 1)][None]
@@ -115,7 +115,7 @@ PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
 def _ground(axes: Axes, predict: Predict, label: Tensor, cut: Slice, eps: float, l2: float | None) -> None:
     knob, height = heights(predict, label, cut, 1.6 * eps)
     low, high = min(float(height.min()), -1e-6), max(float(height.max()), 1e-6)
-    axes.contourf(knob, knob, height, levels=18, cmap=HEIGHT, norm=TwoSlopeNorm(0, low, high))
+    axes.contourf(knob, knob, height, levels=10, cmap=HEIGHT, norm=TwoSlopeNorm(0, low, high))
     if low < 0 < high:
         axes.contour(knob, knob, height, levels=[0], colors=role("reference").colour, linewidths=1.6)
     axes.add_patch(Rectangle((-eps, -eps), 2 * eps, 2 * eps, fill=False, lw=2, ec=role("clean").ink))
