@@ -99,7 +99,7 @@ def claimed_and_found(rows: Mapping[str, tuple[float, float]], honest: float | N
     honest: robust accuracy of the network without a defence, as a line; None for none.
     """
     with style():
-        figure, axes = plt.subplots(figsize=(5.6, 0.5 * len(rows) + 1.2))
+        figure, axes = plt.subplots(figsize=(5.6, 0.5 * len(rows) + 1.4))
         for i, (before, after) in enumerate(rows.values()):
             axes.annotate("", (after, i), (before, i), arrowprops={"arrowstyle": "->", "lw": 1.5, "color": "#808080"})
             for name, value in (("control", before), ("robust", after)):
@@ -109,10 +109,10 @@ def claimed_and_found(rows: Mapping[str, tuple[float, float]], honest: float | N
             axes.text(value, -0.45, text, ha="center", va="bottom", color=role(name).ink)
         if honest is not None:
             axes.axvline(honest, color=role("reference").colour, linestyle=role("reference").line, lw=1.2, zorder=0)
-            axes.text(honest, len(rows) - 0.4, "no defence", ha="center", va="top", fontsize=9.5)
+            axes.text(honest, len(rows) - 0.5, " no defence", va="top", fontsize=9.5)
         percent(axes, "x")
         axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.35, -0.95)
+        axes.set_ylim(len(rows) + 0.1, -0.95)
         axes.set_xlabel("robust accuracy")
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
