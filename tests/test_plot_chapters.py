@@ -163,9 +163,9 @@ class TestShares:
         assert [line.get_ydata()[-1] for line in axes.lines] == [5, 4]
 
     def test_turned_into_writes_every_pair(self):
-        share = torch.tensor([[math.nan, 0.25], [1.0, math.nan]])
+        share = torch.tensor([[math.nan, 0.25, 0.05], [1.0, math.nan, 0.1], [0.0, 0.5, math.nan]])
         texts = [text.get_text() for text in shares.turned_into(share).axes[0].texts]
-        assert texts == ["·", "25", "100", "·"]
+        assert texts == ["·", "25", "", "100", "·", "10", "", "50", "·"]
 
     def test_claimed_and_found_marks_both_ends_and_the_line(self):
         axes = shares.claimed_and_found({"one": (0.9, 0.2), "two": (0.8, 0.7)}, honest=0.4).axes[0]

@@ -64,8 +64,8 @@ def straight_or_bent(reach: Sequence[float], foretold: Sequence[float], found: S
     """How far the margin moves along a straight line: what the gradient foretold, and what came."""
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 2.7))
-        axes.plot(reach, foretold, **line("control"))
-        axes.plot(reach, found, **line("robust"))
+        axes.plot(reach, foretold, **line("control") | {"marker": ""})
+        axes.plot(reach, found, **line("robust") | {"marker": ""})
         beside(axes, reach[-1], foretold[-1], "foretold by\nthe gradient", "control")
         beside(axes, reach[-1], found[-1], "what came", "robust")
         axes.set(xlabel="eps: how far every pixel moves", ylabel="how far the margin moves")
@@ -73,7 +73,10 @@ def straight_or_bent(reach: Sequence[float], foretold: Sequence[float], found: S
 
 
 def turned_into(share: Tensor) -> Figure:
-    """Which digit can be turned into which. share: `[classes, classes]`, from row to column, of 1; NaN for no pair."""
+    """Which digit can be turned into which. share: `[classes, classes]`, from row to column, of 1; NaN for no pair.
+
+    Cells from a tenth up have their number; the others are told by their colour.
+    """
     classes = len(share)
     with style():
         figure, axes = plt.subplots(figsize=(3.9, 3.7))
@@ -81,11 +84,11 @@ def turned_into(share: Tensor) -> Figure:
         for i in range(classes):
             for j in range(classes):
                 value = float(share[i, j])
-                text = "·" if value != value else f"{100 * value:.0f}"
+                text = "·" if value != value else f"{100 * value:.0f}" if value >= 0.1 else ""
                 axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value > 0.6 else "black")
         axes.set(
             xticks=range(classes), yticks=range(classes), xlabel="the attack wants", ylabel="the image shows",
-            title="per cent of images turned",
+            title="per cent of images turned, from 10 up",
         )  # fmt: skip
         axes.grid(visible=False)
         axes.tick_params(length=0)

@@ -82,7 +82,7 @@ def surface(
     ellipse, None for none. paths: label to (role, knob positions `[k, 2]`).
     """
     with style():
-        figure, axes = plt.subplots(figsize=(4.6, 3.9))
+        figure, axes = plt.subplots(figsize=(4.4, 3.7))
         _ground(axes, predict, label, cut, eps, l2)
         for name, (how, walk) in (paths or {}).items():
             _walk(axes, walk, how)
@@ -96,7 +96,7 @@ def at_step(
     """One frame of the slider over steps: each walk up to this step, and what the model says where it stands."""
     told = []
     with style():
-        figure, axes = plt.subplots(figsize=(3.4, 3))
+        figure, axes = plt.subplots(figsize=(3.2, 2.9))
         _ground(axes, predict, label, cut, eps, None)
         for name, (how, walk) in paths.items():
             here = walk[min(step, len(walk) - 1)][None]
@@ -122,8 +122,8 @@ def _ground(axes: Axes, predict: Predict, label: Tensor, cut: Slice, eps: float,
     if l2 is not None:
         wide, tall = (2 * l2 / float(group.norm()) for group in (cut.across, cut.up))
         axes.add_patch(Ellipse((0, 0), wide, tall, fill=False, lw=2, ls=":", ec=role("clean").ink))
-        axes.text(0, tall / 2 + 0.03 * eps, f"L2, radius {l2:g}", ha="center", va="bottom", fontsize=9.5)
-    axes.text(-eps, -1.06 * eps, f"L∞, eps {eps:g}", ha="left", va="top", fontsize=9.5)
+        axes.text(0, tall / 2 + 0.03 * eps, f"L2, radius {l2:g}", ha="center", va="bottom", fontsize=9)
+    axes.text(-eps, 1.04 * eps, f"L∞, eps {eps:g}", ha="left", va="bottom", fontsize=9)
     axes.plot(0, 0, role("clean").marker, color=role("clean").ink, ms=7)
     axes.set(
         xlabel="knob of the first group of pixels", ylabel="knob of the second group", aspect="equal",
