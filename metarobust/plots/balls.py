@@ -18,7 +18,7 @@ from metarobust.errors import InputError
 from metarobust.plots.slider import Drawing
 from metarobust.plots.style import beside, role, style
 
-NORMS = 1.0, 1.3, 2.0, 3.0, 6.0, math.inf
+NORMS = 1.0, 1.4, 2.0, 4.0, math.inf
 """What a slider steps through, from the diamond over the circle to the square."""
 
 
