@@ -1,4 +1,4 @@
-"""The command line: list, run, show, results, headline, export, bench.
+"""The command line: list, run, show, results, headline, export, bench, grade.
 
 Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130.
 torch and the experiments are imported by the command that needs them, so that `--help` answers at once.
@@ -7,6 +7,7 @@ torch and the experiments are imported by the command that needs them, so that `
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = options.command
         {
             "list": _list, "run": _run, "show": _show, "results": _results, "headline": _headline, "export": _export,
-            "bench": _bench,
+            "bench": _bench, "grade": _grade,
         }[command](options)  # fmt: skip
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         again = [*argv, *([] if "--resume" in argv else ["--resume"])]
         how = f"; go on with: metarobust {shlex.join(again)}" if command == "run" else ""
+        if command == "grade":
+            how = "; the same command goes on where it was stopped"
         print(f"\nmetarobust: interrupted{how}", file=sys.stderr)
         return 130
     return 0
@@ -114,6 +117,17 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("name", metavar="NAME", help="a comparison, see `metarobust list`")
     bench.add_argument("--quick", action="store_true", help="a tiny size, to see that it works")
     bench.add_argument("--out", type=Path, metavar="DIR", help="store the result there, in place of an older one")
+
+    grade = commands.add_parser("grade", help="grade a student's notebook, or a folder of them", allow_abbrev=False)
+    grade.add_argument("path", type=Path, metavar="PATH", help="a notebook, or with --csv a folder of them")
+    grade.add_argument("--assignment", type=int, metavar="N", help="1 to 4; default: what the notebook says")
+    grade.add_argument("--seed", type=_seed, metavar="N", help="of the hidden variants; default: drawn and kept")
+    grade.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    grade.add_argument("--csv", action="store_true", help="grade a folder, and print its table")
+    grade.add_argument("--out", type=Path, metavar="DIR", help="of a folder's results; default: PATH-graded beside it")
+    grade.add_argument("--workers", type=int, metavar="N", help="submissions at a time; default: one for each core")
+    grade.add_argument("--time-limit", type=float, default=600, metavar="S", help="of a submission; default: 600")
+    grade.add_argument("--memory", type=float, default=4, metavar="GB", help="of a submission; default: 4")
     return parser
 
 
@@ -206,6 +220,23 @@ def _bench(options: argparse.Namespace) -> None:
 
     bench = BENCHES[choose(options.name, BENCHES, "comparison")]
     print(bench.run(out=options.out, quick=options.quick))
+
+
+def _grade(options: argparse.Namespace) -> None:
+    from metarobust.course.classroom import class_table
+    from metarobust.course.grade import grade_file
+    from metarobust.course.run import Limits
+
+    limits = Limits(options.time_limit, int(options.memory * 1e9))
+    if options.csv == options.path.is_file():
+        raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
+    if options.csv:
+        out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
+        text = class_table(options.path, out, options.assignment, options.seed, options.workers, limits)
+        sys.stdout.write(text)
+        return
+    result = grade_file(options.path, options.assignment, options.seed, limits)
+    print(json.dumps(result.as_json(), indent=1) if options.json else result.text())
 
 
 def _describe(folder: Path, brief: bool = False) -> str:

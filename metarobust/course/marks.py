@@ -86,6 +86,8 @@ def _failures(question: Question, seed: int, record: Record) -> dict[str, tuple[
     """What fails on one variant, by property: (what, hint)."""
     case = question.case(seed)
     try:
+        if record.get("stopped"):
+            raise CannotJudge(str(record["stopped"])[:200])
         question.returns(case, record)
     except Exception as error:
         why = error if isinstance(error, CannotJudge) else "what came back cannot be judged."
