@@ -14,6 +14,7 @@ from typing import Any
 
 from metarobust.course import confine
 
+OURS = "grader"  # the tag of the cells that are not the student's
 MOST_OUTPUT = 10_000  # characters of a cell that are kept
 
 
@@ -39,11 +40,14 @@ def main(job_file: str) -> None:
         (folder / "cells.json.part").write_text(json.dumps(cells))
         (folder / "cells.json.part").replace(folder / "cells.json")  # so that a kill leaves a whole one
 
+    def seconds(cell: Any) -> float | None:
+        return None if OURS in cell.metadata.get("tags", []) else job["cell_seconds"]
+
     try:
         executed = papermill.execute_notebook(
             folder / "prepared.ipynb", None, kernel_name="python3", progress_bar=False,
-            on_cell_executed=note, execution_timeout=job["cell_seconds"], interrupt_on_timeout=True,
-            start_timeout=120, extra_arguments=["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"],
+            on_cell_executed=note, timeout_func=seconds, interrupt_on_timeout=True, start_timeout=300,
+            extra_arguments=["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"],
         )  # fmt: skip
     except Exception as error:
         (folder / "stopped.json").write_text(json.dumps(f"{type(error).__name__}: {error}"[:300]))
@@ -57,14 +61,14 @@ def prepared(notebook: Any, job: dict[str, Any]) -> Any:
     import nbformat
 
     for cell in notebook.cells:
-        tags = [tag for tag in cell.metadata.get("tags", []) if tag not in ("parameters", "skip-execution")]
-        cell.metadata = nbformat.from_dict({"tags": [*tags, "raises-exception"]})
+        cell.metadata = nbformat.from_dict({"tags": ["raises-exception"]})
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    call = f"__import__('metarobust.course.serving', fromlist=['serve'])"  # leaves no name behind  # noqa: F541
+    call = "__import__('metarobust.course.serving', fromlist=['serve'])"  # leaves no name behind
     first = f"{call}.guard({job['number']}, {job['namespace']})"
     last = f"{call}.serve(globals(), {job['number']}, {job['seeds']}, {str(Path(job['folder']) / 'answers')!r})"
-    notebook.cells = [nbformat.v4.new_code_cell(first), *notebook.cells, nbformat.v4.new_code_cell(last)]
+    ours = [nbformat.v4.new_code_cell(source, metadata={"tags": [OURS]}) for source in (first, last)]
+    notebook.cells = [ours[0], *notebook.cells, ours[1]]
     return notebook
 
 

@@ -78,7 +78,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             if node.module in ("metarobust", "metarobust.course"):  # `from metarobust import attacks`
-                plain = ("check", "suspects")
+                plain = ("check", "earn", "suspects")
                 yield from (f"{node.module}.{one.name}" for one in node.names if one.name not in plain)
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)

@@ -1,0 +1,95 @@
+"""Cut an assignment out of its master with otter-assign: assignment.py NUMBER [SEED].
+
+Writes the student's notebook, the solution and the autograder's archive to _build/assignments, and the student's
+notebook also to where its Colab link leads. No network. The same master gives the same bytes.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+MASTERS = ROOT / "notebooks" / "assignments"
+PUBLISHED = MASTERS / "student"
+BUILT = ROOT / "_build" / "assignments"
+NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
+
+
+def master(number: int) -> Path:
+    """The master of an assignment. Raises SystemExit where there is none."""
+    for path in sorted(MASTERS.glob("*.ipynb")):
+        if json.loads(path.read_text(encoding="utf-8"))["metadata"]["metarobust"]["assignment"] == number:
+            return path
+    raise SystemExit(f"assignment: there is no assignment {number}; give N=1, N=2, N=3 or N=4")
+
+
+def clean(path: Path) -> nbformat.NotebookNode:
+    """A notebook without otter's marks in its code; of its metadata, what says which assignment it is."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("otter", None)
+    for cell in notebook.cells:
+        tags = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("otter")]
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.source = re.sub(r"^ *# (BEGIN|END) SOLUTION\n?", "", cell.source, flags=re.M).rstrip()
+    nbformat.validate(notebook)
+    return notebook
+
+
+def pack(source: Path, target: Path, seed: int | None) -> None:
+    """otter's archive with its files in order and without times; where a seed is given, with it."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for about in sorted(old.infolist(), key=lambda one: one.filename):
+            content = old.read(about)
+            if about.filename == "run_otter.py" and seed is not None:
+                content = f'import os\n\nos.environ["METAROBUST_COURSE_SEED"] = "{seed}"\n'.encode() + content
+            plain = zipfile.ZipInfo(about.filename, NO_TIME)
+            plain.external_attr, plain.compress_type = about.external_attr, zipfile.ZIP_DEFLATED
+            new.writestr(plain, content)
+
+
+def cut(number: int, seed: int | None = None, target: Path = BUILT) -> dict[str, Path]:
+    """Cut one assignment into a folder. Returns the paths of `student`, `solution` and `autograder`."""
+    path = master(number)
+    out = target / path.stem
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for one in (path, MASTERS / "requirements.txt"):
+            shutil.copy(one, scratch)
+        done = subprocess.run(
+            [sys.executable, "-m", "otter", "assign", "--no-run-tests", path.name, "cut"],
+            cwd=scratch, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"assignment: otter stops at {path.name}:\n{done.stdout}{done.stderr}")
+        cuts = Path(scratch) / "cut"
+        files = {kind: out / f"{path.stem}-{kind}.ipynb" for kind in ("student", "solution")}
+        files["autograder"] = out / f"{path.stem}-autograder.zip"
+        nbformat.write(clean(cuts / "student" / path.name), files["student"])
+        nbformat.write(clean(cuts / "autograder" / path.name), files["solution"])
+        (archive,) = (cuts / "autograder").glob("*.zip")
+        pack(archive, files["autograder"], seed)
+    return files
+
+
+def main(arguments: list[str]) -> int:
+    if not 1 <= len(arguments) <= 2 or not all(re.fullmatch(r"[0-9]{1,9}", one) for one in arguments):
+        print(f"assignment {' '.join(arguments)!r}: give make assignment N=3, or N=3 SEED=1234", file=sys.stderr)
+        return 2
+    files = cut(*map(int, arguments))
+    PUBLISHED.mkdir(exist_ok=True)
+    shutil.copy(files["student"], PUBLISHED / master(int(arguments[0])).name)
+    for kind, path in files.items():
+        print(f"{kind:11}{path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
