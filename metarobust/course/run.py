@@ -96,7 +96,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "IPYTHONDIR": str(folder / "home"), "JUPYTER_CONFIG_DIR": str(folder / "home"),
         "JUPYTER_DATA_DIR": str(folder / "home"), "JUPYTER_RUNTIME_DIR": str(folder / "home"),
         "MPLCONFIGDIR": str(folder / "home"), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1", "JOBLIB_MULTIPROCESSING": "0",
     }  # fmt: skip
 
 
