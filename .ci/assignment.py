@@ -30,14 +30,21 @@ def master(number: int) -> Path:
     raise SystemExit(f"assignment: there is no assignment {number}; give N=1, N=2, N=3 or N=4")
 
 
-def clean(path: Path) -> nbformat.NotebookNode:
-    """A notebook without otter's marks in its code; of its metadata, what says which assignment it is."""
+def clean(path: Path, known: set[str]) -> nbformat.NotebookNode:
+    """A notebook without otter's marks in its code; of its metadata, what says which assignment it is.
+
+    known: the ids of the master's cells. A cell that otter adds has a random one.
+    """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("otter", None)
     for cell in notebook.cells:
         tags = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("otter")]
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-        cell.source = re.sub(r"^ *# (BEGIN|END) SOLUTION\n?", "", cell.source, flags=re.M).rstrip()
+        marks = r"^ *# (?:BEGIN|END) SOLUTION\n?|^<!-- (?:BEGIN|END) QUESTION -->\n*"
+        cell.source = re.sub(marks, "", cell.source, flags=re.M).rstrip()
+    notebook.cells = [cell for cell in notebook.cells if cell.source]
+    for place, cell in enumerate(notebook.cells):
+        cell.id = cell.id if cell.id in known else f"answer-{place}"
     nbformat.validate(notebook)
     return notebook
 
@@ -72,8 +79,9 @@ def cut(number: int, seed: int | None = None, target: Path = BUILT) -> dict[str,
         cuts = Path(scratch) / "cut"
         files = {kind: out / f"{path.stem}-{kind}.ipynb" for kind in ("student", "solution")}
         files["autograder"] = out / f"{path.stem}-autograder.zip"
-        nbformat.write(clean(cuts / "student" / path.name), files["student"])
-        nbformat.write(clean(cuts / "autograder" / path.name), files["solution"])
+        known = {cell.id for cell in nbformat.read(path, as_version=4).cells}
+        nbformat.write(clean(cuts / "student" / path.name, known), files["student"])
+        nbformat.write(clean(cuts / "autograder" / path.name, known), files["solution"])
         (archive,) = (cuts / "autograder").glob("*.zip")
         pack(archive, files["autograder"], seed)
     return files

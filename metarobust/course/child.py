@@ -43,17 +43,25 @@ def main(job_file: str) -> None:
     def seconds(cell: Any) -> float | None:
         return None if OURS in cell.metadata.get("tags", []) else job["cell_seconds"]
 
+    raw = folder / "raw.ipynb"
     try:
-        executed = papermill.execute_notebook(
-            folder / "prepared.ipynb", None, kernel_name="python3", progress_bar=False,
-            on_cell_executed=note, timeout_func=seconds, interrupt_on_timeout=True, start_timeout=300,
+        papermill.execute_notebook(
+            folder / "prepared.ipynb", raw, kernel_name="python3", progress_bar=False,
+            request_save_on_cell_execute=False, autosave_cell_every=0, on_cell_executed=note, timeout_func=seconds,
+            interrupt_on_timeout=True, start_timeout=300,
             extra_arguments=["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"],
         )  # fmt: skip
+    except papermill.exceptions.PapermillExecutionError as error:  # raised at the end, where any cell stopped
+        stopped = f"{error.ename}: {error.evalue}"
     except Exception as error:
-        (folder / "stopped.json").write_text(json.dumps(f"{type(error).__name__}: {error}"[:300]))
-        return
-    shorten(executed)
-    nbformat.write(executed, folder / "executed.ipynb")
+        stopped = f"{type(error).__name__}: {error}"
+    else:
+        stopped = ""
+    (folder / "stopped.json").write_text(json.dumps(stopped[:300]))
+    if raw.exists():
+        executed = nbformat.read(raw, as_version=4)
+        shorten(executed)
+        nbformat.write(executed, folder / "executed.ipynb")
 
 
 def prepared(notebook: Any, job: dict[str, Any]) -> Any:

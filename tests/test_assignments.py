@@ -1,0 +1,159 @@
+"""The masters of the assignments: their solutions pass, their stubs run, and they are cut the same way each time."""
+
+import re
+import runpy
+import subprocess
+import sys
+import zipfile
+
+import masters
+import pytest
+
+from metarobust import course
+from metarobust.course.marks import mark
+
+ROOT = masters.ROOT
+SETUP = (ROOT / ".ci/notebook_setup.py").read_text().strip()
+numbers = pytest.mark.parametrize("number", course.NUMBERS)
+cutter = runpy.run_path(str(ROOT / ".ci/assignment.py"))
+
+
+def cells(notebook, kind):
+    return [masters.source(cell) for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+@numbers
+def test_the_solution_passes_with_full_points(number):
+    names = masters.solve(number)
+    for question in course.assignment(number).questions:
+        found = mark(question, names[question.answer], range(12))
+        assert found, str(found)
+        assert found.points == found.out_of > 0
+
+
+@numbers
+def test_the_stub_gets_nothing_and_is_told_what_to_do(number):
+    names = {}
+    exec(masters.functions(masters.published(number)[1]), names)
+    for question in course.assignment(number).questions:
+        found = mark(question, names[question.answer])
+        assert found.points == 0
+        assert "returns nothing yet" in str(found)
+        assert "Hint: write the function" in str(found)
+
+
+@numbers
+def test_a_master_is_named_and_titled_as_the_library_says(number):
+    path, notebook = masters.of(number)
+    asked = course.assignment(number)
+    assert path.stem == asked.slug
+    first = cells(notebook, "markdown")[0]
+    assert first.startswith(f"# Assignment {number}: {asked.title}\n")
+    assert f"{asked.out_of} points" in first
+    for question in asked.questions:
+        heading = f"## Question {question.name[1:]}: `{question.answer}` ({question.out_of} points)"
+        assert any(text.startswith(heading) for text in cells(notebook, "markdown"))
+
+
+@numbers
+def test_test_files_only_call_the_library_and_cover_every_property(number):
+    code = cells(masters.of(number)[1], "code")
+    hidden, visible = {}, set()
+    for text in code:
+        config = re.match(r'""" # BEGIN TEST CONFIG\n(.*?)""" # END TEST CONFIG\n(.*)', text, flags=re.S)
+        if not config:
+            continue
+        head, *calls = config[2].splitlines()
+        assert head == "from metarobust.course import earn"
+        for call in calls:
+            match = re.fullmatch(rf'earn\({number}, "(q\d)", "([\w -]+)", (\w+)(, hidden=True)?\)', call)
+            assert match, call
+            question = course.assignment(number).question(match[1])
+            assert match[3] == question.answer
+            if match[4]:
+                assert "hidden: true" in config[1]
+                hidden[match[1], match[2]] = int(re.search(r"points: (\d+)", config[1])[1])
+            else:
+                assert "points: 0" in config[1]
+                visible.add((match[1], match[2]))
+    wanted = {(q.name, p.name): p.points for q in course.assignment(number).questions for p in q.properties}
+    assert hidden == wanted
+    assert visible == set(wanted)
+
+
+@numbers
+def test_the_students_notebook_holds_no_solution_and_reads_well(number):
+    path, notebook = masters.published(number)
+    text = path.read_text(encoding="utf-8")
+    assert "SOLUTION" not in text
+    assert "BEGIN" not in text
+    assert "earn(" not in text
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    code = cells(notebook, "code")
+    assert code[0].strip() == SETUP
+    assert len(text.encode()) < 30_000
+    first = cells(notebook, "markdown")[0]
+    link = rf"https://colab\.research\.google\.com/github/[^)]+/{path.relative_to(ROOT)}\)"
+    assert re.search(link, first)
+    for one in cells(notebook, "markdown"):
+        assert not re.search(r"(?<![`\w])\{[\w:-]+\}`(?=\S)", one), "a MyST role shows as raw text in Colab"
+        assert not re.search(r"^\s*(```+|~~~+|:::+)\s*\{", one, flags=re.M), "a MyST fence shows as raw text in Colab"
+    for question in course.assignment(number).questions:
+        assert f'check({number}, "{question.name}", {question.answer})' in code
+
+
+@numbers
+def test_links_to_other_notebooks_lead_somewhere(number):
+    path, notebook = masters.published(number)
+    for text in cells(notebook, "markdown"):
+        for link in re.findall(r"\]\((\.\./[^)#]+)", text):
+            assert (path.parent / link).exists(), link
+
+
+def test_a_cut_is_the_same_each_time_and_the_published_one(tmp_path):
+    pytest.importorskip("otter", reason="otter-grader, of the group `course`, cuts the assignments")
+    for number in course.NUMBERS:
+        files = cutter["cut"](number, target=tmp_path / "one")
+        stale = "run make assignment N=" + str(number)
+        assert files["student"].read_bytes() == masters.published(number)[0].read_bytes(), stale
+    again = cutter["cut"](number, target=tmp_path / "two")
+    assert [p.read_bytes() for p in again.values()] == [p.read_bytes() for p in files.values()]
+    secret = cutter["cut"](number, 4321, target=tmp_path / "three")
+    with zipfile.ZipFile(secret["autograder"]) as archive:
+        assert b'"METAROBUST_COURSE_SEED"] = "4321"' in archive.read("run_otter.py")
+        assert all(about.date_time[0] == 1980 for about in archive.infolist())
+        assert b"hidden=True" in archive.read("tests/q1.py")
+    solution = files["solution"].read_text()
+    assert "SOLUTION" not in solution
+    assert "optimizer.init(w, steps)" in solution
+
+
+@pytest.mark.slow
+def test_otter_agrees_about_the_solution_and_a_wrong_answer(tmp_path):
+    pytest.importorskip("otter", reason="otter-grader, of the group `course`, runs its own archive")
+    files = cutter["cut"](3, target=tmp_path)
+    text = files["solution"].read_text()
+    wrong = text.replace("v = update(theta, g, v, w)", "v = update(theta, g, v.detach(), w)")
+    assert wrong != text
+    for name, content, points in (("right", text, 32), ("detached", wrong, 30)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "submission.ipynb").write_text(content)
+        command = [sys.executable, "-m", "otter", "run", "-a", str(files["autograder"]), "submission.ipynb"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        tests = masters.read(folder / "results.json")["tests"]
+        assert sum(one.get("score", 0) for one in tests) == points
+
+
+@pytest.mark.parametrize("given", [[], ["x"], ["1", "2", "3"], ["-1"]])
+def test_a_bad_number_is_refused_in_one_line(given):
+    command = [sys.executable, str(ROOT / ".ci/assignment.py"), *given]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "N=3" in run.stderr
+
+
+def test_an_unknown_number_is_refused():
+    with pytest.raises(SystemExit, match="no assignment 5"):
+        cutter["cut"](5)
