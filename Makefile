@@ -1,6 +1,6 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test print notebooks reference results assignment address clean
+.PHONY: help setup book test print notebooks reference results assignment course address clean
 
 python := .venv/bin/python
 jupyter-book := $(python) -c "from jupyter_book.cli.main import main; main()"
@@ -43,6 +43,9 @@ results: setup ## Write what the recorded results say into README, notebooks and
 
 assignment: setup ## Cut an assignment for students: make assignment N=3 (SEED=1234 for hidden tests of your own)
 	@$(python) .ci/assignment.py $(N) $(SEED)
+
+course: setup ## Write the tables of the instructor's guide: times, and wrong answers against checks
+	@$(python) .ci/course.py
 
 address: setup ## Write a new public address everywhere: make address URL=https://github.com/OWNER/NAME
 	@$(python) .ci/address.py "$(URL)"

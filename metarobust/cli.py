@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--csv", action="store_true", help="grade a folder, and print its table")
     grade.add_argument("--out", type=Path, metavar="DIR", help="of a folder's results; default: PATH-graded beside it")
     grade.add_argument("--workers", type=int, metavar="N", help="submissions at a time; default: one for each core")
-    grade.add_argument("--time-limit", type=float, default=600, metavar="S", help="of a submission; default: 600")
+    grade.add_argument("--time-limit", type=float, default=900, metavar="S", help="of a submission; default: 900")
     grade.add_argument("--memory", type=float, default=4, metavar="GB", help="of a submission; default: 4")
     return parser
 

@@ -157,3 +157,10 @@ def test_a_bad_number_is_refused_in_one_line(given):
 def test_an_unknown_number_is_refused():
     with pytest.raises(SystemExit, match="no assignment 5"):
         cutter["cut"](5)
+
+
+def test_the_instructors_guide_is_in_step_with_the_graders():
+    guide = (ROOT / "book/instructors.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / ".ci/course.py"))["renewed"](guide) == guide, "run make course"
+    for number in course.NUMBERS:
+        assert f"### {number}. {course.assignment(number).title}" in guide

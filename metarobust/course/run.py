@@ -29,9 +29,9 @@ LOUD = 100_000  # characters printed that are worth a note
 class Limits:
     """seconds: for the whole submission. memory: bytes of all its processes together. cell: seconds for one cell."""
 
-    seconds: float = 600.0
+    seconds: float = 900.0
     memory: int = 4_000_000_000
-    cell: float = 240.0
+    cell: float = 600.0
 
     def __post_init__(self) -> None:
         if not 5 <= self.seconds <= 86_400 or not 1e9 <= self.memory <= 1e12:

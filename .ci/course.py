@@ -1,0 +1,89 @@
+"""Write what is generated in the instructor's guide: how long things take, and which wrong answers are caught."""
+
+import json
+import sys
+from itertools import groupby
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE = ROOT / "book" / "instructors.md"
+MARK = "<!-- {name}: written by `make course`; do not edit -->\n"
+END = "<!-- end of {name} -->"
+
+
+def about(path: Path) -> dict:
+    """What a notebook's metadata say of it."""
+    return json.loads(path.read_text(encoding="utf-8"))["metadata"]["metarobust"]
+
+
+def took(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def times() -> str:
+    """Seconds of computing of every chapter and assignment, as measured by whoever ran it last."""
+    from metarobust import course
+
+    rows = [
+        "| | computing, 2 CPU cores (measured) | Colab, T4 (estimated) | reader's time (estimated) |",
+        "|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        title = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
+        title = "".join(title).splitlines()[0].removeprefix("# ")
+        seconds = about(path)["seconds"]
+        rows.append(f"| chapter *{title}* | {took(seconds)} | {took(seconds + 60)} | 60 min |")
+    for number in course.NUMBERS:
+        asked = course.assignment(number)
+        seconds = about(ROOT / "notebooks" / "assignments" / f"{asked.slug}.ipynb")["seconds"]
+        rows.append(f"| assignment {number}, *{asked.title}* | {took(seconds)} | {took(seconds + 60)} | 2 h |")
+    return "\n".join(rows) + "\n"
+
+
+def caught() -> str:
+    """Of every property of every question: its points, what it asks, and the wrong answers that it alone catches."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from wrong import attacks, evaluation, mistakes, optimizer
+
+    from metarobust import course
+
+    wrong = [*attacks.WRONG, *evaluation.WRONG, *optimizer.WRONG, *mistakes.WRONG]
+    met = {
+        key: ", ".join(one.name for one in group)
+        for key, group in groupby(wrong, key=lambda one: (one.number, one.question, one.violates))
+    }
+    parts = [
+        f"{len(wrong)} wrong answers, each on several variants; each loses the points of one property and of no other.\n"
+    ]
+    for number in course.NUMBERS:
+        asked = course.assignment(number)
+        parts.append(f"### {number}. {asked.title}: {asked.out_of} points\n")
+        rows = ["| question | property | points | asks that | wrong answers that fail it |", "|---|---|---|---|---|"]
+        for question in asked.questions:
+            for one in question.properties:
+                mistakes_met = met[number, question.name, one.name.replace(" ", "_").replace("-", "_")]
+                name = f"{question.name} `{question.answer}`"
+                rows.append(f"| {name} | {one.name} | {one.points} | {one.asks} | {mistakes_met} |")
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def renewed(text: str) -> str:
+    """The guide with both of its blocks written anew."""
+    for name, block in (("times", times()), ("caught", caught())):
+        head, rest = text.split(MARK.format(name=name))
+        text = (
+            head
+            + MARK.format(name=name)
+            + "\n"
+            + block
+            + "\n"
+            + END.format(name=name)
+            + rest.split(END.format(name=name), 1)[1]
+        )
+    return text
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(renewed(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {GUIDE.relative_to(ROOT)}")
