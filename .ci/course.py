@@ -52,9 +52,7 @@ def caught() -> str:
         key: ", ".join(one.name for one in group)
         for key, group in groupby(wrong, key=lambda one: (one.number, one.question, one.violates))
     }
-    parts = [
-        f"{len(wrong)} wrong answers, each on several variants; each loses the points of one property and of no other.\n"
-    ]
+    parts = [f"{len(wrong)} wrong answers, each on several variants: one property is lost each time, and no other.\n"]
     for number in course.NUMBERS:
         asked = course.assignment(number)
         parts.append(f"### {number}. {asked.title}: {asked.out_of} points\n")

@@ -108,6 +108,8 @@ def _failures(question: Question, seed: int, record: Record) -> dict[str, tuple[
 def _hint(reason: str) -> str:
     if reason == NOTHING:
         return BEGIN
+    if "requires_grad" in reason or "does not require grad" in reason:
+        return "a gradient is for a tensor that nothing led to: x.detach().clone().requires_grad_(), then the loss."
     if reason.startswith("it stops"):
         return "run the function on a small tensor of your own and read the whole message."
     return "compare what you return with what the text above the function asks for."

@@ -80,7 +80,11 @@ def _random(case: Walk, got: Record) -> str | None:
     if not torch.equal(first, again):
         return "two generators with one seed lead to different images."
     # A start that is drawn once and for all images would do; one that is not drawn at all would not.
-    return "two generators with different seeds lead to the same images." if torch.equal(first, other) else None
+    if torch.equal(first, other):
+        return "two generators with different seeds lead to the same images."
+    # One step is alpha long: whoever draws from all of the ball has pixels that begin further down.
+    down = float((first - case.x).min())
+    return "no pixel starts below the image: that is half of the ball." if down > -1.5 * case.alpha else None
 
 
 def _alone(case: Walk, got: Record) -> str | None:

@@ -146,13 +146,20 @@ def chance_without_the_generator(model, x, y, eps, steps, alpha, generator):
     return walk(model, x, y, eps, steps, alpha, generator)
 
 
+def starts_in_half_of_the_ball(model, x, y, eps, steps, alpha, generator):
+    start = projected(x + eps * torch.rand(x.shape, generator=generator), x, eps)
+    return walk(
+        model, start, y, eps, steps, alpha, None, back=lambda moved, _, eps: projected(moved, x, eps), start=False
+    )
+
+
 def stops_when_all_are_fooled(*given):
     return walk(*given, stop=True)
 
 
 PGD = wrong(
     1, "q3", ball=[no_projection, ball_around_the_last_point], range=[leaves_the_range], again=[stale_gradient],
-    ascent=[walks_downhill], random=[no_random_start, chance_without_the_generator],
+    ascent=[walks_downhill], random=[no_random_start, chance_without_the_generator, starts_in_half_of_the_ball],
     alone=[stops_when_all_are_fooled],
 )  # fmt: skip
 
