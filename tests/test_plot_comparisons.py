@@ -1,5 +1,6 @@
 """Figures of comparisons: what is drawn is what was given, noise is called noise, and what is missing is named."""
 
+import itertools
 import re
 
 import matplotlib
@@ -158,7 +159,7 @@ def test_names_at_the_ends_keep_their_distance():
     figure = over.over_images(few(), MODELS[0], ("adam", "PGD-7 training", "TRADES", "learned"))
     for axes in figure.axes:
         heights = sorted(text.xy[1] for text in axes.texts)
-        assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) > 0.099
+        assert min(b - a for a, b in itertools.pairwise(heights)) > 0.099
         assert heights[-1] < 1.03
 
 
@@ -170,6 +171,18 @@ def test_gap_draws_training_images_beside_others():
     without = [row for row in few() if row["split"] == "test"]
     with pytest.raises(InputError, match="PGD-7"):
         over.gap(without, MODELS[0], ("PGD-7 training",))
+
+
+def test_own_and_other_images_are_told_apart():
+    (axes,) = over.own_and_others([10, 100], [0.5, 0.9], [0.4, 0.3], title="x").axes
+    own, others = axes.lines
+    assert (list(own.get_ydata()), list(others.get_ydata())) == ([0.5, 0.9], [0.4, 0.3])
+    assert own.get_markerfacecolor() != others.get_markerfacecolor()
+    assert own.get_linestyle() != others.get_linestyle()
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [
+        ("training images", (100, 0.9)),
+        ("test", (100, 0.3)),
+    ]
 
 
 def test_numbers_are_read_off_the_parts():

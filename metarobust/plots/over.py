@@ -129,6 +129,22 @@ def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
         beside(axes, ends[method][0], height, label(method), role_of(method), fontsize=10)
 
 
+def own_and_others(steps: Sequence[int], own: Sequence[float], others: Sequence[float], *, title: str) -> Figure:
+    """Accuracy of a training run over its steps: on the images that it trains on (hollow) and on others (filled).
+
+    own, others: shares in [0, 1], one for each of the steps.
+    """
+    how = role("reference")
+    with style():
+        figure, axes = plt.subplots(figsize=(5.4, 3.2))
+        for shares, face, dashes, name in ((own, "white", "--", "training images"), (others, how.colour, "-", "test")):
+            axes.plot(steps, shares, color=how.colour, ls=dashes, marker=how.marker, mfc=face)
+            beside(axes, steps[-1], shares[-1], name, "reference")
+        percent(axes)
+        axes.set(xlabel="steps of training", ylabel="images read correctly", title=title)
+    return figure
+
+
 def gap(rows: Sequence[Row], model: str, methods: Sequence[str]) -> Figure:
     """Robust accuracy on the images that a model was trained on (hollow) and on others (filled): a panel a method.
 
