@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from metarobust.errors import InputError, choose
 from metarobust.experiments.table import ADAM, BEFORE, LEARNED, names
@@ -46,7 +47,7 @@ def label(method: str) -> str:
 def learning_curves(rows: Sequence[Row], part: str, model: str, methods: Sequence[str]) -> Figure:
     """Accuracy after each number of steps that was measured, under attack (above) and on images as they are (below).
 
-    Bands are 95 % intervals over seeds. Raises InputError where the part or a method is not in the rows.
+    Whiskers are 95 % intervals over seeds. Raises InputError where the part or a method is not in the rows.
     """
     choose(part, names(rows, "part"), "part of these results")
 
@@ -64,7 +65,7 @@ def learning_curves(rows: Sequence[Row], part: str, model: str, methods: Sequenc
 def over_images(rows: Sequence[Row], model: str, methods: Sequence[str]) -> Figure:
     """Accuracy over the number of training images of each class, under attack (above) and as they are (below).
 
-    Bands are 95 % intervals over seeds. Raises InputError where a method is not in the rows.
+    Whiskers are 95 % intervals over seeds. Raises InputError where a method is not in the rows.
     """
     parts = numbers(rows)
 
@@ -89,44 +90,54 @@ def _two_panels(
     xlabel: str,
     title: str,
 ) -> Figure:
-    looks, seen = {}, dict.fromkeys(map(role_of, methods), 0)
-    for method in methods:
-        how, again = role(role_of(method)), seen[role_of(method)]
-        face = how.colour if not again else "white"
-        looks[method] = {"color": how.colour, "ls": MORE_LINES[again % 4] if again else how.line, "marker": how.marker}
-        looks[method] |= {"mfc": face, "ms": 5}
-        seen[role_of(method)] += 1
+    looks = _looks(methods)
     with style():
         figure, grid = plt.subplots(2, 1, figsize=(5.6, 6.0), sharex=True)
         for axes, kind in zip(grid, KINDS, strict=True):
             ends = {}
-            for method in methods:
+            for number, method in enumerate(methods):
                 found = measured(method, kind)
                 middle, halves = zip(*found.values(), strict=True)
                 halves = [half if half < float("inf") else 0.0 for half in halves]
-                axes.plot(list(found), middle, **looks[method])
-                low, high = ([m + sign * h for m, h in zip(middle, halves, strict=True)] for sign in (-1, 1))
-                axes.fill_between(list(found), low, high, color=looks[method]["color"], alpha=0.12, lw=0)
+                # Beside each other, by three points of print each, so that whiskers can be told apart.
+                aside = ScaledTranslation((number - (len(methods) - 1) / 2) * 3 / 72, 0, figure.dpi_scale_trans)
+                place = axes.transData + aside
+                axes.errorbar(list(found), middle, halves, elinewidth=0.8, transform=place, **looks[method])
                 ends[method] = (max(found), middle[-1])
-            percent(axes)
-            _name_ends(axes, ends)
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(plt.MaxNLocator(5, steps=[1, 2, 5, 10]))
+            axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+            _name_ends(axes, ends, 0.09 * (high - low))
             axes.set_title(f"{title}, {SHOWN[kind]}")
         grid[-1].set_xlabel(xlabel)
     return figure
 
 
-def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """A name right of each line, in the order of their ends; where they are too close, they are pushed apart."""
-    apart, ordered = 0.1, sorted(ends, key=lambda method: ends[method][1])
-    heights: list[float] = []
+def _looks(methods: Sequence[str]) -> dict[str, dict]:
+    """Keywords for a line of each method: by its role; hollow, and with another line, where it shares its role."""
+    looks: dict[str, dict] = {}
+    seen = dict.fromkeys(map(role_of, methods), 0)
+    for method in methods:
+        how, again = role(role_of(method)), seen[role_of(method)]
+        dashes, face = (MORE_LINES[again % 4], "white") if again else (how.line, how.colour)
+        looks[method] = {"color": how.colour, "ls": dashes, "marker": how.marker, "mfc": face, "ms": 5}
+        seen[role_of(method)] += 1
+    return looks
+
+
+def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], apart: float) -> None:
+    """A name right of each line, as near to its end as names that are `apart` allow, in the order of the ends."""
+    ordered = sorted(ends, key=lambda method: ends[method][1])
+    blocks: list[list[float]] = []  # middle and number of names that stand together
     for method in ordered:
-        heights.append(max(ends[method][1], heights[-1] + apart if heights else -1.0))
-    over = max(0.0, heights[-1] - 1.02)  # back down, so that none stands above the axes
-    for i in range(len(heights) - 1, -1, -1):
-        ceiling = 1.02 if i == len(heights) - 1 else heights[i + 1] - apart
-        heights[i] = min(heights[i], ceiling) if over else heights[i]
+        blocks.append([ends[method][1], 1])
+        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < apart * (blocks[-1][1] + blocks[-2][1]) / 2:
+            (low, some), (high, more) = blocks[-2:]
+            blocks[-2:] = [[(low * some + high * more) / (some + more), some + more]]
+    heights = [middle + apart * (i - (count - 1) / 2) for middle, count in blocks for i in range(int(count))]
     for method, height in zip(ordered, heights, strict=True):
-        beside(axes, ends[method][0], height, label(method), role_of(method), fontsize=10)
+        where = {"xytext": (14, 0), "fontsize": 10}
+        beside(axes, ends[method][0], height, label(method), role_of(method), **where)
 
 
 def own_and_others(steps: Sequence[int], own: Sequence[float], others: Sequence[float], *, title: str) -> Figure:
@@ -179,6 +190,7 @@ def gap(rows: Sequence[Row], model: str, methods: Sequence[str]) -> Figure:
             axes.tick_params(axis="y", length=0)
             axes.grid(visible=False, axis="y")
         grid[-1, 0].set_xlabel("images read correctly under attack")
+        figure.supylabel("training images of each class", fontsize=11)
     return figure
 
 
