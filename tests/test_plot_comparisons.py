@@ -1,7 +1,10 @@
 """Figures of comparisons: what is drawn is what was given, noise is called noise, and what is missing is named."""
 
+import ast
 import itertools
+import json
 import re
+from pathlib import Path
 
 import matplotlib
 
@@ -11,7 +14,9 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from metarobust.baselines import robust_methods
 from metarobust.errors import InputError
+from metarobust.experiments import catalogue
 from metarobust.plots import comparisons, corners, over
 from metarobust.plots.style import role
 
@@ -149,6 +154,11 @@ def test_over_images_draws_test_accuracy_over_their_number():
         pytest.approx([base + 0.1 + 0.05, base + 0.1 + 0.2]) for base in (0.1, 0.3, 0.32, 0.25)
     ]
     assert list(lines[0].get_xdata()) == [5, 20]
+    figure.canvas.draw()
+    for axes, values in ((above, (0.15, 0.62)), (below, (0.9,))):
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        assert 0 < left < 5 < 20 < right < 40
+        assert low < min(values) <= max(values) < high < low + 1.6
     assert all(value == pytest.approx(0.9) for one in below.lines for value in one.get_ydata())
     looks = {(one.get_color(), str(one.get_linestyle()), one.get_markerfacecolor()) for one in lines}
     assert len(looks) == len(methods)
@@ -237,3 +247,42 @@ def test_two_by_two_shows_the_image_that_each_side_looks_at():
     told.pop(("clean", "attacked"))
     with pytest.raises(InputError, match=re.escape("('clean', 'attacked')")):
         corners.two_by_two(image, attacked, told)
+
+
+def assigned(notebook, *names):
+    """The constants that a notebook's cells assign to these names."""
+    path = Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb"
+    found = {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            for node in ast.parse("".join(cell["source"])).body:
+                target = node.targets[0] if isinstance(node, ast.Assign) else None
+                if isinstance(target, ast.Name) and target.id in names:
+                    found[target.id] = ast.literal_eval(node.value)
+    return [found[name] for name in names]
+
+
+def test_the_two_by_two_draws_every_variant_of_the_run():
+    (part,) = catalogue.make("ablation", "small", "digits", None).parts
+    (groups,) = assigned("two-by-two", "groups")
+    rows = []
+    for rule in part.rules:
+        rows += rows_of(part.name, rule.name, "0", 0.5, models=part.unseen, meta_seeds=(0, 1, 2))
+    lines = sum(len(members) for members in groups.values())
+    assert lines == len(part.rules) - 1
+    figure = comparisons.variants(rows, groups, models=part.unseen[:2])
+    assert len(figure.axes[0].get_yticklabels()) == lines + len(groups)
+
+
+def test_few_images_compares_what_the_runs_hold():
+    spec = catalogue.make("low-data", "small", "digits", None)
+    plain, attacking, unseen, by_hand = assigned("few-images", "plain", "attacking", "unseen", "by_hand")
+    for part in spec.parts:
+        assert {"adam", *plain, *attacking} == set(part.methods)
+        assert {rule.name for rule in (*part.rules, *part.uses)} == {"learned", "learned steering"}
+        assert part.unseen == unseen
+    (robust,) = catalogue.make("robust-training", "small", "digits", None).parts
+    known = {method.name for method in robust_methods(0.1)}
+    assert known == {f"{attack} training, {name}" for attack in ("FGSM", "PGD-7") for name in by_hand}
+    assert {rule.name for rule in robust.rules} == {"learned", "learned, PGD-7 inside"}
+    assert unseen[0] in robust.unseen

@@ -103,7 +103,11 @@ def _two_panels(
                 aside = ScaledTranslation((number - (len(methods) - 1) / 2) * 3 / 72, 0, figure.dpi_scale_trans)
                 place = axes.transData + aside
                 axes.errorbar(list(found), middle, halves, elinewidth=0.8, transform=place, **looks[method])
+                for sign in (-1, 1):  # what is drawn aside does not count for the limits
+                    reach = [m + sign * half for m, half in zip(middle, halves, strict=True)]
+                    axes.update_datalim(list(zip(found, reach, strict=True)))
                 ends[method] = (max(found), middle[-1])
+            axes.autoscale_view()
             low, high = axes.get_ylim()
             axes.yaxis.set_major_locator(plt.MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
