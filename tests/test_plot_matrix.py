@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from test_plots import SEEN, contrast_on_white, lab, linear, pixels
 
 from metarobust.errors import InputError
 from metarobust.plots import attacks, grid, matrix
-from test_plots import SEEN, contrast_on_white, lab, linear, pixels
 
 MODELS = ("mlp-24-24-24-24-softplus", "resnet-6-1-relu")
 # method: robust accuracy of the seeds 0 and 1 on the first network; the second is robust by 0.1 less after it.
@@ -100,7 +100,7 @@ def test_what_is_missing_is_named(found):
         matrix.by_network(make(), {"learned by heart": "x"})
     with pytest.raises(InputError, match="'train'"):
         matrix.by_network(make(), LEARNED, part="train")
-    with pytest.raises(InputError, match="'Eve'.*choose one of learned on all, on convolutions, Adam"):
+    with pytest.raises(InputError, match=r"'Eve'.*choose one of learned on all, on convolutions, Adam"):
         found.at("Eve", MODELS[0])
     without = [row for row in make() if (row["method"], row["seed"]) != ("before", 1)]
     with pytest.raises(InputError, match="other seeds"):
@@ -153,6 +153,21 @@ def test_grid_asks_nobody_for_anything_and_is_the_same_each_time(found):
     assert not soup.find_all(id=True)
     assert "http" not in text
     assert text == grid.grid(found, "label")._repr_html_()
+
+
+def test_reading_names_the_best_the_worst_and_the_rival(found):
+    first, second = matrix.reading(found, ["Adam"]).splitlines()
+    assert first.startswith(f"- `{MODELS[0]}`: best *learned on all*, +21.0 ± 12.7 points under attack (clean: −2); ")
+    assert "worst *on convolutions*, −11.0" in first
+    assert "best rival *Adam*, +1.0" in first
+    assert "best *learned on all*, +11.0" in second
+    assert "rival" not in matrix.reading(found)
+    with pytest.raises(InputError, match="'Eve'"):
+        matrix.reading(found, ["Eve"])
+
+
+def test_learned_methods_are_found_in_order():
+    assert matrix.learned_methods(make()) == ["learned", "learned on convolutions"]
 
 
 def test_empty_grid_is_refused():
@@ -250,7 +265,9 @@ def test_matrix_of_attacks_says_the_shares():
 
 
 def test_lines_over_radii_pass_through_the_worst_case():
-    figure = attacks.over_radii(many(), {"before": ("before", "control"), "learned": ("ours", "learned")}, learned_at=0.1)
+    figure = attacks.over_radii(
+        many(), {"before": ("before", "control"), "learned": ("ours", "learned")}, learned_at=0.1
+    )
     (axes,) = figure.axes
     drawn = {one.get_color(): one for one in axes.lines if len(one.get_xdata()) > 2}
     ours = next(one for one in drawn.values() if one.get_marker() == "D")
@@ -260,7 +277,7 @@ def test_lines_over_radii_pass_through_the_worst_case():
 
 
 def test_missing_attacks_and_methods_are_named():
-    with pytest.raises(InputError, match="'lerned'.*did you mean 'learned'"):
+    with pytest.raises(InputError, match=r"'lerned'.*did you mean 'learned'"):
         attacks.by_attack(many(), {"lerned": "x"})
     with pytest.raises(InputError, match="kind of attack"):
         attacks.by_attack(many(), {"learned": "x"}, ["pgd"])

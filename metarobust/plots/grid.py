@@ -48,7 +48,7 @@ class Grid:
             f'<th scope="col" style="{plain};text-align:center;vertical-align:bottom">{_breakable(column)}</th>'
             for column in matrix.columns
         )
-        lines = []
+        said, lines = html.escape(matrix.cells[0][0].words), []
         for i, (row, cells) in enumerate(zip(matrix.rows, matrix.cells, strict=True)):
             weight = "bold" if i < matrix.gap else "normal"
             space = "1em" if 0 < i == matrix.gap else "2px"
@@ -58,7 +58,9 @@ class Grid:
                 f"{_button(cell, first=not (i or j), framed=(i, j) in matrix.home)}</td>"
                 for j, cell in enumerate(cells)
             )
-            lines.append(f'<tr style="background:none"><th scope="row" style="{style}">{html.escape(row)}</th>{buttons}</tr>')
+            lines.append(
+                f'<tr style="background:none"><th scope="row" style="{style}">{html.escape(row)}</th>{buttons}</tr>'
+            )
         return (
             f'<div data-matrix role="group" aria-label="{label}" onclick="{script}" onmouseover="{script}" '
             f'onkeydown="{script}" style="max-width:44em;overflow-x:auto">\n'
@@ -66,8 +68,7 @@ class Grid:
             f'style="caption-side:top;text-align:left">{label}</caption>\n'
             f'<tr style="background:none"><td style="border:0;background:none"></td>{heads}</tr>\n'
             + "\n".join(lines)
-            + f'\n</table>\n<output style="display:block;min-height:4.5em">{html.escape(matrix.cells[0][0].words)}</output>\n'
-            "</div>"
+            + f'\n</table>\n<output style="display:block;min-height:4.5em">{said}</output>\n</div>'
         )  # fmt: skip
 
 
@@ -78,7 +79,9 @@ def _button(cell: Cell, first: bool, framed: bool) -> str:
         f"outline:{'3px solid #D55E00' if first else 'none'};outline-offset:-2px;border-radius:4px;width:100%;"
         "min-width:2.7em;padding:3px 1px;font:inherit;font-size:.85em;line-height:1.15;cursor:pointer"
     )
-    small = f'<br><small style="font-size:.75em;white-space:nowrap">{html.escape(cell.small)}</small>' if cell.small else ""
+    small = (
+        f'<br><small style="font-size:.75em;white-space:nowrap">{html.escape(cell.small)}</small>' if cell.small else ""
+    )
     return (
         f'<button type="button" tabindex="{0 if first else -1}" aria-pressed="{str(first).lower()}" '
         f'data-words="{html.escape(cell.words)}" style="{look}"><b>{html.escape(cell.big)}</b>{small}</button>'

@@ -122,7 +122,9 @@ def _change(rows: Sequence[Row], method: str, label: str, column: str, part: str
     for metric in ("robust accuracy", "clean accuracy"):
         before, after = (values(rows, part, models, name, metric) for name in (BEFORE, method))
         if before.keys() != after.keys():
-            raise InputError(f"{method!r} and {BEFORE!r} have other seeds in part {part!r}: compare runs of equal seeds")
+            raise InputError(
+                f"{method!r} and {BEFORE!r} have other seeds in part {part!r}: compare runs of equal seeds"
+            )
         both.append((before, after, over_seeds([after[seed] - before[seed] for seed in before])))
     (start, end, (gain, half)), (clean_start, clean_end, (cost, cost_half)) = both
     spoken = " and ".join(models) if len(models) == 1 else column
@@ -220,3 +222,26 @@ def _broken(label: str) -> str:
 def learned_methods(rows: Iterable[Row]) -> list[str]:
     """The learned optimizers of a table, in its order."""
     return [name for name in names(rows, "method") if name.startswith(LEARNED)]
+
+
+def reading(matrix: Matrix, rivals: Sequence[str] = ()) -> str:
+    """The matrix in words, as a Markdown list: for each column the best and worst row that learned, and the best rival.
+
+    rivals: the rows below the gap that are compared; none if empty. Raises InputError for one that is not there.
+    """
+    lines = []
+    for column in matrix.columns:
+        ordered = sorted(matrix.rows[: matrix.gap], key=lambda row: matrix.at(row, column).value)
+        said = [f"best *{ordered[-1]}*, {_points(matrix.at(ordered[-1], column))}"]
+        if len(ordered) > 1:
+            said.append(f"worst *{ordered[0]}*, {_points(matrix.at(ordered[0], column))}")
+        if rivals:
+            rival = max(rivals, key=lambda row: matrix.at(row, column).value)
+            said.append(f"best rival *{rival}*, {_points(matrix.at(rival, column))}")
+        name = f"`{column}`" if "-" in column else column
+        lines.append(f"- {name}: {'; '.join(said)}.")
+    return "\n".join(lines)
+
+
+def _points(cell: Cell) -> str:
+    return f"{points(cell.value, cell.half)} points under attack ({cell.small.replace('clean', 'clean:')})"
