@@ -144,6 +144,8 @@ def test_grid_holds_every_number_as_text(found):
         assert [one["data-words"] for one in buttons] == [cell.words for cell in cells]
     assert soup.find("output").get_text() == found.cells[0][0].words
     assert [one["tabindex"] for one in soup.find_all("button")] == ["0"] + ["-1"] * 5
+    framed = [i for i, one in enumerate(soup.find_all("button")) if "inset" in one["style"]]
+    assert [divmod(i, len(MODELS)) for i in framed] == sorted(found.home)
 
 
 def test_grid_asks_nobody_for_anything_and_is_the_same_each_time(found):

@@ -123,7 +123,7 @@ def over_radii(rows: Sequence[Row], methods: Mapping[str, tuple[str, str]], *, l
         axes.axvline(learned_at, color="#B0B0B0", lw=1)
         axes.text(learned_at, 1.06, "radius at school", ha="center", va="bottom", fontsize=10)
         placed = -1.0
-        for label, (name, shares) in sorted(curves.items(), key=lambda item: item[1][1][-2:][::-1]):
+        for label, (name, shares) in sorted(curves.items(), key=lambda item: sum(item[1][1])):
             axes.plot(at, shares, **line(name))
             placed = max(shares[-1], placed + 0.085)
             beside(axes, at[-1], placed, label, name)

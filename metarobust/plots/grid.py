@@ -68,14 +68,15 @@ class Grid:
             f'style="caption-side:top;text-align:left">{label}</caption>\n'
             f'<tr style="background:none"><td style="border:0;background:none"></td>{heads}</tr>\n'
             + "\n".join(lines)
-            + f'\n</table>\n<output style="display:block;min-height:4.5em">{said}</output>\n</div>'
+            + f'\n</table>\n<output style="display:block;margin-top:.5em;min-height:4.5em">{said}</output>\n</div>'
         )  # fmt: skip
 
 
 def _button(cell: Cell, first: bool, framed: bool) -> str:
     ground, ink = cell.colours
     look = (
-        f"background:{ground};color:{ink};border:2px solid {'#1A1A1A' if framed else '#D0D0D0'};"
+        f"background:{ground};color:{ink};border:1px solid #D0D0D0;"
+        f"box-shadow:{'inset 0 0 0 2px #1A1A1A' if framed else 'none'};"  # inside, to be seen on a dark page
         f"outline:{'3px solid #D55E00' if first else 'none'};outline-offset:-2px;border-radius:4px;width:100%;"
         "min-width:2.7em;padding:3px 1px;font:inherit;font-size:.85em;line-height:1.15;cursor:pointer"
     )
