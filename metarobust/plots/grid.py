@@ -65,7 +65,7 @@ class Grid:
             f'<div data-matrix role="group" aria-label="{label}" onclick="{script}" onmouseover="{script}" '
             f'onkeydown="{script}" style="max-width:44em;overflow-x:auto">\n'
             f'<table style="border-collapse:separate;border-spacing:0;border:0"><caption '
-            f'style="caption-side:top;text-align:left">{label}</caption>\n'
+            f'style="caption-side:top;text-align:left;color:inherit">{label}</caption>\n'
             f'<tr style="background:none"><td style="border:0;background:none"></td>{heads}</tr>\n'
             + "\n".join(lines)
             + f'\n</table>\n<output style="display:block;margin-top:.5em;min-height:4.5em">{said}</output>\n</div>'
