@@ -9,7 +9,7 @@ The judging happens here, in a process that none of the student's code ran in; s
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from metarobust import __version__
 from metarobust.course import assignment, confine
 from metarobust.course.marks import Mark, judge
-from metarobust.course.run import Limits, run
+from metarobust.course.question import NOT_REACHED
+from metarobust.course.run import Limits, Ran, run
 from metarobust.course.submission import number_of, read_notebook
 from metarobust.errors import InputError
 from metarobust.storage import read_bytes, sha256
@@ -81,15 +82,18 @@ def grade_file(
     asked = assignment(number)
     seeds = (0, seed, seed + 1)
     ran = run(path, asked, seeds, limits or Limits())
-    marks = tuple(judge(question, seeds, _of(ran.records, question.name)) for question in asked.questions)
+    marks = tuple(judge(question, seeds, _of(ran, question.name, seeds)) for question in asked.questions)
     if keep is not None and ran.executed is not None:
         keep.write_bytes(ran.executed)
     confined = tuple(confine.available()) if ran.records else ()
     return Result(path.name, digest, number, ran.status, seed, tuple(ran.notes), marks, confined, asked.out_of)
 
 
-def _of(records: Mapping[str, Mapping[int, Any]], name: str) -> Mapping[int, Any]:
-    return records.get(name, {})
+def _of(ran: Ran, name: str, seeds: Sequence[int]) -> dict[int, Any]:
+    """What was recorded of a question on each variant. Where a run ended early, the others were not reached."""
+    found = ran.records.get(name, {})
+    missing = {} if ran.status == "graded" else {"stopped": NOT_REACHED}
+    return {seed: found.get(seed, missing) for seed in seeds}
 
 
 def _said(path: Path) -> int:

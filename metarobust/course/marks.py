@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metarobust.course.question import BEGIN, NOTHING, CannotJudge, Question, Record
+from metarobust.course.question import BEGIN, NOT_REACHED, NOTHING, CannotJudge, Question, Record
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ def _failures(question: Question, seed: int, record: Record) -> dict[str, tuple[
 def _hint(reason: str) -> str:
     if reason == NOTHING:
         return BEGIN
+    if reason == NOT_REACHED:
+        return "something before it took the run down; the notes say what."
     if "requires_grad" in reason or "does not require grad" in reason:
         return "a gradient is for a tensor that nothing led to: x.detach().clone().requires_grad_(), then the loss."
     if reason.startswith("it stops"):

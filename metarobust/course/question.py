@@ -22,6 +22,7 @@ from metarobust.errors import choose
 
 CLOSE = 1e-4
 NOTHING = "it returns nothing yet."
+NOT_REACHED = "it was not reached."
 BEGIN = "write the function; the text above it says what it is given and what it returns."
 Record = Mapping[str, Any]
 Fails = Callable[[Any, Record], str | None]
