@@ -75,7 +75,7 @@ def _properties(found: float, turned: float, kept: tuple[Tensor, Tensor]) -> Ite
     right = float(TEST[best].mean())
     mistakes = {
         float(TEST.mean(1).max()): ("test images chose the setting.", "choose by validation alone."),
-        float(TEST.max()): ("it is the best seed of the best setting, on test images.", "choose by validation.mean(1)."),
+        float(TEST.max()): ("the best seed of the best setting, on test images.", "choose by validation.mean(1)."),
         float(TEST[best].max()): ("the setting is right, and the best seed was picked.", "take the mean over seeds."),
         float(VALIDATION[best].mean()): ("that is the score it was chosen by.", "report the test, not what chose."),
         float(TEST[int(VALIDATION.amax(1).argmax())].mean()): (
