@@ -16,7 +16,7 @@ from metarobust.results import COLUMNS
 ROOT = Path(__file__).parents[1]
 RUN = "patch-mnist-small"
 TRANSFER = [name for name in quote.available() if name.startswith(("transfer-", "patch-", "train-"))]
-TRAINING = [name for name in TRANSFER if not name.startswith("patch-")]
+TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(name)[1], "part")]
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
