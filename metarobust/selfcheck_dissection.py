@@ -62,7 +62,11 @@ def _properties(found: Tensor | float, exact: Tensor | float, y: Tensor, w: Tens
     yield number, "it does not return one number.", "one share for the whole matrix: sum the squares over all of it."
     same = torch.equal(y, kept[0]) and torch.equal(w, kept[1])
     yield same, "it changes the tensors it was given.", "work with new ones: left = y - factors * w."
-    yield abs(float(exact) - 1) < 1e-6, "a change that is all decay is not explained to 100 %.", "y = b w leaves nothing over."
+    yield (
+        abs(float(exact) - 1) < 1e-6,
+        "a change that is all decay is not explained to 100 %.",
+        "y = b w leaves nothing over.",
+    )
     rows, columns = y.shape
     n = y.numel()
 
