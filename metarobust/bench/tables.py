@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from metarobust.experiments.table import pipes
+
 Lines = Sequence[Sequence[str]]
 
 
@@ -10,12 +12,6 @@ def columns(lines: Lines) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join(f"{word:{width}}" for word, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join(row.rstrip() for row in rows)
-
-
-def pipes(lines: Lines) -> str:
-    """A table of Markdown."""
-    head, *rest = lines
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rest])
 
 
 def in_columns(captions: Sequence[str], tables: Sequence[Lines], setting: str) -> str:

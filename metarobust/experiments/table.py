@@ -117,10 +117,25 @@ def brief(rows: Sequence[Row]) -> str:
     return "\n\n".join([*blocks, note])
 
 
+def variants(rows: Sequence[Row], part: str) -> str:
+    """Every learned rule as a line of a Markdown table: what the headline has no room for, where there are many."""
+    here = [row for row in rows if row["part"] == part]
+    models, methods = names(here, "model"), names(here, "method")
+    lines = [["learned rule", *models]]
+    for method in (name for name in methods if name.startswith(LEARNED)):
+        lines.append([method, *(cell(pick(here, part, model, method)) for model in models)])
+    return pipes(lines)
+
+
 def markdown(rows: Sequence[Row], part: str) -> str:
     """The headline as a Markdown table."""
-    head, *lines = headline(rows, part)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
+    return pipes(headline(rows, part))
+
+
+def pipes(lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown; the first line is the header."""
+    head, *rest = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rest])
 
 
 def table(rows: Sequence[Row]) -> str:
