@@ -68,7 +68,7 @@ def test_make_test_installs_every_library():
         "lightning",
         *(package for package, _ in PACKAGES.values()),
     }
-    assert (ROOT / ".ci/setup").read_text().count("'.[book,test,peers]'") == 2
+    assert (ROOT / ".ci/setup").read_text().count("'.[book,test,peers,course]'") == 2
 
 
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch):
