@@ -33,7 +33,7 @@ def over(rows: Iterable[Row], metric: str) -> tuple[float, float]:
     row.
     """
     wanted = [row for row in rows if row["metric"] == metric and row["attack"].startswith(("none", "worst"))]
-    wanted = [row for row in wanted if row["split"] == "test"]
+    wanted = [row for row in wanted if row["split"] != "train"]
     last = max((row["step"] for row in wanted), default=0)
     by_seed: dict[int, list[float]] = {}
     for row in wanted:
