@@ -5,32 +5,16 @@ returns a verdict and raises nothing, so that an unfinished exercise does not st
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CLOSE = 1e-5
+from metarobust.verdict import CLOSE, Claim, Verdict, absolutely, judged, number
+
 EPS = 0.1
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """passed: whether everything holds. said: what holds, or the first property that fails. hint: what to look at."""
-
-    passed: bool
-    said: str
-    hint: str = ""
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def __str__(self) -> str:
-        return f"Passed: {self.said}" if self.passed else f"Not yet: {self.said}\nHint: {self.hint}"
-
-    __repr__ = __str__
 
 
 def smallest_eps(answer: float | None) -> Verdict:
@@ -44,17 +28,13 @@ def smallest_eps(answer: float | None) -> Verdict:
         score / max(map(abs, w)): "that moves the most important pixel only. All of them may move.",
         score: "that is the score itself. By how much does it fall when every pixel moves by eps?",
     }
-    if not isinstance(answer, int | float):
-        return Verdict(
-            False, "there is no number yet.", "write the score first, then how far an eps of 1 could move it."
-        )
-    right = score / sum(map(abs, w))
-    if abs(answer - right) < 0.005:
-        return Verdict(True, f"the score {score:g} falls by {sum(map(abs, w)):g} eps, so eps = {right:.3f}.")
-    for wrong, hint in mistakes.items():
-        if abs(answer - wrong) < 0.005:
-            return Verdict(False, f"{answer:g} is not the smallest eps.", hint)
-    return Verdict(False, f"{answer:g} is not the smallest eps.", "how far does w . δ fall if each δ is +eps or -eps?")
+    right, size = score / sum(map(abs, w)), sum(map(abs, w))
+    first = "write the score first, then how far an eps of 1 could move it."
+    passed = f"the score {score:g} falls by {size:g} eps, so eps = {right:.3f}."
+    other = "how far does w . δ fall if each δ is +eps or -eps?"
+    return number(
+        answer, right, mistakes, first=first, passed=passed, other=other, what="the smallest eps", close=absolutely
+    )
 
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
@@ -62,26 +42,19 @@ Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 
 def targeted(attack: Attack) -> Verdict:
     """`attack(model, x, target, eps)`: one step of FGSM towards the class `target`, for each image of `x`."""
-    model, x, target = _tiny()
-    kept = x.clone()
-    try:
-        moved = attack(model, x, target, EPS)
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "start from my_fgsm, and change the label and one sign.")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "x comes in without requires_grad; does your function ask for the gradient of x?")
-    for holds, said, hint in _properties(attack, model, x, kept, target, moved):
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(
-        True,
-        "it stays in the ball and in [0, 1], goes all the way, and the target becomes more likely for every image.",
+    return judged(
+        attack,
+        _properties(attack, *_tiny()),
+        first="start from my_fgsm, and change the label and one sign.",
+        stops="x comes in without requires_grad; does your function ask for the gradient of x?",
+        passed="it stays in the ball and in [0, 1], goes all the way, "
+        "and the target becomes more likely for every image.",
     )
 
 
-def _properties(attack: Attack, model: nn.Module, x: Tensor, kept: Tensor, target: Tensor, moved: Tensor):
-    """(holds, what fails where it does not, hint), lazily and in the order in which they should be mended."""
+def _properties(attack: Attack, model: nn.Module, x: Tensor, target: Tensor) -> Iterator[Claim]:
+    kept = x.clone()
+    moved = attack(model, x, target, EPS)
     shaped = isinstance(moved, Tensor) and moved.shape == x.shape
     yield (
         shaped,
@@ -145,12 +118,13 @@ def examples_made(answer: float | None) -> Verdict:
         right + 4 * 64 * 20: "the images of the inner steps are clean. Leave them out.",
         right // 128: "that counts the meta-losses. Each is taken over 128 images.",
     }
-    if not isinstance(answer, int | float):
-        return Verdict(False, "there is no number yet.", "count the meta-losses of a run first.")
-    if answer == right:
-        return Verdict(True, f"2 stretches, scored twice, 4 networks, 128 images: {right:,} in each run.")
-    hint = mistakes.get(answer, "multiply: stretches, scores in a stretch, networks, images of a score.")
-    return Verdict(False, f"{answer:,} is not the number of adversarial images.", hint)
+    first = "count the meta-losses of a run first."
+    passed = f"2 stretches, scored twice, 4 networks, 128 images: {right:,} in each run."
+    other = "multiply: stretches, scores in a stretch, networks, images of a score."
+    what = "the number of adversarial images"
+    return number(
+        answer, right, mistakes, first=first, passed=passed, other=other, what=what, close=operator.eq, shown=","
+    )
 
 
 Prune = Callable[[Tensor, Tensor, float, float], Tensor]
@@ -158,6 +132,16 @@ Prune = Callable[[Tensor, Tensor, float, float], Tensor]
 
 def pruned(prune: Prune) -> Verdict:
     """`prune(weight, images, threshold, keep)`: the first layer's weights without those on pixels that hardly vary."""
+    return judged(
+        prune,
+        _prune_properties(prune),
+        first="images.flatten(1).std(0) has one number for each pixel.",
+        stops="weight is [units, pixels]; images are [n, 1, height, width]: flatten them first.",
+        passed="still pixels are cut off, dark or bright; what stays is shrunk; what came in is unchanged.",
+    )
+
+
+def _prune_properties(prune: Prune) -> Iterator[Claim]:
     # Of six pixels: black, bright and still, dim but lively, lively, half of the time lit, hardly moving.
     images = torch.tensor([
         [0.0, 0.9, 0.0, 0.1, 1.0, 0.50],
@@ -167,21 +151,7 @@ def pruned(prune: Prune) -> Verdict:
     ]).view(4, 1, 2, 3)  # fmt: skip
     weight = torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, -6.0], [0.5, 0.5, -0.5, 0.5, -0.5, 0.5]])
     kept = weight.clone(), images.clone()
-    try:
-        found = prune(weight, images, 0.1, 0.6)
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "images.flatten(1).std(0) has one number for each pixel.")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "weight is [units, pixels]; images are [n, 1, height, width]: flatten them first.")
-    for holds, said, hint in _prune_properties(found, weight, images, kept):
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(True, "still pixels are cut off, dark or bright; what stays is shrunk; what came in is unchanged.")
-
-
-def _prune_properties(found: Tensor, weight: Tensor, images: Tensor, kept: tuple[Tensor, Tensor]):
-    """As `_properties`, for `pruned`."""
+    found = prune(weight, images, 0.1, 0.6)
     shaped = isinstance(found, Tensor) and found.shape == weight.shape
     yield shaped, "it does not return weights of the shape it was given.", "set weights to 0; do not remove columns."
     same = torch.equal(weight, kept[0]) and torch.equal(images, kept[1])

@@ -5,8 +5,7 @@
 As in `metarobust.selfcheck`: properties on tiny fixed tensors, a verdict with a hint, and nothing is raised.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,37 +13,10 @@ from torch.nn import functional as F
 
 from metarobust.attacks import pgd
 from metarobust.attacks.losses import margin
-from metarobust.selfcheck import Verdict
+from metarobust.verdict import CLOSE, Claim, Verdict, judged, number
 
-CLOSE = 1e-5
 EPS = 0.1
 TRIES = 500
-Properties = Iterable[tuple[bool, str, str]]
-
-
-def _number(answer: Any, right: float, mistakes: Mapping[float, str], what: str, first: str, passed: str) -> Verdict:
-    """A verdict on a number, to half a per cent of it. what: "the distance"; first: a hint to begin with."""
-    if not isinstance(answer, int | float) or isinstance(answer, bool):
-        return Verdict(False, "there is no number yet.", first)
-    if abs(answer - right) <= 0.005 * abs(right):
-        return Verdict(True, passed)
-    found = [hint for wrong, hint in mistakes.items() if abs(answer - wrong) <= 0.005 * abs(wrong)]
-    return Verdict(False, f"{answer:g} is not {what}.", found[0] if found else first)
-
-
-def _function(call: Callable[[], Any], judge: Callable[[Any], Properties], first: str, passed: str) -> Verdict:
-    """A verdict on what `call` returns: the first property of `judge` that fails. first: a hint to begin with."""
-    try:
-        found = call()
-        for holds, said, hint in judge(found):
-            if not holds:
-                return Verdict(False, said, hint)
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", first)
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, first)
-    return Verdict(True, passed)
 
 
 def nearest_border(answer: float | None) -> Verdict:
@@ -56,7 +28,8 @@ def nearest_border(answer: float | None) -> Verdict:
         1 / 25: "that divides by the square of the length: it is the factor t in δ = -t w. How long is δ?",
     }
     first = "go straight against w: δ = -t w. Which t brings the score to 0, and how long is that δ?"
-    return _number(answer, 1 / 5, mistakes, "the distance", first, "w is 5 long, so a way of 1/5 against it costs 1.")
+    passed = "w is 5 long, so a way of 1/5 against it costs 1."
+    return number(answer, 1 / 5, mistakes, first=first, passed=passed, what="the distance")
 
 
 Search = Callable[[nn.Module, Tensor, Tensor, float, int, torch.Generator], Tensor]
@@ -87,7 +60,8 @@ def search(attack: Search) -> Verdict:
     def run(tries: int, seed: int = 0) -> Tensor:
         return attack(model, x, y, EPS, tries, torch.Generator().manual_seed(seed))
 
-    def judge(moved: Any) -> Properties:
+    def claims() -> Iterator[Claim]:
+        moved = run(TRIES)
         shaped = isinstance(moved, Tensor) and moved.shape == x.shape
         yield shaped, "it does not return images of the shape it was given.", "return the images kept so far."
         yield bool(torch.equal(x, kept)), "it changes the images it was given.", "begin with x.clone()."
@@ -116,7 +90,7 @@ def search(attack: Search) -> Verdict:
     passed = (
         "it stays in the ball and in [0, 1], never loses ground, treats each image alone, and asks for no gradient."
     )
-    return _function(lambda: run(TRIES), judge, first, passed)
+    return judged(attack, claims(), first=first, passed=passed)
 
 
 def all_ten(answer: float | None) -> Verdict:
@@ -131,9 +105,8 @@ def all_ten(answer: float | None) -> Verdict:
         0.1**10: "that is the chance that all ten are wrong.",
     }
     first = "the chance that two independent draws are both right is the product of the two."
-    return _number(
-        answer, 0.9**10, mistakes, "the chance", first, "0.9 to the power of 10: two thirds of the images fall."
-    )
+    passed = "0.9 to the power of 10: two thirds of the images fall."
+    return number(answer, 0.9**10, mistakes, first=first, passed=passed, what="the chance")
 
 
 class _Moody(nn.Module):
@@ -166,7 +139,8 @@ def averaged(gradient: Averaged) -> Verdict:
             found += torch.autograd.grad(F.cross_entropy(fresh(leaf), y, reduction="sum"), leaf)
         return found
 
-    def judge(found: Any) -> Properties:
+    def claims() -> Iterator[Claim]:
+        found = gradient(model, x, y, 6)
         each, mean = right(), torch.stack(right()).mean(0)
         shaped = isinstance(found, Tensor) and found.shape == x.shape
         yield shaped, "it does not return a gradient of the shape of x.", "return one number for each pixel."
@@ -186,7 +160,7 @@ def averaged(gradient: Averaged) -> Verdict:
 
     first = "start from the loop that takes one gradient, and wrap it in a loop over draws."
     passed = "each draw asks the model anew, and the gradients are averaged before anybody takes a sign."
-    return _function(lambda: gradient(model, x, y, 6), judge, first, passed)
+    return judged(gradient, claims(), first=first, passed=passed)
 
 
 def passes(answer: float | None) -> Verdict:
@@ -199,7 +173,8 @@ def passes(answer: float | None) -> Verdict:
         6.0: "the attack asks for a gradient before each of its 7 steps.",
     }
     first = "how many gradients for the images, and how many for the weights?"
-    return _number(answer, 8, mistakes, "the number of gradients", first, "7 for the images and 1 for the weights.")
+    passed = "7 for the images and 1 for the weights."
+    return number(answer, 8, mistakes, first=first, passed=passed, what="the number of gradients")
 
 
 Trades = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -211,7 +186,8 @@ def trades(loss: Trades) -> Verdict:
     clean, attacked = (3 * torch.randn(5, 4, generator=generator) for _ in range(2))
     y, beta = torch.tensor([0, 1, 2, 3, 0]), 6.0
 
-    def judge(found: Any) -> Properties:
+    def claims() -> Iterator[Claim]:
+        found = loss(clean, attacked, y, beta)
         p, q = clean.log_softmax(1), attacked.log_softmax(1)
         right = F.cross_entropy(clean, y)
         forth, back = ((a.exp() * (a - b)).sum(1).mean() for a, b in ((p, q), (q, p)))
@@ -243,4 +219,4 @@ def trades(loss: Trades) -> Verdict:
 
     first = "cross-entropy on clean, plus beta times the mean over the images of the sum of p * (log p - log q)."
     passed = "cross-entropy on the clean images, and beta times how far the attack moves what the network says."
-    return _function(lambda: loss(clean, attacked, y, beta), judge, first, passed)
+    return judged(loss, claims(), first=first, passed=passed)

@@ -5,12 +5,10 @@ is raised.
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from metarobust.selfcheck import Verdict
-
-Claim = tuple[bool, str, str]
-"""Whether a property holds; what fails where it does not; a hint."""
+from metarobust.verdict import Claim, Verdict, judged, number
 
 EPISODES, NETWORKS, STEPS, BATCH, JUDGED, SCORES, PATCHED = 40, 4, 20, 64, 128, 4, 10
 """Of the warm-up: lessons; networks of a lesson; steps, their images; images of a score; scores; networks to patch."""
@@ -59,27 +57,21 @@ def paired(rule: Pair) -> Verdict:
 
     Both are dictionaries, seed to accuracy.
     """
+    return judged(
+        rule,
+        _paired_claims(rule),
+        first="begin with [one[seed] - other[seed] for seed in one].",
+        stops="one and other are dictionaries: one[seed] is an accuracy.",
+        later="it has to work for any two dictionaries with the same seeds.",
+        passed="it pairs by seed, keeps the sign, and what both share drops out of the interval.",
+    )
+
+
+def _paired_claims(rule: Pair) -> Iterator[Claim]:
     one = {0: 0.50, 1: 0.62, 2: 0.41, 3: 0.55}
     other = {3: 0.52, 2: 0.40, 1: 0.58, 0: 0.50}  # the same seeds in another order
     kept = dict(one), dict(other)
-    try:
-        found = rule(one, other)
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "begin with [one[seed] - other[seed] for seed in one].")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "one and other are dictionaries: one[seed] is an accuracy.")
-    try:
-        for holds, said, hint in _paired_claims(rule, found, one, other, kept):
-            if not holds:
-                return Verdict(False, said, hint)
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "it has to work for any two dictionaries with the same seeds.")
-    return Verdict(True, "it pairs by seed, keeps the sign, and what both share drops out of the interval.")
-
-
-def _paired_claims(rule: Pair, found: object, one: dict, other: dict, kept: tuple) -> Iterator[Claim]:
+    found = rule(one, other)
     two = isinstance(found, tuple | list) and len(found) == 2
     yield two, "it does not return two numbers.", "return mean, half."
     yield (one, other) == kept, "it changes what it was given.", "build a list of differences of your own."
@@ -126,11 +118,10 @@ def times_seen(answer: float | None) -> Verdict:
         64: "that is one step's batch.",
         896: "drawn, not attacked: the seven steps of an attack move the same image.",
     }
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        return Verdict(False, "there is no number yet.", "how many images are drawn in a hundred steps?")
-    if math.isclose(answer, 128):
-        return Verdict(True, "6,400 draws out of 50 images: 128 times each. With 400 images it is 16 times.")
-    return Verdict(False, f"{answer:g} is not it.", mistakes.get(answer, "draws in all, by different images."))
+    first = "how many images are drawn in a hundred steps?"
+    passed = "6,400 draws out of 50 images: 128 times each. With 400 images it is 16 times."
+    other = "draws in all, by different images."
+    return number(answer, 128, mistakes, first=first, passed=passed, other=other, close=operator.eq)
 
 
 Stop = Callable[[Sequence[float], Sequence[float]], tuple[int, float]]
@@ -138,22 +129,19 @@ Stop = Callable[[Sequence[float], Sequence[float]], tuple[int, float]]
 
 def stopped(stop: Stop) -> Verdict:
     """`stop(held_out, test)`: the place where held_out is best, the first of equals, and what test says there."""
+    return judged(
+        stop,
+        _stop_claims(stop),
+        first="which list may decide, and which may only report?",
+        stops="held_out and test are lists of equal length.",
+        passed="the held-out images decide, the test images report.",
+    )
+
+
+def _stop_claims(stop: Stop) -> Iterator[Claim]:
     held_out, test = [0.30, 0.42, 0.55, 0.51, 0.55, 0.40], [0.28, 0.40, 0.47, 0.52, 0.50, 0.56]
     kept = list(held_out), list(test)
-    try:
-        found = stop(held_out, test)
-        for holds, said, hint in _stop_claims(stop, found, held_out, test, kept):
-            if not holds:
-                return Verdict(False, said, hint)
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "which list may decide, and which may only report?")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "held_out and test are lists of equal length.")
-    return Verdict(True, "the held-out images decide, the test images report.")
-
-
-def _stop_claims(stop: Stop, found: object, held_out: list, test: list, kept: tuple) -> Iterator[Claim]:
+    found = stop(held_out, test)
     two = isinstance(found, tuple | list) and len(found) == 2
     yield two, "it does not return a place and an accuracy.", "return place, test[place]."
     yield (held_out, test) == kept, "it changes the lists that it was given.", "sort a copy, or do not sort."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from metarobust.selfcheck import Verdict
+from metarobust.verdict import Claim, Verdict, judged, number
 
 ONCE, EACH, SEARCH, OTHER = 12_000_000, 2_500, 4_000_000, 10_000
 """Of the warm-up, in evaluations: meta-training, a learned patch; a search, a patch by the way it was made for."""
@@ -20,12 +20,6 @@ def models_until_it_pays(answer: float | None) -> Verdict:
     """The warm-up: the least whole n with ONCE + n * EACH <= SEARCH + n * OTHER."""
     exact = (ONCE - SEARCH) / (OTHER - EACH)
     right = math.ceil(exact)
-    if not isinstance(answer, int | float) or isinstance(answer, bool):
-        return Verdict(False, "there is no number yet.", "write down both bills for n models, and set them equal.")
-    if answer == right:
-        return Verdict(
-            True, f"{ONCE - SEARCH:,} more at the start, {OTHER - EACH:,} saved with each: {right:,} models."
-        )
     mistakes = {
         ONCE / (OTHER - EACH): "the other way's search is paid once, too.",
         (ONCE - SEARCH) / OTHER: "a learned patch is not free: what is saved with each model is a difference.",
@@ -33,11 +27,14 @@ def models_until_it_pays(answer: float | None) -> Verdict:
         (ONCE + SEARCH) / (OTHER - EACH): "the search is paid by the other way: it makes the head start smaller.",
         exact: "so many and a bit. After how many whole models has it paid?",
     }
-    for wrong, hint in mistakes.items():
-        if answer != right and abs(answer - wrong) < 1:
-            return Verdict(False, f"{answer:,g} is not the number of models.", hint)
-    hint = "what is paid more at the start, divided by what is saved with each model."
-    return Verdict(False, f"{answer:,g} is not the number of models.", hint)
+
+    def close(found: float, known: float) -> bool:  # a mistake may be rounded either way, the answer may not
+        return found == known if right in (found, known) else abs(found - known) < 1
+
+    first = "write down both bills for n models, and set them equal."
+    passed = f"{ONCE - SEARCH:,} more at the start, {OTHER - EACH:,} saved with each: {right:,} models."
+    other, what = "what is paid more at the start, divided by what is saved with each model.", "the number of models"
+    return number(answer, right, mistakes, first=first, passed=passed, other=other, what=what, close=close, shown=",g")
 
 
 Report = Callable[[Tensor, Tensor], float]
@@ -49,27 +46,20 @@ TEST = torch.tensor([[0.30, 0.34, 0.41], [0.58, 0.57, 0.50], [0.44, 0.51, 0.40],
 
 def honest(report: Report) -> Verdict:
     """`report(validation, test)`, both `[settings, seeds]`: the number to publish, as a share."""
-    kept = VALIDATION.clone(), TEST.clone()
-    try:
-        found = float(report(VALIDATION, TEST))
-        turned = float(report(VALIDATION.flip(0), TEST.flip(0)))
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "validation.mean(1) has one number for each setting.")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "return one number; both tables have a row a setting and a column a seed.")
-    for holds, said, hint in _properties(found, turned, kept):
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(True, "validation chooses the setting, and the test tells its mean over all seeds.")
+    return judged(
+        report,
+        _properties(report),
+        first="validation.mean(1) has one number for each setting.",
+        stops="return one number; both tables have a row a setting and a column a seed.",
+        passed="validation chooses the setting, and the test tells its mean over all seeds.",
+    )
 
 
-def _properties(found: float, turned: float, kept: tuple[Tensor, Tensor]) -> Iterator[tuple[bool, str, str]]:
-    """(holds, what fails where it does not, hint), in the order in which they should be mended."""
-    same = torch.equal(VALIDATION, kept[0]) and torch.equal(TEST, kept[1])
-    if not same:  # later answers are to meet the same tables
-        VALIDATION.copy_(kept[0])
-        TEST.copy_(kept[1])
+def _properties(report: Report) -> Iterator[Claim]:
+    given = VALIDATION.clone(), TEST.clone()  # later answers are to meet the same tables
+    found = float(report(*given))
+    turned = float(report(VALIDATION.flip(0), TEST.flip(0)))
+    same = torch.equal(VALIDATION, given[0]) and torch.equal(TEST, given[1])
     yield same, "it changes the tables that it was given.", "work on new tensors: table.mean(1)."
     best = int(VALIDATION.mean(1).argmax())
     right = float(TEST[best].mean())

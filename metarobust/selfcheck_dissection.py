@@ -1,11 +1,11 @@
 """Checks of the readers' answers in "Read a learned optimizer": see `metarobust.selfcheck`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from metarobust.selfcheck import Verdict
+from metarobust.verdict import Claim, Verdict, absolutely, judged, number
 
 RATIO, THRESHOLD, SLOPE = 0.1, 0.2, 2.0
 
@@ -18,17 +18,11 @@ def given_up(answer: float | None) -> Verdict:
         (RATIO / THRESHOLD) ** SLOPE: "that is the power alone: q is 1 over 1 plus that.",
         1 / (1 + RATIO**SLOPE): "divide r by the threshold first.",
     }
-    if not isinstance(answer, int | float):
-        return Verdict(False, "there is no number yet.", "divide r by the threshold, and square.")
     right = 1 / (1 + (RATIO / THRESHOLD) ** SLOPE)
-    if abs(answer - right) < 0.005:
-        return Verdict(True, f"1 / (1 + 0.5^2) = {right:g}: most of the column is given up.")
-    for wrong, hint in mistakes.items():
-        if abs(answer - wrong) < 0.005:
-            return Verdict(False, f"{answer:g} is not q.", hint)
-    return Verdict(
-        False, f"{answer:g} is not q.", "write down r / threshold, its square, one plus that, one over that."
-    )
+    first = "divide r by the threshold, and square."
+    passed = f"1 / (1 + 0.5^2) = {right:g}: most of the column is given up."
+    other = "write down r / threshold, its square, one plus that, one over that."
+    return number(answer, right, mistakes, first=first, passed=passed, other=other, what="q", close=absolutely)
 
 
 Share = Callable[[Tensor, Tensor], Tensor | float]
@@ -36,30 +30,23 @@ Share = Callable[[Tensor, Tensor], Tensor | float]
 
 def by_columns(share: Share) -> Verdict:
     """`share(y, w)`: how much of the change y `[rows, columns]` one factor a column of the weights w explains."""
+    return judged(
+        share,
+        _properties(share),
+        first="start from the factor of one column: sum of y w over sum of w w.",
+        stops="y and w are [rows, columns]; sum over the rows with .sum(0).",
+        passed="a factor for each column, and each factor paid for.",
+    )
+
+
+def _properties(share: Share) -> Iterator[Claim]:
     generator = torch.Generator().manual_seed(5)
     w, noise = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     y = -torch.tensor([0.9, 0.1, 0.5, 0.3], dtype=torch.float64) * w + 0.3 * noise + 0.2
     kept = y.clone(), w.clone()
-    try:
-        found = share(y, w)
-        exact = share(-0.5 * w, w)
-    except NotImplementedError:
-        return Verdict(
-            False, "nothing is written yet.", "start from the factor of one column: sum of y w over sum of w w."
-        )
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "y and w are [rows, columns]; sum over the rows with .sum(0).")
-    for holds, said, hint in _properties(found, exact, y, w, kept):
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(True, "a factor for each column, and each factor paid for.")
-
-
-def _properties(found: Tensor | float, exact: Tensor | float, y: Tensor, w: Tensor, kept: tuple[Tensor, Tensor]):
-    """(holds, what fails where it does not, hint), lazily and in the order in which they should be mended."""
-    number = isinstance(found, float) or (isinstance(found, Tensor) and found.numel() == 1)
-    yield number, "it does not return one number.", "one share for the whole matrix: sum the squares over all of it."
+    found, exact = share(y, w), share(-0.5 * w, w)
+    single = isinstance(found, float) or (isinstance(found, Tensor) and found.numel() == 1)
+    yield single, "it does not return one number.", "one share for the whole matrix: sum the squares over all of it."
     same = torch.equal(y, kept[0]) and torch.equal(w, kept[1])
     yield same, "it changes the tensors it was given.", "work with new ones: left = y - factors * w."
     yield (

@@ -1,11 +1,11 @@
 """Checks of the readers' answers in "Watch meta-gradients explode": see `metarobust.selfcheck`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from metarobust.selfcheck import CLOSE, Verdict
+from metarobust.verdict import CLOSE, Claim, Verdict, judged, number
 
 CURVATURE, STEP, STEPS = 4.0, 0.8, 10
 
@@ -20,15 +20,15 @@ def nudge(answer: float | None) -> Verdict:
         abs(1 - STEP * 2) ** STEPS: "the second derivative of 2 w^2 is 4.",
         (1 + STEP * CURVATURE) ** STEPS: "the step goes downhill: minus a f''.",
     }
-    if not isinstance(answer, int | float):
-        return Verdict(False, "there is no number yet.", "what is 1 - a f'' here, and how often does it come in?")
     right = factor**STEPS
-    if abs(abs(answer) / right - 1) < 0.01:
-        return Verdict(True, f"|1 - {STEP:g} * {CURVATURE:g}| = {factor:.1f} in each step, so {right:,.0f} in all.")
-    for wrong, hint in mistakes.items():
-        if abs(abs(answer) / wrong - 1) < 0.01:
-            return Verdict(False, f"{answer:g} is not the factor.", hint)
-    return Verdict(False, f"{answer:g} is not the factor.", "the product of (1 - a f'') over the ten steps.")
+    first = "what is 1 - a f'' here, and how often does it come in?"
+    passed = f"|1 - {STEP:g} * {CURVATURE:g}| = {factor:.1f} in each step, so {right:,.0f} in all."
+    other = "the product of (1 - a f'') over the ten steps."
+
+    def close(found: float, known: float) -> bool:  # the factor or its size
+        return abs(abs(found) / known - 1) < 0.01
+
+    return number(answer, right, mistakes, first=first, passed=passed, other=other, what="the factor", close=close)
 
 
 Stretch = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -42,32 +42,25 @@ def persistent(pes: PES) -> Verdict:
     points `[2, P]`, sums and directions `[P]`. The inner run of the check is linear, so that all is known.
     """
 
+    return judged(
+        pes,
+        _properties(pes),
+        first="start from my_es: two thetas for each direction, plus and minus.",
+        stops="stretch takes thetas [2, P] and points [2, P]: torch.stack([plus, minus]).",
+        passed="every candidate goes on from its own point, and the sums of the moves carry the past.",
+    )
+
+
+def _properties(pes: PES) -> Iterator[Claim]:
     def stretch(theta: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         after = 0.5 * points + theta
         return after * after + theta, after
 
     theta, points = torch.tensor(0.7), torch.tensor([[1.0, 0.0, -0.5], [0.4, 1.0, 0.25]])
     sums, directions = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([1.0, -0.5, 2.0])
-    kept = [x.clone() for x in (theta, points, sums, directions)]
-    try:
-        found = pes(stretch, theta, SIGMA, points, sums, directions)
-    except NotImplementedError:
-        return Verdict(
-            False, "nothing is written yet.", "start from my_es: two thetas for each direction, plus and minus."
-        )
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "stretch takes thetas [2, P] and points [2, P]: torch.stack([plus, minus]).")
-    unchanged = all(torch.equal(a, b) for a, b in zip(kept, (theta, points, sums, directions), strict=True))
-    for holds, said, hint in _properties(found, stretch, kept, unchanged):
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(True, "every candidate goes on from its own point, and the sums of the moves carry the past.")
-
-
-def _properties(found: tuple, stretch: Stretch, given: list[Tensor], unchanged: bool):
-    """(holds, what fails where it does not, hint), lazily and in the order in which they should be mended."""
-    theta, points, sums, directions = given
+    given = [x.clone() for x in (theta, points, sums, directions)]
+    found = pes(stretch, given[0], SIGMA, *given[1:])
+    unchanged = all(torch.equal(a, b) for a, b in zip(given, (theta, points, sums, directions), strict=True))
     three = isinstance(found, tuple) and len(found) == 3 and all(isinstance(x, Tensor) for x in found)
     yield three, "it does not return three tensors.", "return gradient, points, sums."
     gradient, after, summed = found

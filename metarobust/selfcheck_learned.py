@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from metarobust.selfcheck import CLOSE, Verdict
-from metarobust.selfcheck_optimizers import Claim, first_failure, number, tried
+from metarobust.selfcheck_optimizers import LATER
+from metarobust.verdict import CLOSE, Claim, Verdict, judged, number
 
 CAP = 0.3
 
@@ -24,9 +24,9 @@ def memory_of_a_weight(answer: float | None) -> Verdict:
         2: "that is Adam. The LSTM has 20 units where Adam has one number.",
         160: "an LSTM has four gates, but it does not remember them.",
     }
-    start = "a layer of an LSTM hands on its output and its memory, each as long as it has units."
-    said = "2 layers, output and memory, 20 units each: 80 numbers, where Adam has 2."
-    return number(answer, 80, mistakes, said, start)
+    first = "a layer of an LSTM hands on its output and its memory, each as long as it has units."
+    passed = "2 layers, output and memory, 20 units each: 80 numbers, where Adam has 2."
+    return number(answer, 80, mistakes, first=first, passed=passed)
 
 
 Write = Callable[[tuple[Tensor, Tensor, Tensor], Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -34,22 +34,23 @@ Write = Callable[[tuple[Tensor, Tensor, Tensor], Tensor, Tensor, Tensor, Tensor]
 
 def around_adam(write: Write) -> Verdict:
     """`write(outputs, a, w, log_lr, size)` with outputs (d, s, c): the step of the feature optimizer, cap 0.3."""
+    return judged(
+        write,
+        _write_claims(write),
+        first="two terms, both with a minus: Adam's direction, corrected, and a share of the weight.",
+        stops="outputs are three tensors (d, s, c), as long as a and w; log_lr and size are numbers.",
+        later=LATER,
+        passed="untrained it is Adam; d turns it, s lengthens it by a factor, "
+        "c takes away at most the cap of a weight.",
+    )
+
+
+def _write_claims(write: Write) -> Iterator[Claim]:
     w = torch.tensor([[1.0, -2.0], [0.5, 4.0]], dtype=torch.float64)
     a = torch.tensor([[1.0, -1.0], [0.0, 0.5]], dtype=torch.float64)
     log_lr, size = w.new_tensor(0.02).log(), w.new_tensor(2.0)
-    zero = torch.zeros_like(w)
-    start = "two terms, both with a minus: Adam's direction, corrected, and a share of the weight."
-    hint = "outputs are three tensors (d, s, c), as long as a and w; log_lr and size are numbers."
-    found, stopped = tried(write, (zero, zero, zero), a, w, log_lr, size, start=start, hint=hint)
-    if stopped is not None:
-        return stopped
-    passed = "untrained it is Adam; d turns it, s lengthens it by a factor, c takes away at most the cap of a weight."
-    return first_failure(_write_claims(write, found, a, w, log_lr, size), passed)
-
-
-def _write_claims(write: Write, found: object, a: Tensor, w: Tensor, log_lr: Tensor, size: Tensor) -> Iterator[Claim]:
-    """Lazily, in the order in which they should be mended."""
     zero, one = torch.zeros_like(w), torch.ones_like(w)
+    found = write((zero, zero, zero), a, w, log_lr, size)
     shaped = isinstance(found, Tensor) and found.shape == w.shape
     yield shaped, "it does not return a step for each weight.", "the last line should return the step."
     yield bool((found * a <= 0).all()), "with d, s and c at 0 it climbs.", "the step goes against a: minus."

@@ -5,51 +5,15 @@ is raised.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from metarobust.selfcheck import CLOSE, Verdict
+from metarobust.verdict import CLOSE, Claim, Verdict, judged, number
 
 State = tuple[int, Tensor, Tensor]
-Claim = tuple[bool, str, str]
-"""Whether a property holds; what fails where it does not; a hint."""
-
-
-def number(answer: float | None, right: float, mistakes: Mapping[float, str], said: str, start: str) -> Verdict:
-    """A number against the right one and against known mistakes, each of which has a hint. start: a first hint."""
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        return Verdict(False, "there is no number yet.", start)
-    if math.isclose(answer, right, rel_tol=0.005):
-        return Verdict(True, said)
-    close = [hint for wrong, hint in mistakes.items() if math.isclose(answer, wrong, rel_tol=0.005)]
-    return Verdict(False, f"{answer:g} is not it.", close[0] if close else start)
-
-
-def first_failure(claims: Iterator[Claim], passed: str) -> Verdict:
-    """The first property that does not hold, as a verdict. An answer may also stop on the way, at another input."""
-    try:
-        for holds, said, hint in claims:
-            if not holds:
-                return Verdict(False, said, hint)
-    except Exception as error:
-        return Verdict(False, _stopped(error), "it has to work for any shape, loss and state that fit.")
-    return Verdict(True, passed)
-
-
-def tried(answer: Callable, *given: object, start: str, hint: str) -> tuple[object, Verdict | None]:
-    """What an answer returns, or the verdict where it is not written yet or stops."""
-    try:
-        return answer(*given), None
-    except NotImplementedError:
-        return None, Verdict(False, "nothing is written yet.", start)
-    except Exception as error:
-        return None, Verdict(False, _stopped(error), hint)
-
-
-def _stopped(error: Exception) -> str:
-    return f"it stops with {type(error).__name__}: {error}".splitlines()[0]
+LATER = "it has to work for any shape, loss and state that fit."
 
 
 def long_push(answer: float | None) -> Verdict:
@@ -61,8 +25,9 @@ def long_push(answer: float | None) -> Verdict:
         10.0: "that is the velocity. The step is lr times it.",
         -1.0: "how long is it? A length has no sign.",
     }
-    start = "in the end the velocity no longer changes: solve v = 0.9 v + 1."
-    return number(answer, 1.0, mistakes, "v = 1 / (1 - 0.9) = 10, so the step is ten times that of SGD.", start)
+    first = "in the end the velocity no longer changes: solve v = 0.9 v + 1."
+    passed = "v = 1 / (1 - 0.9) = 10, so the step is ten times that of SGD."
+    return number(answer, 1.0, mistakes, first=first, passed=passed)
 
 
 AdamW = Callable[[Tensor, State, Tensor, Tensor, float], tuple[Tensor, State]]
@@ -70,20 +35,23 @@ AdamW = Callable[[Tensor, State, Tensor, Tensor, float], tuple[Tensor, State]]
 
 def adamw(rule: AdamW) -> Verdict:
     """`rule(g, state, w, lr, decay)`: Adam that also takes lr * decay of each weight. Returns step and state."""
+    return judged(
+        rule,
+        _adamw_claims(rule),
+        first="begin with the lines of adam.",
+        stops="state is (k, m, v): updates so far, average of g, average of g * g. Return (step, (k, m, v)).",
+        later=LATER,
+        passed="the step is AdamW's, first and later, for any scale of the gradient; "
+        "it is pure, and has a slope by lr.",
+    )
+
+
+def _adamw_claims(rule: AdamW) -> Iterator[Claim]:
     g = torch.tensor([0.5, -2.0, 0.0, 1e-3], dtype=torch.float64)
     w = torch.tensor([1.0, -1.0, 2.0, 0.5], dtype=torch.float64)
     lr = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
     state = (0, torch.zeros_like(w), torch.zeros_like(w))
-    hint = "state is (k, m, v): updates so far, average of g, average of g * g. Return (step, (k, m, v))."
-    found, stopped = tried(rule, g, state, w, lr, 0.5, start="begin with the lines of adam.", hint=hint)
-    if stopped is not None:
-        return stopped
-    passed = "the step is AdamW's, first and later, for any scale of the gradient; it is pure, and has a slope by lr."
-    return first_failure(_adamw_claims(rule, g, w, lr, state, found), passed)
-
-
-def _adamw_claims(rule: AdamW, g: Tensor, w: Tensor, lr: Tensor, state: State, found: object) -> Iterator[Claim]:
-    """Lazily, in the order in which they should be mended."""
+    found = rule(g, state, w, lr, 0.5)
     pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)
     yield pair, "it does not return a step and a state.", "the last line should return step, (k, m, v)."
     step, after = found
@@ -128,8 +96,9 @@ def two_steps(answer: float | None) -> Verdict:
         -0.4096: "that is by the logarithm of alpha: divide by alpha.",
         -5.12: "after two steps the derivative of (1 - 2 alpha)^4 is 4 (1 - 2 alpha)^3 times -2.",
     }
-    start = "w2 = (1 - 2 alpha)^2. Put that into f, then differentiate."
-    return number(answer, -4.096, mistakes, "f(w2) = (1 - 2α)⁴, and its slope is -8 (1 - 2α)³ = -4.096.", start)
+    first = "w2 = (1 - 2 alpha)^2. Put that into f, then differentiate."
+    passed = "f(w2) = (1 - 2α)⁴, and its slope is -8 (1 - 2α)³ = -4.096."
+    return number(answer, -4.096, mistakes, first=first, passed=passed)
 
 
 Loss = Callable[[Tensor], Tensor]
@@ -138,25 +107,24 @@ MetaGradient = Callable[[Loss, Tensor, Tensor, int], Tensor]
 
 def meta_gradient(answer: MetaGradient) -> Verdict:
     """`answer(loss, w, alpha, steps)`: d loss(w_K) / d alpha after K steps of gradient descent, all of it."""
+    return judged(
+        answer,
+        _meta_claims(answer),
+        first="run the K steps with create_graph=True, then ask autograd for the slope of the last loss.",
+        stops="w and alpha come in as plain tensors: make your own alpha with requires_grad_().",
+        later=LATER,
+        passed="it agrees with the formula on a bowl, and with finite differences where the curvature changes.",
+    )
+
+
+def _meta_claims(answer: MetaGradient) -> Iterator[Claim]:
     w, alpha = torch.tensor([1.0, -0.5], dtype=torch.float64), torch.tensor(0.2, dtype=torch.float64)
     curvature = torch.tensor([1.0, 3.0], dtype=torch.float64)
 
     def bowl(at: Tensor) -> Tensor:
         return 0.5 * (curvature * at * at).sum()
 
-    hint = "w and alpha come in as plain tensors: make your own alpha with requires_grad_()."
-    start = "run the K steps with create_graph=True, then ask autograd for the slope of the last loss."
-    found, stopped = tried(answer, bowl, w, alpha, 3, start=start, hint=hint)
-    if stopped is not None:
-        return stopped
-    passed = "it agrees with the formula on a bowl, and with finite differences where the curvature changes."
-    return first_failure(_meta_claims(answer, bowl, w, alpha, curvature, found), passed)
-
-
-def _meta_claims(
-    answer: MetaGradient, bowl: Loss, w: Tensor, alpha: Tensor, curvature: Tensor, found: object
-) -> Iterator[Claim]:
-    """As `_adamw_claims`, for `meta_gradient`."""
+    found = answer(bowl, w, alpha, 3)
     scalar = isinstance(found, Tensor) and found.numel() == 1
     yield scalar, "it does not return one number, as a tensor.", "the slope by alpha is one number, not one a weight."
     kept = torch.equal(w, w.new_tensor([1.0, -0.5])) and not w.requires_grad and not alpha.requires_grad

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from metarobust.selfcheck import CLOSE, Verdict
-
-Check = Iterator[tuple[bool, str, str]]
+from metarobust.verdict import CLOSE, Claim, Verdict, judged
 
 
 def matrix_shape(answer: tuple[int, int] | None) -> Verdict:
@@ -37,35 +35,23 @@ def matrix_shape(answer: tuple[int, int] | None) -> Verdict:
 
 def row_sizes(answer: Callable[[Tensor], Tensor]) -> Verdict:
     """`row_sizes(weight)`: for a weight of any shape, each row's mean square over that of the whole, as a logarithm."""
+    return judged(
+        answer,
+        _row_properties(answer),
+        first="weight.flatten(1) is the matrix, of a convolution too.",
+        stops="it is called with [3, 4] and with [2, 3, 3, 3]: flatten all axes but the first.",
+        passed="it means the same at every scale and width, and for a convolution.",
+    )
+
+
+def _row_properties(answer: Callable[[Tensor], Tensor]) -> Iterator[Claim]:
     generator = torch.Generator().manual_seed(5)
     dense = torch.randn(3, 4, generator=generator) * torch.tensor([[1.0], [0.1], [5.0]])
     kernel = torch.randn(2, 3, 3, 3, generator=generator) * torch.tensor([1.0, 0.2]).view(2, 1, 1, 1)
-    kept = dense.clone(), kernel.clone()
-    try:
-        found = answer(dense), answer(kernel)
-        larger, twice = answer(100 * dense), answer(torch.cat([dense, dense], 1))
-        wider = answer(torch.cat([dense, dense]))
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "weight.flatten(1) is the matrix, of a convolution too.")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "it is called with [3, 4] and with [2, 3, 3, 3]: flatten all axes but the first.")
-    checks = _row_properties((dense, kernel), kept, found, larger, twice, wider)
-    for holds, said, hint in checks:
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(True, "it means the same at every scale and width, and for a convolution.")
-
-
-def _row_properties(
-    weights: tuple[Tensor, Tensor],
-    kept: tuple[Tensor, Tensor],
-    found: tuple[Tensor, Tensor],
-    larger: Tensor,
-    twice: Tensor,
-    wider: Tensor,
-) -> Check:
-    """(holds, what fails where it does not, hint), in the order in which they should be mended."""
+    weights, kept = (dense, kernel), (dense.clone(), kernel.clone())
+    found = answer(dense), answer(kernel)
+    larger, twice = answer(100 * dense), answer(torch.cat([dense, dense], 1))
+    wider = answer(torch.cat([dense, dense]))
     shaped = all(isinstance(f, Tensor) and f.shape == w.shape[:1] for f, w in zip(found, weights, strict=True))
     yield shaped, "it does not give one number for each row.", "take the mean over all axes but the first."
     same = all(torch.equal(a, b) for a, b in zip(weights, kept, strict=True))
@@ -108,38 +94,25 @@ Step = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
 
 def l2_step(answer: Step) -> Verdict:
     """`l2_step(x, current, gradient, size, eps)`: one step of PGD in L2, for a batch of images."""
+    return judged(
+        answer,
+        _step_properties(answer),
+        first="tensor.flatten(1).norm(dim=1) has a length for each image.",
+        stops="lengths have the shape [n]; view them as [n, 1, 1, 1] before you divide.",
+        passed="each image takes a step of the right length, and stays in its ball and in [0, 1].",
+    )
+
+
+def _step_properties(answer: Step) -> Iterator[Claim]:
     generator = torch.Generator().manual_seed(2)
     x = 0.3 + 0.4 * torch.rand(4, 1, 3, 3, generator=generator)
     x[3] = 0.0  # at the border of what an image can be
     current = x + 0.01 * torch.rand(x.shape, generator=generator)
     gradient = torch.randn(x.shape, generator=generator) * torch.tensor([1e-4, 1.0, 1e4, 1.0]).view(4, 1, 1, 1)
     kept = x.clone(), current.clone()
-    try:
-        near, far = answer(x, current, gradient, 0.05, 0.5), answer(x, current, gradient, 0.4, 0.2)
-        still = answer(x, current, torch.zeros_like(gradient), 0.05, 0.5)
-        alone = torch.cat([answer(*(t[i : i + 1] for t in (x, current, gradient)), 0.05, 0.5) for i in range(4)])
-    except NotImplementedError:
-        return Verdict(False, "nothing is written yet.", "tensor.flatten(1).norm(dim=1) has a length for each image.")
-    except Exception as error:
-        said = f"it stops with {type(error).__name__}: {error}".splitlines()[0]
-        return Verdict(False, said, "lengths have the shape [n]; view them as [n, 1, 1, 1] before you divide.")
-    for holds, said, hint in _step_properties(x, current, gradient, kept, near, far, still, alone):
-        if not holds:
-            return Verdict(False, said, hint)
-    return Verdict(True, "each image takes a step of the right length, and stays in its ball and in [0, 1].")
-
-
-def _step_properties(
-    x: Tensor,
-    current: Tensor,
-    gradient: Tensor,
-    kept: tuple[Tensor, Tensor],
-    near: Tensor,
-    far: Tensor,
-    still: Tensor,
-    alone: Tensor,
-) -> Check:
-    """As `_row_properties`, for `l2_step`."""
+    near, far = answer(x, current, gradient, 0.05, 0.5), answer(x, current, gradient, 0.4, 0.2)
+    still = answer(x, current, torch.zeros_like(gradient), 0.05, 0.5)
+    alone = torch.cat([answer(*(t[i : i + 1] for t in (x, current, gradient)), 0.05, 0.5) for i in range(4)])
 
     def length(change: Tensor) -> Tensor:
         return change.flatten(1).norm(dim=1)

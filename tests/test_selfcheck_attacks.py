@@ -39,8 +39,7 @@ def right_search(model, x, y, eps, tries, generator):
     return kept
 
 
-def stub(*given):
-    raise NotImplementedError
+def stub(*given): ...
 
 
 def no_return(model, x, y, eps, tries, generator):
@@ -151,6 +150,10 @@ def right_average(model, x, y, draws):
     return sum(gradient_of(model, x, y) for _ in range(draws)) / draws
 
 
+def no_gradient(model, x, y, draws):
+    right_average(model, x, y, draws)
+
+
 def goes_backward(model, x, y, draws):
     leaf = x.clone().requires_grad_()
     for _ in range(draws):
@@ -170,7 +173,7 @@ def on_the_images(model, x, y, draws):
     [
         (right_average, "Passed"),
         (stub, "nothing is written"),
-        (lambda model, x, y, draws: None, "shape of x"),
+        (no_gradient, "shape of x"),
         (on_the_images, "changes the images"),
         (goes_backward, "torch.autograd.grad"),
         (lambda model, x, y, draws: gradient_of(model, x, y), "asked 1 times for 6"),

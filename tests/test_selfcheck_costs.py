@@ -92,8 +92,7 @@ def of_seeds(validation, test):
     return test.mean(0)
 
 
-def stub(validation, test):
-    raise NotImplementedError
+def stub(validation, test): ...
 
 
 def test_the_right_report_passes():

@@ -14,8 +14,7 @@ def right(outputs, a, w, log_lr, size):
     return -(log_lr + s).exp() * size * (a + d) - 0.3 * c.tanh() * w
 
 
-def stub(outputs, a, w, log_lr, size):
-    raise NotImplementedError
+def stub(outputs, a, w, log_lr, size): ...
 
 
 def climbs(outputs, a, w, log_lr, size):

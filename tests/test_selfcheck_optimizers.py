@@ -44,8 +44,7 @@ def right(g, state, w, lr, decay):
     return -lr * (direction(*new) + decay * w), new
 
 
-def stub(g, state, w, lr, decay):
-    raise NotImplementedError
+def stub(g, state, w, lr, decay): ...
 
 
 def no_bias_correction(g, state, w, lr, decay):
@@ -207,8 +206,7 @@ def slope(loss, w, alpha, steps, order=2, cut=0):
     return torch.autograd.grad(loss(at), alpha)[0]
 
 
-def meta_stub(loss, w, alpha, steps):
-    raise NotImplementedError
+def meta_stub(loss, w, alpha, steps): ...
 
 
 def first_order(loss, w, alpha, steps):
