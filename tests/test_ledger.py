@@ -392,7 +392,7 @@ def test_numbers_are_cited_by_claim_and_name():
     [
         ("patch-mnist-prize", "did you mean 'patch-mnist-price'"),
         ("patch-mnist-price most", "choose one of price, more"),
-        ("attacks-beyond", "'attacks-beyond' is not tested (a recorded run of attack-transfer"),
+        ("larger-models", "'larger-models' is not tested (runs at scale full"),
     ],
 )
 def test_what_cannot_be_cited(words, says):

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 RUN = "patch-mnist-small"
 TRANSFER = [name for name in quote.available() if name.startswith(("transfer-", "patch-", "train-"))]
 TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(name)[1], "part")]
+THREE = {"patch", "train", "transfer", "transfer-architecture"}
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
@@ -37,9 +38,9 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     assert name == f"{spec['experiment']}-{spec['dataset']}-{spec['scale']}"
     assert rows
     assert set(rows[0]) == set(COLUMNS)
-    assert len(spec["seeds"]) >= (10 if name in TRANSFER else 3)
-    if name in TRANSFER:
-        assert len(spec["meta_seeds"]) >= 3
+    assert len(spec["seeds"]) >= (3 if name in ANCHORS else 10)
+    if "meta_seeds" in spec:  # fewer where many rules are learned that differ in one thing, see book/deviations.md
+        assert len(spec["meta_seeds"]) >= (3 if spec["experiment"] in THREE else 2)
     assert manifest["code"]["commit"], "record it from a checkout"
     assert not manifest["code"]["changed"], "record it from a clean commit"
     assert "/" not in manifest["command"], "a path of one machine is in the command"
