@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 
 import masters
@@ -87,6 +88,36 @@ def test_a_class_in_which_much_goes_wrong(tmp_path, monkeypatch, capsys):
     (out / "cleo.ipynb.json").write_text("cut sho")  # as a kill at a bad moment would, were it not for atomic writes
     class_table(there, out, workers=1, limits=PATIENT)
     assert read_json(out / "cleo.ipynb.json")["status"] == "forbidden import"
+
+
+def test_a_class_that_is_stopped_goes_on_and_grades_nothing_twice(tmp_path, monkeypatch, capsys):
+    (tmp_path / "class").mkdir()
+    for name in "abc":
+        (tmp_path / "class" / f"{name}.txt").write_text(name)
+    seen, graded = [], []
+
+    def stopped_once(path, *given, **kept):
+        seen.append(path.name)
+        if path.name == "b.txt" and seen.count("b.txt") == 1:
+            raise KeyboardInterrupt
+        graded.append(path.name)
+        return grade_file(path, *given, **kept)
+
+    monkeypatch.setattr(classroom, "grade_file", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        class_table(tmp_path / "class", tmp_path / "results", workers=1)
+    assert "b.txt" not in graded
+    assert "stopping: those that run are graded first" in capsys.readouterr().err
+    seed = read_json(tmp_path / "results" / "grading.json")["seed"]
+    assert set(table(class_table(tmp_path / "class", tmp_path / "results", workers=1))) == {"a.txt", "b.txt", "c.txt"}
+    assert sorted(graded) == ["a.txt", "b.txt", "c.txt"]
+    assert {read_json(tmp_path / "results" / f"{name}.json")["seed"] for name in graded} == {seed}
+
+
+def test_the_process_that_starts_a_submission_does_without_torch():
+    # The kernel that it starts imports it once more: seconds, and memory, for each of a class.
+    look = "import sys, metarobust.course.child, papermill, nbformat; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0
 
 
 SPY = """
