@@ -292,6 +292,8 @@ def test_records_come_back_as_they_were_and_hostile_files_do_not(tmp_path):
         ([".", "--csv", "--workers", "0", "--out", "../elsewhere"], "0 submissions at a time"),
         (["x.ipynb", "--time-limit", "1"], "give 5 to 86400 s"),
         (["x.ipynb", "--assignment", "9"], "no assignment 9"),
+        (["x.ipynb", "--out", "results"], "--out and --workers are for a folder"),
+        ([".", "--csv", "--json"], "--json is for one notebook"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch, capsys, given, says):
