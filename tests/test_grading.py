@@ -143,8 +143,8 @@ attempt("stay", lambda: subprocess.Popen(["sh", "-c", "setsid sleep {nap} &"]))
 print(said)
 """
 TAMPER = """
-import sys
-serving, marks = (sys.modules["metarobust.course." + name] for name in ("serving", "marks"))
+import importlib
+serving, marks = (importlib.import_module("metarobust.course." + name) for name in ("serving", "marks"))
 marks.judge = lambda *given: 1 / 0
 serving._probe = lambda question, answer, seed: {"out": 1.0, "same": True, "graph": False, "bare": True, "mode": True}
 """
