@@ -30,10 +30,11 @@ print: setup ## Render the book with the outputs it has, as one page and, with C
 	@$(jupyter-book) build -q --path-output . _build/pages
 	@$(python) .ci/print.py _build/html _build/learning-from-mistakes.pdf
 
-notebooks: setup ## Run the notebooks again and keep their new outputs
-	@rm -rf _build/fresh && mkdir -p _build/fresh
-	@$(python) .ci/execute.py notebooks _build/fresh
-	@$(python) .ci/clean_notebook.py _build/fresh notebooks
+notebooks: setup ## Run the notebooks again and keep their new outputs (IN=notebooks/assignments for the masters alone)
+	@set -e; for folder in $(or $(IN),notebooks notebooks/assignments); do \
+		rm -rf _build/fresh && mkdir -p _build/fresh; \
+		$(python) .ci/execute.py $$folder _build/fresh; \
+		$(python) .ci/clean_notebook.py _build/fresh $$folder; done
 
 reference: setup ## Run the examples of the reference pages and keep what they print and draw
 	@$(python) .ci/reference.py

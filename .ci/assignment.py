@@ -1,9 +1,11 @@
 """Cut an assignment out of its master with otter-assign: assignment.py NUMBER [SEED].
 
 Writes the student's notebook, the solution and the autograder's archive to _build/assignments, and the student's
-notebook also to where its Colab link leads. No network. The same master gives the same bytes.
+notebook also to where its Colab link leads, there with what its stubs print. No network. The same master gives the
+same bytes.
 """
 
+import copy
 import json
 import re
 import shutil
@@ -14,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTERS = ROOT / "notebooks" / "assignments"
@@ -28,6 +31,27 @@ def master(number: int) -> Path:
         if json.loads(path.read_text(encoding="utf-8"))["metadata"]["metarobust"]["assignment"] == number:
             return path
     raise SystemExit(f"assignment: there is no assignment {number}; give N=1, N=2, N=3 or N=4")
+
+
+def bare(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without outputs and counts: what a run leaves behind is no part of a cut."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def executed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its outputs and counts, and no other trace of the run. Raises where a cell stops."""
+    about = copy.deepcopy(notebook.metadata)  # a run writes the version of Python there
+    with tempfile.TemporaryDirectory() as scratch:
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
+            resources={"metadata": {"path": scratch}}, extra_arguments=["--IPKernelApp.log_level=40"],
+        ).execute()  # fmt: skip
+    notebook.metadata = about
+    nbformat.validate(notebook)
+    return notebook
 
 
 def clean(path: Path, known: set[str]) -> nbformat.NotebookNode:
@@ -71,8 +95,9 @@ def cut(number: int, seed: int | None = None, target: Path = BUILT) -> dict[str,
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for one in (path, MASTERS / "requirements.txt"):
-            shutil.copy(one, scratch)
+        whole = nbformat.read(path, as_version=4)
+        nbformat.write(bare(whole), Path(scratch) / path.name)
+        shutil.copy(MASTERS / "requirements.txt", scratch)
         done = subprocess.run(
             [sys.executable, "-m", "otter", "assign", "--no-run-tests", path.name, "cut"],
             cwd=scratch, capture_output=True, text=True,
@@ -82,7 +107,7 @@ def cut(number: int, seed: int | None = None, target: Path = BUILT) -> dict[str,
         cuts = Path(scratch) / "cut"
         files = {kind: out / f"{path.stem}-{kind}.ipynb" for kind in ("student", "solution")}
         files["autograder"] = out / f"{path.stem}-autograder.zip"
-        known = {cell.id for cell in nbformat.read(path, as_version=4).cells}
+        known = {cell.id for cell in whole.cells}
         nbformat.write(clean(cuts / "student" / path.name, known), files["student"])
         nbformat.write(clean(cuts / "autograder" / path.name, known), files["solution"])
         (archive,) = (cuts / "autograder").glob("*.zip")
@@ -96,8 +121,9 @@ def main(arguments: list[str]) -> int:
         return 2
     files = cut(*map(int, arguments))
     PUBLISHED.mkdir(exist_ok=True)
-    shutil.copy(files["student"], PUBLISHED / master(int(arguments[0])).name)
-    for kind, path in files.items():
+    published = PUBLISHED / master(int(arguments[0])).name
+    nbformat.write(executed(nbformat.read(files["student"], as_version=4)), published)
+    for kind, path in {**files, "published": published}.items():
         print(f"{kind:11}{path.relative_to(ROOT)}")
     return 0
 

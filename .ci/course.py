@@ -5,6 +5,8 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "book" / "instructors.md"
 MARK = "<!-- {name}: written by `make course`; do not edit -->\n"
@@ -14,6 +16,13 @@ END = "<!-- end of {name} -->"
 def about(path: Path) -> dict:
     """What a notebook's metadata say of it."""
     return json.loads(path.read_text(encoding="utf-8"))["metadata"]["metarobust"]
+
+
+def chapters() -> list[Path]:
+    """The notebooks of the book, in its order."""
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    files = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
+    return [ROOT / f"{file}.ipynb" for file in files if file.startswith("notebooks/")]
 
 
 def took(seconds: float) -> str:
@@ -28,7 +37,7 @@ def times() -> str:
         "| | computing, 2 CPU cores (measured) | Colab, T4 (estimated) | reader's time (estimated) |",
         "|---|---|---|---|",
     ]
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in chapters():
         title = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
         title = "".join(title).splitlines()[0].removeprefix("# ")
         seconds = about(path)["seconds"]
@@ -70,15 +79,8 @@ def renewed(text: str) -> str:
     """The guide with both of its blocks written anew."""
     for name, block in (("times", times()), ("caught", caught())):
         head, rest = text.split(MARK.format(name=name))
-        text = (
-            head
-            + MARK.format(name=name)
-            + "\n"
-            + block
-            + "\n"
-            + END.format(name=name)
-            + rest.split(END.format(name=name), 1)[1]
-        )
+        _, tail = rest.split(END.format(name=name))
+        text = f"{head}{MARK.format(name=name)}\n{block}\n{END.format(name=name)}{tail}"
     return text
 
 

@@ -14,12 +14,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from metarobust.errors import InputError, choose
-
-if TYPE_CHECKING:
-    pass
 
 BOOK_RUN = Path("_build/runs/patch-digits-smoke")
 RECORDED = Path(__file__).parent / "recorded"
@@ -230,6 +227,9 @@ def _grade(options: argparse.Namespace) -> None:
     limits = Limits(options.time_limit, int(options.memory * 1e9))
     if options.csv == options.path.is_file():
         raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
+    misplaced = options.json if options.csv else options.out or options.workers
+    if misplaced:
+        raise InputError("--json is for one notebook, --out and --workers are for a folder, with --csv")
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
         text = class_table(options.path, out, options.assignment, options.seed, options.workers, limits)

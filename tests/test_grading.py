@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 
 import masters
@@ -89,6 +90,36 @@ def test_a_class_in_which_much_goes_wrong(tmp_path, monkeypatch, capsys):
     assert read_json(out / "cleo.ipynb.json")["status"] == "forbidden import"
 
 
+def test_a_class_that_is_stopped_goes_on_and_grades_nothing_twice(tmp_path, monkeypatch, capsys):
+    (tmp_path / "class").mkdir()
+    for name in "abc":
+        (tmp_path / "class" / f"{name}.txt").write_text(name)
+    seen, graded = [], []
+
+    def stopped_once(path, *given, **kept):
+        seen.append(path.name)
+        if path.name == "b.txt" and seen.count("b.txt") == 1:
+            raise KeyboardInterrupt
+        graded.append(path.name)
+        return grade_file(path, *given, **kept)
+
+    monkeypatch.setattr(classroom, "grade_file", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        class_table(tmp_path / "class", tmp_path / "results", workers=1)
+    assert "b.txt" not in graded
+    assert "stopping: those that run are graded first" in capsys.readouterr().err
+    seed = read_json(tmp_path / "results" / "grading.json")["seed"]
+    assert set(table(class_table(tmp_path / "class", tmp_path / "results", workers=1))) == {"a.txt", "b.txt", "c.txt"}
+    assert sorted(graded) == ["a.txt", "b.txt", "c.txt"]
+    assert {read_json(tmp_path / "results" / f"{name}.json")["seed"] for name in graded} == {seed}
+
+
+def test_the_process_that_starts_a_submission_does_without_torch():
+    # The kernel that it starts imports it once more: seconds, and memory, for each of a class.
+    look = "import sys, metarobust.course.child, papermill, nbformat; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0
+
+
 SPY = """
 import os, socket, subprocess, sys
 said = []
@@ -112,8 +143,8 @@ attempt("stay", lambda: subprocess.Popen(["sh", "-c", "setsid sleep {nap} &"]))
 print(said)
 """
 TAMPER = """
-import sys
-serving, marks = (sys.modules["metarobust.course." + name] for name in ("serving", "marks"))
+import importlib
+serving, marks = (importlib.import_module("metarobust.course." + name) for name in ("serving", "marks"))
 marks.judge = lambda *given: 1 / 0
 serving._probe = lambda question, answer, seed: {"out": 1.0, "same": True, "graph": False, "bare": True, "mode": True}
 """
@@ -261,6 +292,8 @@ def test_records_come_back_as_they_were_and_hostile_files_do_not(tmp_path):
         ([".", "--csv", "--workers", "0", "--out", "../elsewhere"], "0 submissions at a time"),
         (["x.ipynb", "--time-limit", "1"], "give 5 to 86400 s"),
         (["x.ipynb", "--assignment", "9"], "no assignment 9"),
+        (["x.ipynb", "--out", "results"], "--out and --workers are for a folder"),
+        ([".", "--csv", "--json"], "--json is for one notebook"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch, capsys, given, says):

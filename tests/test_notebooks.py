@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from metarobust import course
+
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = (ROOT / ".ci/notebook_setup.py").read_text().strip()
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ASSIGNMENTS = [*ROOT.glob("notebooks/assignments/*.ipynb"), *ROOT.glob("notebooks/assignments/student/*.ipynb")]
+NOTEBOOKS = [*CHAPTERS, *sorted(ASSIGNMENTS)]
 MOST_BYTES = 550_000
 
 
@@ -20,9 +24,17 @@ def pictures(cell):
     return [data for output in cell["outputs"] for data in output.get("data", {}) if data.startswith("image/")]
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def spelt(path):
+    return path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=spelt)
 def path(request):
     return request.param
+
+
+# What is asked of the chapters alone.
+chapters = pytest.mark.parametrize("path", CHAPTERS, indirect=True, ids=spelt)
 
 
 @pytest.fixture
@@ -41,7 +53,8 @@ def prose(notebook):
 
 
 def test_there_are_notebooks():
-    assert NOTEBOOKS
+    assert CHAPTERS
+    assert len(ASSIGNMENTS) == 2 * len(course.NUMBERS)  # of each the master and the student's copy
 
 
 def test_cells_were_run_once_in_order(code):
@@ -53,8 +66,9 @@ def test_cells_were_run_once_in_order(code):
     assert all("nbval-skip" in tags(cell) for cell in skipped), "skip-execution needs nbval-skip beside it"
 
 
-def test_no_traces_of_the_run(notebook):
-    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "metarobust", "widgets"}
+def test_no_traces_of_the_run(path, notebook):
+    graded = {"otter"} if path.parent.name == "student" else set()  # by it otter's grader knows the assignment
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "metarobust", "widgets"} | graded
     for cell in notebook["cells"]:
         assert not {"papermill", "execution", "ExecuteTime"} & set(cell["metadata"])
 
@@ -99,6 +113,7 @@ def test_markdown_is_portable(prose):
         assert not re.search(r"^(\+\+\+|\(\S+\)=|% )", text, flags=re.M), f"MyST block syntax in:\n{text}"
 
 
+@chapters
 def test_first_cell_has_title_badge_and_level(path, notebook):
     first = "".join(notebook["cells"][0]["source"])
     assert re.match(r"# \S", first)

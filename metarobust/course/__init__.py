@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from metarobust.course.marks import Mark, mark
-from metarobust.course.question import Assignment
 from metarobust.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from metarobust.course.marks import Mark
+    from metarobust.course.question import Assignment
 
 __all__ = ["NUMBERS", "assignment", "check", "earn", "suspects"]
 
@@ -37,6 +39,8 @@ def check(number: int, question: str, answer: Callable[..., Any], seed: int = 0)
 
     seed: another variant. Raises InputError for an assignment or a question that does not exist.
     """
+    from metarobust.course.marks import mark  # not above: the process that starts a submission does without torch
+
     return mark(assignment(number).question(question), answer, (seed,))
 
 
@@ -46,6 +50,8 @@ def earn(number: int, question: str, property_name: str, answer: Callable[..., A
     hidden: on the variants of the seed in METAROBUST_COURSE_SEED (1 where there is none), not on the one that the
     student sees.
     """
+    from metarobust.course.marks import mark
+
     asked = assignment(number).question(question)
     choose(property_name, [p.name for p in asked.properties], f"property of {question}")
     secret = _secret() if hidden else 0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.course.question import CLOSE, Property, Question, Record, call, tensor, uniform, whole
+from metarobust.course.question import CLOSE, Answer, Property, Question, Record, call, noted, tensor, uniform, whole
 from metarobust.course.toys import Linear, images, losses
-
-Answer = Callable[..., Any]
 
 
 class Moved(NamedTuple):
@@ -37,10 +34,12 @@ def _probe_project(answer: Answer, case: Moved) -> dict[str, Any]:
 
 
 def out(case: Any, got: Record) -> Tensor:
+    """The images that came back, of the shape of `case.x`. Raises CannotJudge where they are none."""
     return tensor(got, "out", tuple(case.x.shape))
 
 
 def in_ball(case: Any, got: Record) -> str | None:
+    """Fails where a pixel is further than `case.eps` from `case.x`."""
     far = float((out(case, got) - case.x).abs().max())
     return f"a pixel is {far:.3f} away from the image; eps is {case.eps:.3f}." if far > case.eps + CLOSE else None
 
@@ -56,10 +55,7 @@ def _nearest(case: Moved, got: Record) -> str | None:
     return f"a pixel that was inside is moved by {shift:.3f}." if shift > CLOSE else None
 
 
-def same(case: Any, got: Record) -> str | None:
-    return None if got.get("same") is True else "the tensors that it was given are changed."
-
-
+same = noted("same", "the tensors that it was given are changed.")
 PROJECT = Question("q1", "project", _moved, _probe_project, out, (
     Property("ball", 2, "no pixel is further than eps from the image",
              "cut off the difference, moved - x, at -eps and at +eps, and add x again.", in_ball),
@@ -79,6 +75,7 @@ class Attacked(NamedTuple):
 
 
 def attacked(g: torch.Generator) -> Attacked:
+    """A linear model in eval mode, images `[n, 1, H, W]` in [0, 1], labels `[n]`, and eps in units of pixels."""
     n, shape, classes = whole(g, 4, 6), (1, whole(g, 3, 4), whole(g, 3, 5)), whole(g, 3, 5)
     model = Linear(shape, classes, g).eval()
     y = torch.randint(0, classes, (n,), generator=g)
@@ -107,6 +104,7 @@ def _full(case: Attacked, got: Record) -> str | None:
 
 
 def climbs(case: Any, got: Record) -> str | None:
+    """Fails where the cross-entropy of an image does not rise."""
     falls = int((losses(case.model, out(case, got), case.y) <= losses(case.model, case.x, case.y)).sum())
     return f"for {falls} of {len(case.x)} images the loss does not rise." if falls else None
 

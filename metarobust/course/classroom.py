@@ -7,6 +7,7 @@ same file, seed and assignment, is not graded again. The table `grades.csv` is m
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def class_table(
                 results[waiting[done]] = done.result()
                 bar.update()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that run end; no new one begins
+            pool.shutdown(wait=False, cancel_futures=True)  # no new one begins
+            bar.write("stopping: those that run are graded first", file=sys.stderr)
             raise
     rows = [_row(path.relative_to(folder), results[path]) for path in paths]
     write_csv(out / "grades.csv", rows, COLUMNS)

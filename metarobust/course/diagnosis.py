@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from metarobust.course.evaluation import ACCURACY, WORST, Shown, off, show
 from metarobust.course.question import (
     CLOSE,
+    Answer,
     Assignment,
     CannotJudge,
     Property,
@@ -27,8 +27,6 @@ from metarobust.course.question import (
 from metarobust.course.toys import BatchMates, Linear, Softmax, Table
 from metarobust.evaluation.known_bad import HugeLogits, NoisyOutput, RoundedInputs
 from metarobust.stats import wilson
-
-Answer = Callable[..., Any]
 
 
 class Splits(NamedTuple):

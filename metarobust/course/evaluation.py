@@ -9,10 +9,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metarobust.course.question import CLOSE, CannotJudge, Property, Question, Record, call, number, uniform, whole
+from metarobust.course.question import (
+    CLOSE,
+    Answer,
+    CannotJudge,
+    Property,
+    Question,
+    Record,
+    call,
+    noted,
+    number,
+    uniform,
+    whole,
+)
 from metarobust.course.toys import Table
-
-Answer = Callable[..., Any]
 
 
 class Shown(NamedTuple):
@@ -24,6 +34,7 @@ class Shown(NamedTuple):
 
 
 def show(g: torch.Generator, n: int, wrong: int) -> Shown:
+    """n images `[n, 1, 2, 2]` and their labels `[n]`, 0 or 1; Table gets `wrong` of them wrong."""
     y = torch.randint(0, 2, (n,), generator=g)
     right = torch.randperm(n, generator=g) >= wrong
     side = torch.where(right, y, 1 - y).float().view(-1, 1, 1, 1)  # the class that Table says
@@ -89,6 +100,7 @@ def _counts(case: Accuracy, got: Record) -> str | None:
 
 
 def off(found: float, wanted: float) -> str | None:
+    """What is wrong with a share, or None where it is right."""
     return None if abs(found - wanted) < CLOSE else f"it says {found:.3f} where {wanted:.3f} is right."
 
 
@@ -96,10 +108,6 @@ def _eval_mode(case: Accuracy, got: Record) -> str | None:
     if got.get("attacked in train mode") is not False:
         return "the attack looks at a model in train mode."
     return off(number(got, "moody"), float((~case.moody_turned).float().mean()))
-
-
-def _restored(case: Accuracy, got: Record) -> str | None:
-    return None if got.get("restored") is True else "a model that came in train mode is left in eval mode."
 
 
 ACCURACY = Question("q1", "robust_accuracy", _accuracy, _probe_accuracy, _share, (
@@ -110,7 +118,8 @@ ACCURACY = Question("q1", "robust_accuracy", _accuracy, _probe_accuracy, _share,
              "call model.eval() before anything else: dropout and batch normalisation behave otherwise in training.",
              _eval_mode),
     Property("restored", 1, "the model is left in the mode it came in",
-             "keep model.training at the start, and call model.train(kept) at the end.", _restored),
+             "keep model.training at the start, and call model.train(kept) at the end.",
+             noted("restored", "a model that came in train mode is left in eval mode.")),
 ))  # fmt: skip
 
 
@@ -149,15 +158,12 @@ def _clean_too(case: Worst, got: Record) -> str | None:
     return off(number(got, "repaired"), float(case.flawed.right.float().mean()))
 
 
-def _from_the_image(case: Worst, got: Record) -> str | None:
-    return None if got.get("original") is True else "an attack is given what another one has moved."
-
-
 WORST = Question("q2", "worst_case", _worst, _probe_worst, _share, (
     Property("each image", 3, "an image counts where no attack turns it",
              "keep one True or False for each image and join them with &; do not compare accuracies.", _each_image),
     Property("clean", 2, "an image that is wrong as it is does not count",
              "ask the model about the images themselves, too.", _clean_too),
     Property("original", 1, "every attack starts from the images themselves",
-             "attack x, and keep x: two attacks one after the other may go further than eps.", _from_the_image),
+             "attack x, and keep x: two attacks one after the other may go further than eps.",
+             noted("original", "an attack is given what another one has moved.")),
 ))  # fmt: skip

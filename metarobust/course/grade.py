@@ -76,9 +76,13 @@ def grade_file(
     digest = sha256(read_bytes(path))
     seed = draw_seed() if seed is None else seed
     if number is None:
-        number = _said(path)
-    if number == 0:
-        return Result(path.name, digest, 0, "not a notebook", seed, (_why(path),), (), (), 0)
+        try:
+            notebook = read_notebook(path)
+        except InputError as error:
+            return Result(path.name, digest, 0, "not a notebook", seed, (str(error),), (), (), 0)
+        number = number_of(notebook)
+    if number is None:
+        raise InputError(f"{path.name} does not say which assignment it is; give --assignment 1, 2, 3 or 4")
     asked = assignment(number)
     seeds = (0, seed, seed + 1)
     ran = run(path, asked, seeds, limits or Limits())
@@ -94,23 +98,3 @@ def _of(ran: Ran, name: str, seeds: Sequence[int]) -> dict[int, Any]:
     found = ran.records.get(name, {})
     missing = {} if ran.status == "graded" else {"stopped": NOT_REACHED}
     return {seed: found.get(seed, missing) for seed in seeds}
-
-
-def _said(path: Path) -> int:
-    """The assignment that a submission says it is; 0 for what is no notebook."""
-    try:
-        notebook = read_notebook(path)
-    except InputError:
-        return 0
-    number = number_of(notebook)
-    if number is None:
-        raise InputError(f"{path.name} does not say which assignment it is; give --assignment 1, 2, 3 or 4")
-    return number
-
-
-def _why(path: Path) -> str:
-    try:
-        read_notebook(path)
-    except InputError as error:
-        return str(error)
-    return "it changed while it was read"

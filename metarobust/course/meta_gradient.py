@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,19 +10,19 @@ from torch import Tensor
 from metarobust.course.optimizer import FEATURES, UPDATE
 from metarobust.course.question import (
     CLOSE,
+    Answer,
     Assignment,
     Property,
     Question,
     Record,
     call,
     close,
+    noted,
     tensor,
     uniform,
     whole,
 )
 from metarobust.course.unrolled import UNROLL
-
-Answer = Callable[..., Any]
 
 
 class Slope(NamedTuple):
@@ -74,10 +73,6 @@ def _central(case: Slope, got: Record) -> str | None:
     return f"at the lowest point of a valley it says {found:.3f}, not 0." if found > 1e-3 else None
 
 
-def _same(case: Any, got: Record) -> str | None:
-    return None if got.get("same") is True else "the theta that it was given is changed."
-
-
 DIFFERENCE = Question("q4", "finite_difference", _slope, _probe_difference, _out, (
     Property("size", 2, "of a plane it gives the slope of every coordinate",
              "one coordinate at a time, and divide by the distance between the two points.", _right_size),
@@ -85,7 +80,8 @@ DIFFERENCE = Question("q4", "finite_difference", _slope, _probe_difference, _out
              _right_sign),
     Property("central", 2, "at the lowest point of a valley it gives 0",
              "look both ways, at theta + h and at theta - h: one-sided, an error of the order of h is left.", _central),
-    Property("theta", 1, "the theta that it was given is left alone", "work on a clone for each coordinate.", _same),
+    Property("theta", 1, "the theta that it was given is left alone", "work on a clone for each coordinate.",
+             noted("same", "the theta that it was given is changed.")),
 ))  # fmt: skip
 
 
@@ -130,21 +126,15 @@ def _length(case: Downhill, got: Record) -> str | None:
     return None if close(move, wanted, CLOSE) else "its size is not lr times the meta-gradient."
 
 
-def _cut(case: Downhill, got: Record) -> str | None:
-    return None if got.get("graph") is False else "the new theta still carries the graph of the old one."
-
-
-def _untouched(case: Downhill, got: Record) -> str | None:
-    return None if got.get("same") is True else "the theta that it was given is changed, or has a .grad left on it."
-
-
 STEP = Question("q5", "meta_step", _downhill, _probe_step, _theta, (
     Property("descent", 2, "the meta-loss falls along the step", "theta minus lr times the meta-gradient.", _descends),
     Property("size", 1, "the step is lr times the meta-gradient", "no sign, and no division by the norm.", _length),
     Property("cut", 1, "the new theta has no graph",
-             ".detach() it: otherwise every episode is kept in memory, and differentiated again by the next.", _cut),
+             ".detach() it: otherwise every episode is kept in memory, and differentiated again by the next.",
+             noted("graph", "the new theta still carries the graph of the old one.", wanted=False)),
     Property("theta", 1, "the theta that it was given is left alone",
-             "torch.autograd.grad leaves no .grad; and no in-place operation.", _untouched),
+             "torch.autograd.grad leaves no .grad; and no in-place operation.",
+             noted("same", "the theta that it was given is changed, or has a .grad left on it.")),
 ))  # fmt: skip
 
 ASSIGNMENT = Assignment(

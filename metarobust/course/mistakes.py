@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from metarobust.course.question import (
     CLOSE,
+    Answer,
     CannotJudge,
     Property,
     Question,
@@ -23,8 +23,6 @@ from metarobust.course.question import (
     whole,
 )
 from metarobust.course.toys import Linear, images
-
-Answer = Callable[..., Any]
 
 
 class Scored(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metarobust.course.question import (
+    Answer,
     CannotJudge,
     Property,
     Question,
@@ -21,8 +21,6 @@ from metarobust.course.question import (
     uniform,
     whole,
 )
-
-Answer = Callable[..., Any]
 
 
 class Seen(NamedTuple):

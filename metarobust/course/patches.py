@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from metarobust.course.mistakes import LOSS, SPLIT
 from metarobust.course.question import (
+    Answer,
     Assignment,
     CannotJudge,
     Property,
@@ -18,14 +18,13 @@ from metarobust.course.question import (
     call,
     close,
     entry,
+    noted,
     number,
     tensor,
     uniform,
     whole,
 )
 from metarobust.stats import over_seeds
-
-Answer = Callable[..., Any]
 
 
 class Patch(NamedTuple):
@@ -93,10 +92,6 @@ def _arrives(case: Patch, got: Record) -> str | None:
     return None if good else f"after {case.steps} steps the weights are not where they should be."
 
 
-def _clean(case: Patch, got: Record) -> str | None:
-    return None if got.get("clean") is True else "the loss was asked about images that are not the ones it was given."
-
-
 def _state(case: Patch, got: Record) -> str | None:
     states = got.get("states")
     kept = isinstance(states, list) and bool(states) and states == list(range(len(states)))
@@ -118,7 +113,8 @@ PATCH = Question("q3", "patch", _patch, _probe_patch, _weights, (
     Property("weights", 2, "it takes so many steps, each with a new gradient",
              "the gradient belongs inside the loop; the step that update returns is added.", _arrives),
     Property("clean", 2, "it makes no adversarial example",
-             "the loss sees x as it came: attacks are for the school, not for the patch.", _clean),
+             "the loss sees x as it came: attacks are for the school, not for the patch.",
+             noted("clean", "the loss was asked about images that are not the ones it was given.")),
     Property("state", 2, "the optimizer's state goes from step to step",
              "step, state = optimizer.update(grads, state, w): begin with init, once, before the loop.", _state),
     Property("total", 1, "the optimizer is told how many steps there are",

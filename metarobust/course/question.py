@@ -24,6 +24,7 @@ CLOSE = 1e-4
 NOTHING = "it returns nothing yet."
 NOT_REACHED = "it was not reached."
 BEGIN = "write the function; the text above it says what it is given and what it returns."
+Answer = Callable[..., Any]
 Record = Mapping[str, Any]
 Fails = Callable[[Any, Record], str | None]
 
@@ -53,7 +54,7 @@ class Question:
     name: str
     answer: str
     make: Callable[[torch.Generator], Any]
-    probe: Callable[[Callable[..., Any], Any], dict[str, Any]]
+    probe: Callable[[Answer, Any], dict[str, Any]]
     returns: Callable[[Any, Record], object]
     properties: tuple[Property, ...]
 
@@ -90,7 +91,7 @@ class Assignment:
         return named[choose(name, named, f"question of assignment {self.number}")]
 
 
-def call(function: Callable[..., Any], *given: Any) -> Any:
+def call(function: Answer, *given: Any) -> Any:
     """What the function returns, without its graph; a dictionary that says so where it stops."""
     try:
         return plain(function(*given))
@@ -147,6 +148,11 @@ def entry(record: Record, name: str) -> Any:
     if isinstance(value, dict) and "raised" in value:
         raise CannotJudge(f"it stops with {value['raised']}")
     return value
+
+
+def noted(name: str, says: str, wanted: bool = True) -> Fails:
+    """For what the probe has seen by itself: says so where the record's entry is anything but `wanted`."""
+    return lambda case, record: None if record.get(name) is wanted else says
 
 
 def said(value: Any) -> str:

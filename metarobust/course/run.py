@@ -27,7 +27,10 @@ LOUD = 100_000  # characters printed that are worth a note
 
 @dataclass(frozen=True)
 class Limits:
-    """seconds: for the whole submission. memory: bytes of all its processes together. cell: seconds for one cell."""
+    """seconds: for the whole submission. memory: bytes of all its processes together. cell: seconds for one cell.
+
+    Raises InputError for seconds outside of 5 to 86400, and for memory outside of 1 to 1000 GB.
+    """
 
     seconds: float = 900.0
     memory: int = 4_000_000_000

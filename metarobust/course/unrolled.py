@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metarobust.course.question import (
+    Answer,
     CannotJudge,
     Property,
     Question,
@@ -20,8 +21,6 @@ from metarobust.course.question import (
     uniform,
     whole,
 )
-
-Answer = Callable[..., Any]
 
 
 class Run(NamedTuple):
@@ -45,7 +44,11 @@ def _run(g: torch.Generator) -> Run:
 
 
 def momentum_update(theta: Tensor, g: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """The optimizer of three numbers that the assignment is about: (step, new velocity)."""
+    """The optimizer of three numbers that the assignment is about: (step, new velocity), `[N]` each.
+
+    theta: `[3]`, the log of the step size, the share of the weight that is given up, and the logit of the momentum.
+    g, v, w: gradient, velocity and weights, `[N]`.
+    """
     velocity = theta[2].sigmoid() * v + g
     return -theta[0].exp() * velocity - theta[1] * w, velocity
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from metarobust.course.attacks import BALL, FGSM, PROJECT, RANGE, attacked, climbs, in_ball, out, same
 from metarobust.course.question import (
     CLOSE,
+    Answer,
     Assignment,
     Property,
     Question,
@@ -23,8 +23,6 @@ from metarobust.course.question import (
     whole,
 )
 from metarobust.course.toys import Bowl, Linear
-
-Answer = Callable[..., Any]
 
 
 class Walk(NamedTuple):

@@ -14,7 +14,10 @@ PAUSE = 0.2  # seconds between two looks
 
 
 def watch(process: subprocess.Popen[bytes], folder: Path, seconds: float, memory: int) -> str:
-    """Wait for the end, or make one. Returns why it was ended, "" where it ended by itself."""
+    """Wait for the end, or make one. Returns why it was ended, "" where it ended by itself.
+
+    folder: whose files count as its disk. seconds: from now on. memory: bytes, of it and its descendants together.
+    """
     end, why = time.monotonic() + seconds, ""
     look = 0
     while process.poll() is None:
