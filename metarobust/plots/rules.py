@@ -28,7 +28,8 @@ def over_step_sizes(
         figure, axes = plt.subplots(figsize=(5.2, 3.6))
         if guess is not None:
             axes.axhline(guess, color="#B0B0B0", lw=1)
-            axes.text(float(sizes[0]), guess, "guessing", va="bottom", color="#555555", fontsize=10)
+            above = {"xytext": (0, 5), "textcoords": "offset points", "va": "bottom"}  # clear of the curves' markers
+            axes.annotate("guessing", (float(sizes[0]), guess), color="#555555", fontsize=10, **above)
         low = min(float(losses.detach().nan_to_num(top).min()) for _, losses in curves.values())
         found = []
         for label, (name, losses) in curves.items():
