@@ -14,12 +14,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from metarobust.errors import InputError, choose
-
-if TYPE_CHECKING:
-    pass
 
 BOOK_RUN = Path("_build/runs/patch-digits-smoke")
 RECORDED = Path(__file__).parent / "recorded"
@@ -192,8 +189,6 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _results(options: argparse.Namespace) -> None:
-    import json
-
     from metarobust.provenance import facts, listing
 
     found = facts(RECORDED)
