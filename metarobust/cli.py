@@ -189,8 +189,6 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _results(options: argparse.Namespace) -> None:
-    import json
-
     from metarobust.provenance import facts, listing
 
     found = facts(RECORDED)

@@ -85,6 +85,8 @@ class Split:
 class Dataset:
     """A training and a test split of equal image shape, and the SHA-256 of their tensors' bytes.
 
+    root: as it was given to `load`, so that what needs another data set beside this one finds it in the same place.
+
     Raises InputError when the shapes differ or a label is not below `classes`.
     """
 
@@ -93,6 +95,7 @@ class Dataset:
     test: Split
     classes: int
     sha256: str
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         train, test = list(self.train.images.shape[1:]), list(self.test.images.shape[1:])
@@ -109,7 +112,7 @@ class Dataset:
         return tuple(self.train.images.shape[1:])
 
     def to(self, device: torch.device | str) -> Dataset:
-        return Dataset(self.name, self.train.to(device), self.test.to(device), self.classes, self.sha256)
+        return Dataset(self.name, self.train.to(device), self.test.to(device), self.classes, self.sha256, self.root)
 
 
 def load(name: str, root: str | Path | None = None, device: torch.device | str = "cpu") -> Dataset:
@@ -131,7 +134,7 @@ def load(name: str, root: str | Path | None = None, device: torch.device | str =
     else:
         tensors, classes = sources.mnist(name, root)
     train, test = (Split(images, labels, classes) for images, labels in tensors)
-    return Dataset(name, train, test, classes, _sha256(train, test)).to(device)
+    return Dataset(name, train, test, classes, _sha256(train, test), root).to(device)
 
 
 def check_name(name: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from metarobust.bench import BENCHES
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
+from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.table import LEARNED, Row, names, variants
-from metarobust.experiments.transfer import Transfer
 from metarobust.provenance import CHANGED, facts, took
 from metarobust.results import load_results
 
@@ -47,7 +47,7 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
         blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
         if "robust accuracy" not in names([row for row in rows if row["part"] == part], "metric"):
             continue
-        if sum(name.startswith(LEARNED) for name in names(rows, "method")) > 2 and isinstance(experiment, Transfer):
+        if sum(name.startswith(LEARNED) for name in names(rows, "method")) > 2 and isinstance(experiment, Comparison):
             blocks.append(variants(rows, part))
         if method := pairing.learned_rule(rows, part):
             blocks.append(tests(rows, part, method))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from toy import generator, tasks
 
 from metarobust.attacks import counting, fgsm, pgd
-from metarobust.attacks.losses import LOSSES, margin
+from metarobust.attacks.losses import LOSSES, TARGETED, margin
 from metarobust.attacks.threat import length, random_starts, steepest
 from metarobust.errors import InputError
 from metarobust.layout import Layout
@@ -142,6 +142,18 @@ def test_the_margin_is_above_zero_where_the_image_is_misclassified(n, classes, s
     assert torch.equal(value > 0, logits.argmax(1) != labels)
     for row, label, found in zip(logits.tolist(), labels.tolist(), value.tolist(), strict=True):
         assert found == pytest.approx(max(row[:label] + row[label + 1 :]) - row[label], rel=1e-5)
+
+
+@pytest.mark.parametrize("lost", ["labels", "targets"])
+@pytest.mark.parametrize("name", ["margin", "dlr"])
+def test_one_label_for_several_logits_is_refused(name, lost):
+    """PyTorch would compare each example with the first one's label, and say nothing."""
+    logits, labels = torch.randn(3, 5, generator=generator(0)), torch.tensor([0, 1, 2])
+    targets = torch.tensor([4, 4, 3])
+    assert TARGETED[name](logits, labels, targets).shape == LOSSES[name](logits, labels).shape == (3,)
+    ask = partial(TARGETED[name], logits, labels) if lost == "targets" else partial(LOSSES[name], logits)
+    with pytest.raises(InputError, match=r"shape \[1\] and logits \[3, 5\]"):
+        ask(torch.tensor([4]))
 
 
 def test_examples_are_counted_and_counts_nest():

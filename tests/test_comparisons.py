@@ -19,6 +19,7 @@ from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import LEARNED, over, pick, title
 from metarobust.family import Training
+from metarobust.meta import ALONE
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.results import Run, load_results
 
@@ -93,8 +94,8 @@ def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare, 
 
 def test_another_data_set_has_its_own_images_and_numbers(compare, monkeypatch):
     dataset, numbers = load("digits"), {"meta_images": 300, "per_class": 4, "test_images": 25}
-    monkeypatch.setattr("metarobust.experiments.transfer.load", lambda name, device: replace(dataset, name=name))
-    monkeypatch.setattr("metarobust.experiments.transfer.sizes", lambda name: numbers)
+    monkeypatch.setattr("metarobust.experiments.comparison.load", lambda name, *how: replace(dataset, name=name))
+    monkeypatch.setattr("metarobust.experiments.comparison.sizes", lambda name: numbers)
     other = Part("patch, other", uses=(FEATURES,), home="patch", methods=("adam",), dataset="other", **SIZE)
     rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), other)
     found = {(row["part"], row["dataset"], row["n"]) for row in rows if row["metric"] == "clean accuracy"}
@@ -126,6 +127,32 @@ def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():
     assert here.meta(FEATURES) == Mixed(Adversarial(0.12, 2), 0.3)
 
 
+def test_every_data_set_has_its_own_radius_and_place(monkeypatch, tmp_path):
+    """Pixels of photographs are attacked by less, whichever data set the run is of."""
+    part = Part("patch", rules=(FEATURES,), meta_eps=1.2 * 8 / 255, weight=0.3, **SIZE)
+    here = Stages(replace(tiny(part), dataset="cifar10", eps=8 / 255), part, None, load("digits"), CPU)
+    assert here.meta(FEATURES) == Mixed(Adversarial(1.2 * 8 / 255, 2), 0.3)
+    far = here.meta(replace(FEATURES, source="mnist"))
+    assert far.adversarial.eps == pytest.approx(0.12)
+    assert here.radius(replace(FEATURES, source="mnist")) == 0.1
+    for name in catalogue.PARTS:
+        for dataset, eps in (("cifar10", 8 / 255), ("mnist", 0.1), ("folder:mine", 0.1)):
+            spec = catalogue.make(name, "small", dataset, None)
+            assert spec.eps == eps
+            assert {one.meta_eps for one in spec.parts} == {1.2 * eps}
+    asked = []
+
+    def at(name, root, device):
+        asked.append((name, root))
+        return LARGE
+
+    monkeypatch.setattr("metarobust.experiments.comparison.load", at)
+    other = Part("patch, far", methods=("adam",), dataset="cifar10", **SIZE)
+    found = EXPERIMENTS["patch"]._stages(tiny(other), other, None, replace(LARGE, root=tmp_path), CPU, ALONE)
+    assert asked == [("cifar10", tmp_path)]
+    assert found.spec.eps == 8 / 255
+
+
 def test_adversarial_gradients_inside_are_counted_and_said(compare):
     """And a rule goes on from one of its own kind."""
     inside = replace(FEATURES, inner="fgsm")
@@ -147,7 +174,7 @@ def test_an_unknown_baseline_is_refused():
 
 @pytest.mark.parametrize("name", catalogue.PARTS)
 @pytest.mark.parametrize("scale", ["smoke", "small", "full"])
-@pytest.mark.parametrize("dataset", ["digits", "mnist", "folder:mine"])
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "folder:mine"])
 def test_every_experiment_can_be_begun(name, scale, dataset):
     """Its baselines are known, no rule is missing, and names tell parts, rules and units apart."""
     spec = catalogue.make(name, scale, dataset, None)

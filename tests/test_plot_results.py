@@ -168,6 +168,14 @@ def test_difference_is_paired():
         results.difference(rows, "patch", MODELS[0], "noise", "adam")
 
 
+def test_difference_is_of_test_images_after_the_last_step():
+    rows = make()
+    learned_by_heart = [row | {"split": "train", "value": 1.0} for row in rows if row["method"] == "learned"]
+    on_the_way = [row | {"step": 5, "value": 0.0} for row in rows if row["method"] == "std-prune"]
+    again = results.difference([*learned_by_heart, *on_the_way, *rows], "patch", MODELS[0], "learned", "std-prune")
+    assert again == results.difference(rows, "patch", MODELS[0], "learned", "std-prune")
+
+
 def test_reading_says_the_figures_numbers():
     first, second = results.reading(make()).splitlines()
     assert first.startswith("- `mlp-20-sigmoid`: under attack 31 % before, 32 % after Adam, 52 % after std-prune, 57 %")

@@ -26,11 +26,11 @@ from metarobust.bench import sharing
 from metarobust.cli import main
 from metarobust.data import Dataset, Split
 from metarobust.errors import InputError
+from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.running import run
 from metarobust.experiments.spec import Rule
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import LEARNED
-from metarobust.experiments.transfer import Transfer
 from metarobust.family import Family
 from metarobust.meta.sharing import ALONE, LOST, Share, joined, share_of
 from metarobust.results import Run, load_results
@@ -203,7 +203,7 @@ def test_the_others_learn_what_they_are_told_and_nothing_else(missing, monkeypat
     learned = []
     monkeypatch.setattr(Share, "tell", lambda share, value=None: missing)
     monkeypatch.setattr(Stages, "learn", lambda stages, *what: learned.append(what))
-    patch = Transfer("patch")
+    patch = Comparison("patch")
     spec = patch.make_spec("smoke", "digits", None)
     assert patch.execute(spec, None, drawn(), torch.device("cpu"), Share(1, 2, 1)) is None
     assert [(rule.name, seed) for rule, seed in learned] == [("learned", 0)] * len(missing)

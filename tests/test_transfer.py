@@ -25,11 +25,11 @@ from metarobust.data import Dataset, Split, load
 from metarobust.experiments import catalogue, learning, measuring
 from metarobust.experiments import stages as staging
 from metarobust.experiments.catalogue import FROM_DIGITS
+from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.learning import slug
 from metarobust.experiments.spec import Part, Rule, Spec, check_size
 from metarobust.experiments.stages import Stages, kind
 from metarobust.experiments.table import LEARNED, brief, table
-from metarobust.experiments.transfer import Transfer
 from metarobust.family import Family, Training
 from metarobust.learned.features import NAMES
 from metarobust.meta import Plan, meta_train
@@ -81,7 +81,7 @@ def execute(out, spec=None):
     spec = spec or catalogue.make("patch", "smoke", "digits", None).as_dict()
     dataset = load("digits")
     run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
-    Transfer("patch").execute(spec, run, dataset, CPU)
+    Comparison("patch").execute(spec, run, dataset, CPU)
     return load_results(out)
 
 
@@ -403,7 +403,7 @@ def test_on_another_data_set_an_optimizer_learned_on_digits_is_compared_too(tmp_
     wide = Dataset("wide", train, test, 10, "digest")
     spec = catalogue.make("patch", "smoke", "wide", None)
     run = Run(tmp_path / "run", spec.as_dict(), resume=False, about={})
-    Transfer("patch").execute(spec.as_dict(), run, wide, CPU)
+    Comparison("patch").execute(spec.as_dict(), run, wide, CPU)
     _, rows = load_results(tmp_path / "run")
     assert {row["dataset"] for row in rows} == {"wide"}
     for model in UNSEEN:
@@ -444,13 +444,6 @@ def test_at_scale_smoke_the_learned_optimizer_beats_clean_adam(tmp_path):
     assert "learned" in done.stdout
 
 
-if __name__ == "__main__":
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "code", lambda: json.loads(sys.argv[2]))
-        prepare(patch, few=True)
-        execute(sys.argv[1])
-
-
 @pytest.mark.parametrize(
     ("images", "scale", "says"),
     [
@@ -464,3 +457,24 @@ def test_a_data_set_that_is_too_small_is_refused_with_what_is_enough(images, sca
     with pytest.raises(results.InputError, match=says):
         check_size("folder:mine", images, 10, spec, smallest)
     check_size("folder:mine", 20_600, 10, spec, smallest)
+
+
+def test_too_few_images_of_a_class_are_refused_before_anything_is_learned(tmp_path, monkeypatch, images):
+    """A folder's images are mixed, so that the images behind the first few thousand need not hold enough of each."""
+    prepare(monkeypatch)
+    rare = images.train.labels.clone()
+    rare[150:][rare[150:] == 7] = 3
+    rare[150:154] = 7
+    few = Dataset("folder:mine", Split(images.train.images, rare), images.test, 10, "digest")
+    spec = catalogue.make("patch", "smoke", "folder:mine", None)
+    run = Run(tmp_path / "run", spec.as_dict(), resume=False, about={})
+    with pytest.raises(results.InputError, match=r"there are 4 of class 7; scale smoke needs 5: add images"):
+        Comparison("patch").execute(spec.as_dict(), run, few, CPU)
+    assert not (tmp_path / "run" / "units").exists()
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "code", lambda: json.loads(sys.argv[2]))
+        prepare(patch, few=True)
+        execute(sys.argv[1])

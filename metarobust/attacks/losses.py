@@ -29,7 +29,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max over k != y of z_k, minus z_y, for each example: `[n, classes]`, `[n]` to `[n]`."""
+    """max over k != y of z_k, minus z_y, for each example: `[n, classes]`, `[n]` to `[n]`.
+
+    Raises InputError unless each example has a label.
+    """
+    _check_one_each(logits, labels)
     right = F.one_hot(labels, logits.shape[1]).bool()
     wrong = logits.masked_fill(right, -torch.inf).amax(1)
     return wrong - logits.gather(1, labels[:, None])[:, 0]
@@ -38,7 +42,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """The margin over z_1st - z_3rd, for each example: `[n, classes]`, `[n]` to `[n]`.
 
-    Raises InputError for fewer than 3 classes.
+    Raises InputError for fewer than 3 classes, and unless each example has a label.
     """
     largest = _largest(logits, 3, "DLR loss")
     return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + tiny(logits.dtype))
@@ -50,18 +54,31 @@ def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> T
 
 
 def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
+    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`.
+
+    Raises InputError unless each example has a target.
+    """
     return -margin(logits, targets)
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """(z_t - z_y) over z_1st - (z_3rd + z_4th) / 2, for each example: `[n, classes]`, `[n]`, `[n]` to `[n]`.
 
-    Raises InputError for fewer than 4 classes.
+    Raises InputError for fewer than 4 classes, and unless each example has a label and a target.
     """
+    _check_one_each(logits, labels)
+    _check_one_each(logits, targets)
     largest = _largest(logits, 4, "targeted DLR loss")
     ahead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
     return ahead[:, 0] / (largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + tiny(logits.dtype))
+
+
+def _check_one_each(logits: Tensor, labels: Tensor) -> None:
+    # PyTorch would take one label for all examples, and give numbers that are of none.
+    if labels.shape != logits.shape[:1]:
+        raise InputError(
+            f"labels have shape {list(labels.shape)} and logits {list(logits.shape)}; give [n] labels to [n, classes]"
+        )
 
 
 def _largest(logits: Tensor, count: int, what: str) -> Tensor:

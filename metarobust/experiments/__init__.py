@@ -2,9 +2,9 @@
 
 from metarobust.experiments import anchor, cost, what_was_learned
 from metarobust.experiments.catalogue import PARTS
-from metarobust.experiments.transfer import Transfer
+from metarobust.experiments.comparison import Comparison
 
-EXPERIMENTS = {name: Transfer(name) for name in PARTS} | {
+EXPERIMENTS = {name: Comparison(name) for name in PARTS} | {
     anchor.NAME: anchor,
     cost.NAME: cost,
     what_was_learned.NAME: what_was_learned,

@@ -38,7 +38,7 @@ NAME = "anchor"
 SUMMARY = "adversarially train Madry's network and hold it against the published figures"
 SCALES = ("smoke", "small", "full")
 EPS = {"mnist": 0.3, "cifar10": 8 / 255}
-"""The radii that are customary; 0.1 elsewhere, as in the transfer experiment."""
+"""The radii that are customary; 0.1 elsewhere, as in the comparisons."""
 EVERY = 100  # steps between checkpoints
 
 

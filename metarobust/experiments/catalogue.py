@@ -192,9 +192,7 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
 def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     """The numbers of an experiment at a scale."""
     numbers: dict[str, Any] = sizes(dataset)
-    parts = PARTS[name](scale, dataset)
-    if "eps" in numbers:
-        parts = tuple(replace(part, meta_eps=1.2 * numbers["eps"]) for part in parts)
+    parts = tuple(replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset))
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}

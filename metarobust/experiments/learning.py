@@ -44,14 +44,19 @@ class Learning:
     def meta(self, rule: Rule) -> Objective:
         """What the models that come out of a rule's steps are judged by."""
         steps = {"clean": 0, "fgsm": 1, "pgd": self.part.attack_steps}[rule.meta]
-        return Mixed(Adversarial(self.part.meta_eps, steps), self.part.weight) if steps else clean
+        eps = self.part.meta_eps * (self.radius(rule) / self.spec.eps)
+        return Mixed(Adversarial(eps, steps), self.part.weight) if steps else clean
+
+    def radius(self, rule: Rule) -> float:
+        """The radius that goes with the images a rule learns from, which may be of another data set."""
+        return self.spec.eps if rule.source is None else sizes(rule.source)["eps"]
 
     def family(self, source: str | None, members: tuple[str, ...]) -> Family:
         """The problems of these networks, on this data set or on another. Made once: models to patch take a while."""
         if (source, members) not in self._families:
             pool, classes, images = self.pool, self.dataset.classes, self.dataset.classes * self.spec.per_class
             if source is not None:
-                there, found = sizes(source), load(source, device=self.device)
+                there, found = sizes(source), load(source, self.dataset.root, self.device)
                 pool = found.train[torch.arange(there["meta_images"], device=self.device)]
                 classes, images = found.classes, found.classes * there["per_class"]
             starts = None
@@ -68,7 +73,7 @@ class Learning:
             "inner": self.inner(rule),
             "horizon": self.part.steps,
             "batch_size": self.part.batch_size,
-            "eps": self.spec.eps,
+            "eps": self.radius(rule),
         }
         return hold_out(sample, **how, groups=6, tasks=2, device=self.device)
 

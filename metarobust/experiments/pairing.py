@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from metarobust.errors import InputError
-from metarobust.experiments.table import BEFORE, LEARNED, Row, best_plain, names, pick
+from metarobust.experiments.table import BEFORE, LEARNED, Row, best_plain, by_seed, measured, names, pick
 from metarobust.stats import Paired, holm, paired
 
 KINDS = ("robust accuracy", "clean accuracy")
@@ -18,7 +18,7 @@ TIERS = ("0", "1", "2", "adversarial")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """One network and tier: the rival, and learned minus rival in robust and in clean accuracy, as shares.
 
     p_holm: the robust t-test's p-value, corrected over the networks of the same part and tier.
@@ -33,20 +33,9 @@ class Comparison:
     p_holm: float
 
 
-def by_seed(rows: Iterable[Row]) -> dict[int, float]:
-    """The value of each seed, a mean over meta-seeds."""
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        values.setdefault(row["seed"], []).append(row["value"])
-    return {seed: sum(each) / len(each) for seed, each in values.items()}
-
-
 def pair(ours: Sequence[Row], theirs: Sequence[Row], metric: str) -> Paired:
     """Compares two methods on the seeds that both have. Raises InputError where fewer than two are common."""
-    a, b = (
-        by_seed(row for row in rows if row["metric"] == metric and row["attack"].startswith(("none", "worst")))
-        for rows in (ours, theirs)
-    )
+    a, b = (by_seed(measured(rows, metric)) for rows in (ours, theirs))
     common = sorted(a.keys() & b.keys())
     return paired([a[seed] for seed in common], [b[seed] for seed in common])
 
@@ -67,12 +56,12 @@ def learned_rule(rows: Iterable[Row], part: str) -> str | None:
     return LEARNED if LEARNED in there else next(iter(there), None)
 
 
-def against_plain(rows: Sequence[Row], part: str, method: str = LEARNED) -> list[Comparison]:
+def against_plain(rows: Sequence[Row], part: str, method: str = LEARNED) -> list[PairedTest]:
     """The method against the best baseline of every tier that is there, on each network of a part.
 
     Raises InputError where the method is not in the part.
     """
-    here = last_steps(row for row in rows if row["part"] == part and row["split"] == "test")
+    here = last_steps(row for row in rows if row["part"] == part)
     if method not in names(here, "method"):
         raise InputError(f"part {part!r} holds no method {method!r}; there are {', '.join(names(here, 'method'))}")
     found = []
@@ -86,13 +75,13 @@ def against_plain(rows: Sequence[Row], part: str, method: str = LEARNED) -> list
             one.append((model, rival, *(pair(ours, theirs, kind) for kind in KINDS)))
         raised = holm([robust.p_t for _, _, robust, _ in one])
         found += [
-            Comparison(part, model, tier, rival, robust, clean, p)
+            PairedTest(part, model, tier, rival, robust, clean, p)
             for (model, rival, robust, clean), p in zip(one, raised, strict=True)
         ]
     return found
 
 
-def markdown(found: Sequence[Comparison]) -> str:
+def markdown(found: Sequence[PairedTest]) -> str:
     """The comparisons as a Markdown table, in points."""
     head = ["unseen network", "tier", "best rule of the tier", "robust", "clean", "p, t-test", "p, Holm", "p, Wilcoxon"]
     lines = [head, ["---"] * len(head)]

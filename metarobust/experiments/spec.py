@@ -3,7 +3,7 @@
 Which experiments there are, `metarobust.experiments.catalogue` says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -126,11 +126,14 @@ SCALES = ("smoke", "small", "full")
 
 
 def sizes(dataset: str) -> dict[str, Any]:
-    """The numbers of a spec that go with a data set: how its images are shared out, and how its models are trained."""
+    """The numbers of a spec that go with a data set: how its images are shared out, how its models are trained,
+    and the radius of attacks, in pixel units.
+    """
+    eps = 8 / 255 if dataset == "cifar10" else 0.1
     if dataset == "digits":
-        return {"meta_images": 747, "per_class": 40, "test_images": 500, "training": Training()}
-    eps = {"eps": 8 / 255} if dataset == "cifar10" else {}
-    return {"meta_images": 20_000, "per_class": 60, "test_images": 500, "training": Training(500, 128, 0.01)} | eps
+        return {"meta_images": 747, "per_class": 40, "test_images": 500, "training": Training(), "eps": eps}
+    training = Training(500, 128, 0.01)
+    return {"meta_images": 20_000, "per_class": 60, "test_images": 500, "training": training, "eps": eps}
 
 
 def check_size(dataset: str, images: int, classes: int, spec: Spec, smallest: Spec) -> None:
@@ -140,4 +143,16 @@ def check_size(dataset: str, images: int, classes: int, spec: Spec, smallest: Sp
         remedy = f"take --scale smoke, which needs {least}" if least <= images else f"give at least {least}"
         raise InputError(
             f"data set {dataset!r} has {images} training images; scale {spec.scale} needs {need}: {remedy}"
+        )
+
+
+def check_classes(dataset: str, counts: Sequence[int], spec: Spec) -> None:
+    """Raises InputError where the images that are left for the models hold too few of a class.
+
+    counts: of each class, beside the `meta_images`. Found out here, and not after hours of meta-training.
+    """
+    if min(counts) < spec.most:
+        raise InputError(
+            f"data set {dataset!r}: beside the first {spec.meta_images} training images there are {min(counts)} of "
+            f"class {counts.index(min(counts))}; scale {spec.scale} needs {spec.most}: add images of that class"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metarobust.errors import InputError
+from metarobust.errors import InputError, choose
 from metarobust.stats import over_seeds
 
 Row = dict[str, Any]
@@ -25,6 +25,31 @@ def trained(part: str) -> bool:
     return part.startswith("patch")
 
 
+def measured(rows: Iterable[Row], metric: str, split: str = "test") -> list[Row]:
+    """The rows of `clean accuracy` or `robust accuracy`: robust is the worst case over the run's attacks.
+
+    split: `train` for a model's own training images, else the test images, of which rows without a split are too.
+    """
+    return [
+        row
+        for row in rows
+        if row["metric"] == metric
+        and row["attack"].startswith(("none", "worst"))
+        and (row["split"] == "train") == (split == "train")
+    ]
+
+
+def by_seed(rows: Iterable[Row], step: int | None = None) -> dict[int, float]:
+    """Seed to value at a step, the last of these rows if None: a mean over what else differs, such as meta-seeds."""
+    rows = list(rows)
+    at = max((row["step"] for row in rows), default=0) if step is None else step
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if row["step"] == at:
+            values.setdefault(row["seed"], []).append(row["value"])
+    return {seed: sum(each) / len(each) for seed, each in values.items()}
+
+
 def over(rows: Iterable[Row], metric: str) -> tuple[float, float]:
     """Mean over seeds, and the half-width of its 95 % interval, of `clean accuracy` or `robust accuracy`.
 
@@ -32,16 +57,10 @@ def over(rows: Iterable[Row], metric: str) -> tuple[float, float]:
     seed is its mean over meta-seeds, so that the interval is over seeds alone. Raises InputError where there is no such
     row.
     """
-    wanted = [row for row in rows if row["metric"] == metric and row["attack"].startswith(("none", "worst"))]
-    wanted = [row for row in wanted if row["split"] != "train"]
-    last = max((row["step"] for row in wanted), default=0)
-    by_seed: dict[int, list[float]] = {}
-    for row in wanted:
-        if row["step"] == last:
-            by_seed.setdefault(row["seed"], []).append(row["value"])
-    if not by_seed:
+    found = by_seed(measured(rows, metric))
+    if not found:
         raise InputError(f"the results hold no {metric} for what was asked: check part, model and method")
-    return over_seeds([sum(values) / len(values) for values in by_seed.values()])
+    return over_seeds(list(found.values()))
 
 
 def pick(rows: Iterable[Row], part: str, model: str, method: str) -> list[Row]:
@@ -62,9 +81,14 @@ def names(rows: Iterable[Row], key: str) -> list[str]:
 
 
 def setting(rows: Sequence[Row], part: str) -> str:
-    """In a line: what was done, on what, with how many seeds, and how it was attacked."""
-    here = [row for row in rows if row["part"] == part]
-    robust = next(row for row in here if row["attack"].startswith("worst"))
+    """In a line: what was done, on what, with how many seeds, and how it was attacked.
+
+    Raises InputError for an unknown part, and for one in which nothing was attacked.
+    """
+    here = [row for row in rows if row["part"] == choose(part, names(rows, "part"), "part of these results")]
+    robust = next((row for row in here if row["attack"].startswith("worst")), None)
+    if robust is None:
+        raise InputError(f"part {part!r} holds no accuracy under attack; name a part in which models were attacked")
     seeds = len({row["seed"] for row in here if row["seed"] is not None})
     return (
         f"{title(part)}: {robust['dataset']}, {max(row['step'] for row in here)} steps, {seeds} seeds; "

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from metarobust.errors import InputError, choose
-from metarobust.experiments.pairing import by_seed, last_steps
+from metarobust.experiments.pairing import last_steps
 from metarobust.experiments.published import PUBLISHED
-from metarobust.experiments.table import BEFORE, LEARNED
+from metarobust.experiments.table import BEFORE, LEARNED, by_seed
 from metarobust.ledger.language import Value
 from metarobust.ledger.records import LABELS, Records, Row, Wanted, labelled
 from metarobust.stats import holm, over_seeds, paired

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metarobust.errors import InputError, choose
-from metarobust.experiments.table import LEARNED, names
+from metarobust.experiments.table import LEARNED, by_seed, measured, names
 from metarobust.plots.style import role, style
 from metarobust.stats import over_seeds
 
@@ -28,28 +28,13 @@ def wanted(
 
     Raises InputError where there is none.
     """
-    found = [
-        row
-        for row in rows
-        if (row["part"], row["method"], row["metric"], row["split"]) == (part, method, metric, split)
-        and row["attack"].startswith(("none", "worst"))
-        and (not models or row["model"] in models)
-    ]
+    mine = [row for row in rows if (row["part"], row["method"]) == (part, method)]
+    found = [row for row in measured(mine, metric, split) if not models or row["model"] in models]
     if not found:
         raise InputError(
             f"the results hold no {metric} of {method!r} in part {part!r}: check method, part and networks"
         )
     return found
-
-
-def by_seed(rows: Sequence[Row], step: int | None = None) -> dict[int, float]:
-    """Seed to value, a mean over networks and meta-seeds, at a step; the last if None."""
-    step = max(row["step"] for row in rows) if step is None else step
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        if row["step"] == step:
-            values.setdefault(row["seed"], []).append(row["value"])
-    return {seed: sum(each) / len(each) for seed, each in values.items()}
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metarobust.errors import choose
-from metarobust.experiments.table import ADAM, BEFORE, LEARNED, REFERENCE, best_plain, names, over
+from metarobust.experiments.table import ADAM, BEFORE, LEARNED, REFERENCE, best_plain, by_seed, measured, names, over
+from metarobust.experiments.table import pick as rows_of
 from metarobust.plots.style import percent, role, style
 from metarobust.stats import over_seeds
 
@@ -203,18 +204,13 @@ def difference(
 ) -> tuple[float, float]:
     """Mean of `one` minus `other` over paired seeds, and half the width of its 95 % interval.
 
+    On test images after the last step, as everywhere here.
     Raises InputError when a method is missing.
     """
     found = points(rows, part)
-    sides = []
-    for method in (pick(found, model, one).method, pick(found, model, other).method):
-        by_seed: dict[int, list[float]] = {}
-        for row in rows:
-            same = (row["part"], row["model"], row["method"], row["metric"]) == (part, model, method, metric)
-            if same and row["attack"][:5] in ("none", "worst"):
-                by_seed.setdefault(row["seed"], []).append(row["value"])
-        sides.append({seed: sum(values) / len(values) for seed, values in by_seed.items()})
-    return over_seeds([value - sides[1][seed] for seed, value in sides[0].items()])
+    named = (pick(found, model, method).method for method in (one, other))
+    ours, theirs = (by_seed(measured(rows_of(rows, part, model, method), metric)) for method in named)
+    return over_seeds([value - theirs[seed] for seed, value in ours.items() if seed in theirs])
 
 
 def reading(rows: Sequence[Row], part: str = "patch") -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from metarobust.errors import InputError, choose
-from metarobust.experiments.table import ADAM, LEARNED, Row, cell, names, over, pick, setting
+from metarobust.experiments.table import ADAM, LEARNED, Row, by_seed, cell, measured, names, over, pick, setting
 from metarobust.stats import over_seeds
 
 CONTROL, IMITATION = "learned, clean outside", "imitation"
@@ -26,15 +26,12 @@ def without(part: str) -> str:
 
 
 def robust(rows: Iterable[Row], method: str, models: Sequence[str]) -> list[float]:
-    """Robust accuracy for each seed, the mean over these networks."""
-    by_seed: dict[int, list[float]] = {}
-    for row in rows:
-        ours = row["part"] == PATCH and row["method"] == method and row["model"] in models
-        if ours and row["metric"] == "robust accuracy" and row["attack"].startswith("worst"):
-            by_seed.setdefault(row["seed"], []).append(row["value"])
-    if not by_seed:
+    """Robust accuracy for each seed, the mean over these networks. Raises InputError where there is none."""
+    ours = [row for row in rows if (row["part"], row["method"]) == (PATCH, method) and row["model"] in models]
+    found = by_seed(measured(ours, "robust accuracy"))
+    if not found:
         raise InputError(f"the results hold no robust accuracy of {method!r} on {', '.join(models)}")
-    return [fmean(by_seed[seed]) for seed in sorted(by_seed)]
+    return [found[seed] for seed in sorted(found)]
 
 
 def kept(rows: Sequence[Row], method: str, models: Sequence[str]) -> tuple[float, float]:

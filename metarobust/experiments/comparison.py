@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from metarobust.data import Dataset, load
 from metarobust.experiments import catalogue
-from metarobust.experiments.spec import SCALES, Part, Spec, check_size, sizes
+from metarobust.experiments.spec import SCALES, Part, Spec, check_classes, check_size, sizes
 from metarobust.experiments.stages import Stages, best_point
 from metarobust.experiments.table import brief, markdown, table
 from metarobust.meta import ALONE, Share
@@ -37,7 +37,7 @@ SUMMARIES = {
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Comparison:
     """An experiment by name: what `metarobust run` and `metarobust show` ask of it."""
 
     NAME: str
@@ -69,6 +69,8 @@ class Transfer:
         numbers = catalogue.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]))
         smallest = catalogue.make(self.NAME, SCALES[0], spec["dataset"], None)
         check_size(dataset.name, len(dataset.train), dataset.classes, numbers, smallest)
+        left = dataset.train.labels[numbers.meta_images :].bincount(minlength=dataset.classes)
+        check_classes(dataset.name, left.tolist(), numbers)
         stages = [self._stages(numbers, part, run, dataset, device, share) for part in numbers.parts]
         lessons = [unit for stage in stages for unit in stage.lessons()]
         missing = share.tell(run and [unit.name for unit in lessons if not run.finished(unit.name)])
@@ -100,5 +102,5 @@ class Transfer:
         """The stages of a part, on its own data set where it has one."""
         if part.dataset is not None:
             numbers = replace(numbers, dataset=part.dataset, **sizes(part.dataset))
-            dataset = load(part.dataset, device=device)
+            dataset = load(part.dataset, dataset.root, device)
         return Stages(numbers, part, run, dataset, device, share)
