@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = (ROOT / ".ci/notebook_setup.py").read_text().strip()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MOST_BYTES = 550_000
+MOST_BYTES = 500_000
 
 
 def tags(cell):
