@@ -163,6 +163,26 @@ def test_sliders_follow_the_keyboard(visit, name):
         assert knob.get_attribute("aria-valuetext") == box.locator("output").inner_text()
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if "data-matrix" in (SITE / name).read_text("utf-8")])
+def test_matrices_follow_the_arrow_keys(visit, name):
+    page = visit(name)
+    for box in page.locator("[data-matrix]").all():
+        lines = [row.locator("button").all() for row in box.locator("tr").all()[1:]]
+        assert len(lines) > 1
+        assert len(lines[0]) > 1
+        box.locator("button[tabindex='0']").focus()
+        # Right, down, left and up again: round a square, each time with the words of the cell that is marked.
+        for key, (row, column) in {"Right": (0, 1), "Down": (1, 1), "Left": (1, 0), "Up": (0, 0)}.items():
+            page.keyboard.press(f"Arrow{key}")
+            here = lines[row][column]
+            assert here.evaluate("button => button === document.activeElement")
+            assert here.get_attribute("aria-pressed") == "true"
+            assert box.locator("[aria-pressed='true']").count() == box.locator("button[tabindex='0']").count() == 1
+            assert box.locator("output").inner_text() == here.get_attribute("data-words")
+        page.keyboard.press("ArrowUp")  # out of the table: it stays where it is
+        assert lines[0][0].get_attribute("aria-pressed") == "true"
+
+
 def test_a_term_is_found_by_search(visit):
     page = visit("search.html?q=robust+accuracy")
     # Results come one by one.

@@ -13,7 +13,7 @@ SETUP = (ROOT / ".ci/notebook_setup.py").read_text().strip()
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ASSIGNMENTS = [*ROOT.glob("notebooks/assignments/*.ipynb"), *ROOT.glob("notebooks/assignments/student/*.ipynb")]
 NOTEBOOKS = [*CHAPTERS, *sorted(ASSIGNMENTS)]
-MOST_BYTES = 550_000
+MOST_BYTES = 500_000
 
 
 def tags(cell):

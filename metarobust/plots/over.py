@@ -92,7 +92,7 @@ def _two_panels(
 ) -> Figure:
     looks = _looks(methods)
     with style():
-        figure, grid = plt.subplots(2, 1, figsize=(5.6, 6.0), sharex=True)
+        figure, grid = plt.subplots(2, 1, figsize=(5.2, 5.2), sharex=True)
         for axes, kind in zip(grid, KINDS, strict=True):
             ends = {}
             for number, method in enumerate(methods):
@@ -111,7 +111,7 @@ def _two_panels(
             low, high = axes.get_ylim()
             axes.yaxis.set_major_locator(plt.MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-            _name_ends(axes, ends, 0.09 * (high - low))
+            _name_ends(axes, ends, 0.1 * (high - low))
             axes.set_title(f"{title}, {SHOWN[kind]}")
         grid[-1].set_xlabel(xlabel)
     return figure
@@ -168,8 +168,8 @@ def gap(rows: Sequence[Row], model: str, methods: Sequence[str]) -> Figure:
     """
     parts = numbers(rows)
     with style():
-        height = 0.26 * len(methods) * (len(parts) + 1.5) + 0.6
-        figure, grid = plt.subplots(len(methods), 1, figsize=(5, height), sharex=True, squeeze=False)
+        height = 0.22 * len(methods) * (len(parts) + 1.6) + 0.6
+        figure, grid = plt.subplots(len(methods), 1, figsize=(4.6, height), sharex=True, squeeze=False)
         for axes, method in zip(grid[:, 0], methods, strict=True):
             how = role(role_of(method))
             marker = "o" if how.marker == "x" else how.marker
