@@ -8,7 +8,7 @@ from metarobust.bench import BENCHES
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
 from metarobust.experiments.comparison import Comparison
-from metarobust.experiments.table import LEARNED, Row, names, variants
+from metarobust.experiments.table import LEARNED, Row, names, strongest, variants
 from metarobust.provenance import CHANGED, facts, took
 from metarobust.results import load_results
 
@@ -49,6 +49,8 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
             continue
         if sum(name.startswith(LEARNED) for name in names(rows, "method")) > 2 and isinstance(experiment, Comparison):
             blocks.append(variants(rows, part))
+        if strong := strongest(rows, part):
+            blocks.append(strong)
         if method := pairing.learned_rule(rows, part):
             blocks.append(tests(rows, part, method))
     return "\n\n".join(blocks)

@@ -51,7 +51,7 @@ class Part:
 
     trained: whether models are trained, and vulnerable, before the first step, or fresh. steps: of every method, tuned,
     learned or adversarial alike. meta_eps, attack_steps: of the adversarial meta-loss, and weight its share. These and
-    the plans were settled by trials, none of them on UNSEEN.
+    the plans were settled by trials, none of them on UNSEEN. Baselines are tuned for the same weight.
 
     uses: rules of an earlier part, home, that are compared here as they are. methods: names of baselines, where not all
     are compared. robust: take them from `robust_methods`. unseen, dataset, per_class: instead of the spec's. marks:

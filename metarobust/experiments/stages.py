@@ -16,6 +16,7 @@ from metarobust.experiments.fit import Inner, Watch, accuracy, as_hyper, fit_bas
 from metarobust.experiments.learning import slug
 from metarobust.experiments.measuring import Measured
 from metarobust.experiments.spec import Part, Rule, Spec
+from metarobust.experiments.table import BEFORE, REFERENCE, STANDARD
 from metarobust.family import make_tasks, train_clean
 from metarobust.learned import TIERS
 from metarobust.meta import ALONE, Share, generator_of
@@ -78,7 +79,8 @@ class Stages(Measured):
     # 2. Tuning
 
     def tune(self, method: Method) -> list[dict[str, Any]]:
-        """Every point of the grid with its scores: the mean of clean and robust accuracy on validation networks.
+        """Every point of the grid with its scores: clean and robust accuracy on validation networks, weighed as the
+        judge of the learned rules weighs them.
 
         One score for dense and one for convolutional networks: a learned rule sees which it has; so may a plain one.
         """
@@ -91,7 +93,7 @@ class Stages(Measured):
             found = accuracy(
                 tasks, params, self.pool[self.held_back], eps=self.spec.eps, steps=10, generator=self.generator(name, 2)
             )  # fmt: skip
-            both = torch.tensor([found["clean"], found["robust"]]).mean(0)
+            both = torch.tensor(found["clean"]).lerp(torch.tensor(found["robust"]), self.part.weight)
             scores.setdefault(kind(name), []).append(both.nan_to_num().view(len(points), -1).mean(1))
         return [
             point
@@ -128,7 +130,7 @@ class Stages(Measured):
     def start(self, name: str) -> list[dict[str, Any]]:
         """The models before the first step."""
         tasks = self.tasks(name, self.spec.seeds)
-        return self.rows(name, "before", "", None, tasks, tasks.params, 0, 0)
+        return self.rows(name, BEFORE, "", None, tasks, tasks.params, 0, 0)
 
     def compare(self, name: str, method: Method) -> list[dict[str, Any]]:
         """A tuned baseline on an unseen network."""
@@ -178,15 +180,18 @@ class Stages(Measured):
                 for row in self.rows(model, method, tier, meta_seed, tasks, at, step, so_far)]  # fmt: skip
 
     def strong(self, name: str) -> list[dict[str, Any]]:
-        """Some models once more, under the standard ensemble: how far its figures lie below those of the two PGDs.
+        """The models that matter most once more, under the standard ensemble.
 
-        Of the learned rules with their first meta-seed, and of the plain rule that tuning puts first; no test decides.
+        Those before the first step, those of the plain rule that tuning puts first (no test decides), of adversarial
+        training, and of the learned rules with their first meta-seed.
         """
         spec, tasks = self.spec, self.tasks(name, self.spec.seeds)
         plain = [method for method in self.methods if method.tier != "adversarial"]
         tuned = {m.name: self.run.rows(f"{self.name}.tune.{slug(m.name)}") for m in plain}
         first = max(plain, key=lambda m: best_point(tuned[m.name], kind(name))[f"score {kind(name)}"])
-        models = [(first.name, first.tier, None, self.fitted(name, first, tasks)[0])]
+        models = [(BEFORE, "", None, tasks.params)] if self.part.trained else []
+        for method in (first, *(method for method in self.methods if method.name == REFERENCE)):
+            models.append((method.name, method.tier, None, self.fitted(name, method, tasks)[0]))
         for rule in self.rules:
             params, _ = fit_learned(tasks, self.learned(rule, spec.meta_seeds[0]), self.how, self.generator(name, 4))
             models.append((rule.name, TIERS[rule.kind], spec.meta_seeds[0], params))
@@ -200,7 +205,7 @@ class Stages(Measured):
                 )
                 rows.append(
                     self.common(name, method, tier, meta_seed, self.part.steps) | {
-                        "seed": seed, "attack": f"standard: {', '.join(attack.name for attack in attacks)}",
+                        "seed": seed, "attack": f"{STANDARD}{', '.join(attack.name for attack in attacks)}",
                         "eps": spec.eps, "metric": "robust accuracy", "n": len(test),
                         "value": float(right["robust"].float().mean()),
                     }

@@ -11,15 +11,13 @@ from typing import Any
 from metarobust.errors import InputError, choose
 from metarobust.experiments.pairing import last_steps
 from metarobust.experiments.published import PUBLISHED
-from metarobust.experiments.table import BEFORE, LEARNED, by_seed
+from metarobust.experiments.table import BEFORE, LEARNED, STANDARD, by_seed
 from metarobust.ledger.language import Value
 from metarobust.ledger.records import LABELS, Records, Row, Wanted, labelled
 from metarobust.stats import holm, over_seeds, paired
 
 METRICS = {"robust": "worst*", "clean": "none"}
 PLAIN = ["0", "1", "2"]
-STANDARD = "standard*"
-"""The attacks of the standard ensemble, where an experiment runs it on some of its models beside a quicker one."""
 
 
 class Lookups:
@@ -102,7 +100,7 @@ class Lookups:
         The ensemble may have had a part of the images only.
         """
         free = {"part": part, "method": method, "model": model, "metric": "robust accuracy"}
-        strong = self.records.rows(run, attack=STANDARD, **free)
+        strong = self.records.rows(run, attack=f"{STANDARD}*", **free)
         quick = {_model(row): row["value"] for row in self.records.rows(run, attack="worst*", **free)}
         falls = {label: [100 * (quick[_model(row)] - row["value"]) for row in rows]
                  for label, rows in labelled(strong, ["attack"], [*LABELS, "meta_seed"]).items()}  # fmt: skip
