@@ -27,7 +27,7 @@ from metarobust.results import COLUMNS, Run
 SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",
     "train": "learn from adversarial examples once; train unseen fresh networks without any",
-    "trade-off": "patch for less clean accuracy: the judge weighs robustness less; all seeds under the standard ensemble",
+    "trade-off": "patch at a lower price: the judge weighs robustness less; all seeds under the standard ensemble",
     "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
     "low-data": "train with few images a class; how much is lost from training to test images",
     "transfer-architecture": "patch networks of every kind; learn on some kinds only",
