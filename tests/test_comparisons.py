@@ -14,6 +14,7 @@ from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, catalogue
 from metarobust.experiments.ablation import ablation
+from metarobust.experiments.measuring import confined, speaking
 from metarobust.experiments.spec import FAMILY, NEW, VALIDATION, Part, Rule
 from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
 from metarobust.experiments.stages import Stages
@@ -115,6 +116,40 @@ def test_many_attacks_are_told_apart(compare):
     assert radii[0] > radii[-1]
     assert ("pgd-2 ce, margin in l2", 0.4) in value
     assert over(mine, "robust accuracy")[0] == at[worst]
+
+
+def test_a_confined_attack_moves_no_other_pixel_and_still_does_harm(compare):
+    data = load("digits")
+    pixels = speaking(data.train, 10)
+    assert 20 < int(pixels.sum()) < 60  # the digits have pixels of both kinds
+    assert not pixels[0, :, 0].any()  # the left edge is black in nearly every image
+    torch.manual_seed(0)
+    model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), data.test.images[:50]
+    zeros = torch.zeros(50, dtype=torch.int64)
+    for attack in confined(pixels, eps=0.1, steps=5):
+        moved = attack.move(model, images, zeros, generator=None)
+        change = moved - images
+        assert not change[:, ~pixels].any()
+        assert change.abs().max() == pytest.approx(0.1)
+        assert (model(moved)[:, 0] <= model(images)[:, 0]).float().mean() > 0.9
+
+    rows = compare(Part("patch", methods=("adam",), measures="confined", **SIZE))
+    at = {row["attack"]: row["value"] for row in pick(rows, "patch", UNSEEN[0], "adam") if row["seed"] == 0}
+    assert at["worst of pgd-2 ce, margin"] <= at["pgd-2 ce, margin on speaking pixels"] <= at["none"]
+
+
+def test_baselines_are_tuned_for_the_weight_of_the_judge():
+    """A plain rule that may weigh robustness less is chosen by that measure, too."""
+    part = Part("patch", rules=(FEATURES,), methods=("adam",), weight=0.25, **SIZE)
+    adam = stages(part).methods[0]
+    quarter, half = (stages(replace(part, weight=weight)).tune(adam) for weight in (0.25, 0.5))
+    none, all_of_it = (stages(replace(part, weight=weight)).tune(adam) for weight in (0.0, 1.0))
+    for name in ("score dense", "score convolutional"):
+        if name in quarter[0]:
+            clean, robust = none[0][name], all_of_it[0][name]
+            assert clean > robust
+            assert quarter[0][name] == pytest.approx(0.75 * clean + 0.25 * robust, abs=1e-6)
+            assert half[0][name] == pytest.approx(0.5 * clean + 0.5 * robust, abs=1e-6)
 
 
 def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():

@@ -1,17 +1,18 @@
 """Measures the models that came out: clean accuracy, and how many images stand which attack.
 
 `quick` is two runs of PGD at one radius, and for most comparisons. `attacks` asks what kind of attack a model stands:
-other ones than it was judged by, other radii, another norm.
+other ones than it was judged by, other radii, another norm. `confined` asks whether more was learned than to give up
+pixels that say nothing: beside `quick`, an attacker may move no others than those that say something.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metarobust.attacks import fgsm
+from metarobust.attacks import fgsm, pgd
 from metarobust.data import Dataset, Split
 from metarobust.evaluation import quick, standard
 from metarobust.evaluation.ensemble import Attack
@@ -24,6 +25,9 @@ from metarobust.tasks import Tasks
 
 SHARES = (0.25, 0.5, 1.5, 2.0)
 """Other radii, in units of the one that is asked about."""
+SAYS_LITTLE = 0.05
+"""A pixel says little about the class where its means over the images of each class differ by less, as a standard
+deviation; in pixel units."""
 
 
 class Measured(Learning):
@@ -87,6 +91,10 @@ class Measured(Learning):
         label = {"clean": "none", "robust": f"worst of pgd-{spec.attack_steps} ce, margin"}
         for attack, values in found.items():
             yield label.get(attack, attack), 0.0 if attack == "clean" else spec.eps, values
+        if self.part.measures == "confined":
+            attacks = confined(speaking(self.pool, self.dataset.classes), eps=spec.eps, steps=spec.attack_steps)
+            found = over_models(tasks, params, self.shown, attacks, generator)
+            yield f"pgd-{spec.attack_steps} ce, margin on speaking pixels", spec.eps, found["robust"]
 
     def on_training_images(
         self, model: str, common: Mapping[str, Any], tasks: Tasks, params: Tensor
@@ -110,6 +118,30 @@ class Measured(Learning):
         """The same stream for every method on an architecture, so that all see the same batches."""
         letters = int.from_bytes(f"{self.part.name}{architecture}".encode(), "big") % 1_000_003
         return generator_of(self.device, letters, *purpose)
+
+
+def speaking(images: Split, classes: int) -> Tensor:
+    """Which pixels `[C, H, W]` say something about the class; see SAYS_LITTLE."""
+    means = torch.stack([images.images[images.labels == each].mean(0) for each in range(classes)])
+    return means.std(0, correction=0) >= SAYS_LITTLE
+
+
+def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
+    """PGD on cross-entropy and on the margin, in L-infinity, that moves no other pixels than these `[C, H, W]`.
+
+    It begins at the image itself: no step leads along a pixel without a gradient, and a random start would.
+    """
+
+    def attack(loss: str) -> Attack:
+        def move(predict: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, generator: torch.Generator):
+            return pgd(
+                lambda x: predict(torch.where(pixels, x, x.detach())), images, labels, eps=eps, steps=steps, loss=loss,
+                leave=True,
+            )  # fmt: skip
+
+        return Attack(f"pgd-{steps}-{loss} confined", "white", move)
+
+    return [attack(loss) for loss in ("ce", "margin")]
 
 
 def under_attacks(

@@ -55,8 +55,9 @@ class Part:
 
     uses: rules of an earlier part, home, that are compared here as they are. methods: names of baselines, where not all
     are compared. robust: take them from `robust_methods`. unseen, dataset, per_class: instead of the spec's. marks:
-    earlier steps at which accuracy is measured too. measures: `quick`, two PGDs at the spec's eps, or `attacks`, many
-    attacks and radii. gap: measure on the training images as well.
+    earlier steps at which accuracy is measured too. measures: `quick`, two PGDs at the spec's eps; `attacks`, many
+    attacks and radii; or `confined`, the two PGDs also on pixels that say something. gap: measure on the training
+    images as well.
     """
 
     name: str
