@@ -8,7 +8,7 @@ from metarobust.bench import BENCHES
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
 from metarobust.experiments.comparison import Comparison
-from metarobust.experiments.table import LEARNED, Row, names, strongest, variants
+from metarobust.experiments.table import JOINT, LEARNED, Row, names, strongest, variants
 from metarobust.provenance import CHANGED, facts, took
 from metarobust.results import load_results
 
@@ -47,7 +47,9 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
         blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
         if "robust accuracy" not in names([row for row in rows if row["part"] == part], "metric"):
             continue
-        if sum(name.startswith(LEARNED) for name in names(rows, "method")) > 2 and isinstance(experiment, Comparison):
+        learned = [name for name in names([row for row in rows if row["part"] == part], "method")
+                   if name.startswith(LEARNED)]  # fmt: skip
+        if not {LEARNED, JOINT}.issuperset(learned) and isinstance(experiment, Comparison):
             blocks.append(variants(rows, part))
         if strong := strongest(rows, part):
             blocks.append(strong)

@@ -96,7 +96,7 @@ def two_steps(answer: float | None) -> Verdict:
         -0.4096: "that is by the logarithm of alpha: divide by alpha.",
         -5.12: "after two steps the derivative of (1 - 2 alpha)^4 is 4 (1 - 2 alpha)^3 times -2.",
     }
-    first = "w2 = (1 - 2 alpha)^2. Put that into f, then differentiate."
+    first = "w2 = (1 - 2 alpha)^2. Put that into the loss, then differentiate."
     passed = "f(w2) = (1 - 2α)⁴, and its slope is -8 (1 - 2α)³ = -4.096."
     return number(answer, -4.096, mistakes, first=first, passed=passed)
 
