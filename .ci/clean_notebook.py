@@ -1,6 +1,8 @@
 """Keep freshly run notebooks without the traces of the run: clean_notebook.py FROM TO."""
 
+import base64
 import datetime
+import io
 import os
 import platform
 import re
@@ -9,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -29,7 +32,20 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(run, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller(output.data["image/png"])
     return notebook
+
+
+def smaller(picture: str) -> str:
+    """The same picture, base64 as in a notebook, with 256 colours: alike to the eye, and a third of the bytes."""
+    image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    if image.mode == "P":
+        return picture
+    file = io.BytesIO()
+    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return base64.encodebytes(file.getvalue()).decode()
 
 
 def date_line(notebook: nbformat.NotebookNode) -> None:

@@ -1,5 +1,6 @@
 """The committed notebooks: run in order, without traces of the run, and readable in Colab and in the book."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ SETUP = (ROOT / ".ci/notebook_setup.py").read_text().strip()
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ASSIGNMENTS = [*ROOT.glob("notebooks/assignments/*.ipynb"), *ROOT.glob("notebooks/assignments/student/*.ipynb")]
 NOTEBOOKS = [*CHAPTERS, *sorted(ASSIGNMENTS)]
-MOST_BYTES = 500_000
+MOST_BYTES = 400_000
 
 
 def tags(cell):
@@ -111,6 +112,12 @@ def test_markdown_is_portable(prose):
         assert not re.search(r"(?<![`\w])\{[\w:-]+\}`(?=\S)", text), f"a MyST role shows as raw text in Colab:\n{text}"
         assert not re.search(r"^\s*(```+|~~~+|:::+)\s*\{", text, flags=re.M), f"a MyST fence in:\n{text}"
         assert not re.search(r"^(\+\+\+|\(\S+\)=|% )", text, flags=re.M), f"MyST block syntax in:\n{text}"
+
+
+def test_pictures_have_a_palette(code):
+    """`.ci/clean_notebook.py` keeps them with 256 colours, at a third of the bytes; byte 25 of a PNG says so."""
+    kept = [out["data"]["image/png"] for cell in code for out in cell["outputs"] if "image/png" in out.get("data", {})]
+    assert {base64.b64decode("".join(each))[25] for each in kept} <= {3}, "make notebooks keeps them small"
 
 
 @chapters

@@ -117,11 +117,21 @@ def test_no_script_twice(page):
     assert len(bodies) == len(set(bodies))
 
 
-def test_no_raw_tex(page):
+def prose(page: Path) -> str:
+    """The words of a page, without code and formulas."""
     main = BeautifulSoup(str(soup(page).find("article") or soup(page)), "html.parser")
     for hidden in main.find_all(["pre", "code", "script", "style", "math"]):
         hidden.decompose()
-    text = main.get_text()
+    return main.get_text()
+
+
+def test_no_raw_tables(page):
+    """A table that a cell returns as Markdown is one on the page, too."""
+    assert not re.search(r"^\s*\|.*\|\s*$", prose(page), flags=re.M)
+
+
+def test_no_raw_tex(page):
+    text = prose(page)
     assert not re.search(r"\\[(\[a-zA-Z]|\$[^$\n]*[\\_^{][^$\n]*\$|\$\$", text)
     assert not soup(page).find("merror")
 
