@@ -69,7 +69,6 @@ def about(manifest: dict[str, Any], fact: dict[str, Any]) -> str:
         seeds = " ".join(map(str, fact["seeds"]))
         lines.append(f"Data set {fact['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
     lines.append(code(fact))
-    lines += [f"Withdrawn: *{method}*. {why}" for method, why in manifest.get("withdrawn", {}).items()]
     return "\n".join(f"- {line}." for line in lines)
 
 

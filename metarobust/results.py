@@ -53,9 +53,6 @@ COLUMNS: dict[str, type] = {
 LOCK = ".lock"
 """Beside the manifest while a process writes to the folder."""
 
-WITHDRAWN = "withdrawn.json"
-"""Beside a recorded run some of whose methods turned out to be measured wrongly: method to reason."""
-
 _TYPES = {kind.__name__: kind for kind in (str, int, float)}
 
 
@@ -190,9 +187,6 @@ class Run:
 def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The manifest and the rows of a finished run.
 
-    Where `withdrawn.json` lies beside them, the rows of the methods that it names are left out, and `withdrawn` in the
-    manifest says why: they were measured, stay in the file, and are not what they seem to be.
-
     Raises InputError when the run is missing, unfinished, or a byte of either file was changed.
     """
     folder = Path(folder)
@@ -203,9 +197,6 @@ def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any
         raise InputError(f"the run in {folder} is not finished; repeat its command with --resume")
     columns = {name: _TYPES[kind] for name, kind in manifest["columns"].items()}
     rows = read_csv(folder / "results.csv", columns, manifest["files_sha256"]["results.csv"])
-    if (folder / WITHDRAWN).exists():
-        manifest["withdrawn"] = read_json(folder / WITHDRAWN)["methods"]
-        rows = [row for row in rows if row["method"] not in manifest["withdrawn"]]
     return manifest, rows
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from metarobust import quote, storage
-from metarobust.experiments import EXPERIMENTS
+from metarobust.experiments import EXPERIMENTS, table
 from metarobust.report import report
 
 RUN = "patch-digits-small"
@@ -25,8 +25,6 @@ def test_a_run_is_shown_with_facts_table_and_tests(folder):
     assert manifest["code"]["commit"][:7] in text
     assert EXPERIMENTS["patch"].markdown(rows, "patch") in text
     assert "learned minus the best rule of each tier, seed by seed" in text
-    for method, why in manifest.get("withdrawn", {}).items():
-        assert f"*{method}*. {why}" in text
 
 
 def test_a_new_run_is_picked_up(folder):
@@ -47,3 +45,42 @@ def test_an_experiment_that_is_gone_is_said_so(folder):
     manifest["spec"]["experiment"] = "gone"
     storage.write_json(path, {key: value for key, value in manifest.items() if key != "sha256"})
     assert "The experiment is not there any more" in report(folder)
+
+
+def test_a_run_with_attacks_inside_stands_beside_the_best_adversarial_training():
+    """Clean Adam is no rival of a rule that is given adversarial gradients."""
+    _, rows = quote.recorded("robust-training-digits-small")
+    head, *lines = table.headline(rows, "robust")
+    rivals = {row["method"] for row in rows if row["tier"] == "adversarial" and not row["method"].startswith("learned")}
+    best = [line[head.index("best adversarial training")] for line in lines]
+    assert len(best) == 3
+    for words, model in zip(best, [line[0] for line in lines], strict=True):
+        method = words.partition("(")[2][:-1]
+        assert method in rivals
+        both = {name: sum(table.over(table.pick(rows, "robust", model, name), metric)[0]
+                          for metric in ("clean accuracy", "robust accuracy")) for name in rivals}  # fmt: skip
+        assert both[method] == max(both.values())
+    assert "the learned rules and adversarial training make adversarial examples" in table.brief(rows)
+    assert "only PGD-7 training makes adversarial examples" in table.brief(quote.recorded(RUN)[1])
+
+
+def test_what_the_standard_ensemble_left_is_shown_with_its_fall():
+    def row(method, model, seed, value, attack="worst of two", meta_seed=None):
+        return {
+            "part": "patch", "method": method, "model": model, "seed": seed, "meta_seed": meta_seed, "step": 20,
+            "split": "test", "metric": "robust accuracy", "attack": attack, "value": value,
+        }  # fmt: skip
+
+    strong = table.STANDARD + "a, b"
+    rows = [row("learned", "one", seed, 0.5 + 0.1 * seed, meta_seed=meta) for seed in (0, 1, 2) for meta in (0, 1)]
+    rows += [row("learned", "one", seed, 0.47 + 0.1 * seed, strong, 0) for seed in (0, 1)]
+    rows += [row("std-prune", "two", seed, 0.5) for seed in (0, 1)]
+    rows += [row("std-prune", "two", seed, 0.5, strong) for seed in (0, 1)]
+    text = table.strongest(rows, "patch").splitlines()
+    assert text[0] == "| standard ensemble | one | two |"
+    assert text[2].startswith("| learned | 52.0 ±")
+    assert text[2].endswith("(−3.0) | – |")
+    assert text[3] == "| std-prune | – | 50.0 ±0.0 (+0.0) |"
+    assert table.strongest([one for one in rows if one["attack"] != strong], "patch") == ""
+    _, recorded = quote.recorded(RUN)
+    assert table.strongest(recorded, "patch") in report(quote.FOLDER)
