@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--dataset", default="digits", help="see `metarobust list`; default: digits")
     run.add_argument(
+        "--eps",
+        type=_radius,
+        metavar="R",
+        help="radius of attacks, in pixel units, such as 8/255; default: by data set",
+    )
+    run.add_argument(
         "--data",
         metavar="ROOT",
         help="folder of the data sets; default: METAROBUST_DATA, else a cache folder",
@@ -134,6 +141,13 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _radius(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no radius; give a number such as 0.1 or 8/255") from None
+
+
 def _list(options: argparse.Namespace) -> None:
     from metarobust import data, pretrained
     from metarobust.bench import BENCHES
@@ -160,6 +174,8 @@ def _run(options: argparse.Namespace) -> None:
     from metarobust.experiments.suite import ALL, run_all
 
     if options.name == ALL:
+        if options.eps is not None:
+            raise InputError("run all takes the radius of each data set; give --eps to one experiment at a time")
         run_all(
             scale=options.scale,
             dataset=options.dataset,
@@ -175,6 +191,7 @@ def _run(options: argparse.Namespace) -> None:
         scale=options.scale,
         dataset=options.dataset,
         seeds=options.seeds,
+        eps=options.eps,
         device=options.device,
         data_root=options.data,
         out=options.out,

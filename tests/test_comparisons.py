@@ -162,6 +162,21 @@ def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():
     assert here.meta(FEATURES) == Mixed(Adversarial(0.12, 2), 0.3)
 
 
+def test_a_radius_may_be_given_and_is_part_of_the_spec():
+    """Folders of photographs are attacked by less than digits, and nobody can tell by their name."""
+    patch = EXPERIMENTS["transfer-data"]
+    spec = patch.make_spec("small", "folder:photos", None, 8 / 255)
+    assert spec["eps"] == 8 / 255
+    assert {part["meta_eps"] for part in spec["parts"]} == {1.2 * 8 / 255}
+    assert [part["name"] for part in spec["parts"]] == ["patch, photos", "patch, digits"]
+    assert [rule["name"] for rule in spec["parts"][0]["rules"]] == ["learned on photos", "learned on digits"]
+    assert patch.make_spec("small", "folder:a/b/photos", None, 0.2)["parts"][0]["name"] == "patch, photos"
+    assert patch.make_spec("small", "mnist", None) == patch.make_spec("small", "mnist", None, 0.1)
+    for eps in (-0.1, float("nan"), 8.0):
+        with pytest.raises(InputError, match=str(eps)):
+            patch.make_spec("small", "mnist", None, eps)
+
+
 def test_every_data_set_has_its_own_radius_and_place(monkeypatch, tmp_path):
     """Pixels of photographs are attacked by less, whichever data set the run is of."""
     part = Part("patch", rules=(FEATURES,), meta_eps=1.2 * 8 / 255, weight=0.3, **SIZE)

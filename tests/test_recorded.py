@@ -13,6 +13,8 @@ from metarobust import quote
 from metarobust.baselines import methods
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, published, table
+from metarobust.experiments.comparison import Comparison
+from metarobust.experiments.running import default_folder
 from metarobust.results import COLUMNS
 from metarobust.storage import read_json
 
@@ -40,7 +42,7 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     manifest, rows = quote.recorded(name)
     spec = manifest["spec"]
     assert spec["experiment"] in {*EXPERIMENTS, "transfer"}  # once the one name of patch and train
-    assert name == f"{spec['experiment']}-{spec['dataset']}-{spec['scale']}"
+    assert name == default_folder(spec["experiment"], spec["dataset"], spec["scale"]).name
     assert rows
     assert set(rows[0]) == set(COLUMNS)
     assert len(spec["seeds"]) >= (3 if name in ANCHORS else 10)
@@ -55,7 +57,8 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
 def test_the_code_makes_the_numbers_that_were_recorded(name):
     """What a page says of an experiment's setting is read from the code; the results are of the manifest's."""
     spec = quote.recorded(name)[0]["spec"]
-    made = EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"])
+    radius = [spec["eps"]] if isinstance(EXPERIMENTS[spec["experiment"]], Comparison) else []
+    made = EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"], *radius)
     assert json.loads(json.dumps(made)) == spec
 
 

@@ -6,8 +6,10 @@ and on which networks, data and images the outcome is compared with tuned baseli
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from metarobust.attacks.threat import check_eps
 from metarobust.experiments.ablation import ablation
 from metarobust.experiments.spec import FAMILY, NEW, UNSEEN, VALIDATION, Part, Rule, Spec, sizes
 from metarobust.experiments.table import JOINT, LEARNED
@@ -148,7 +150,7 @@ def transfer_data(scale: str, dataset: str) -> tuple[Part, ...]:
         return (Part("patch", 20, 64, (Rule(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
     others = {"full": [name for name in ("digits", "mnist", "fashion-mnist", "cifar10") if name != dataset]}
     sources = [dataset, *others.get(scale, ["digits"])]
-    plan, short = variant_plan(scale), [name.partition(":")[0] for name in sources]
+    plan, short = variant_plan(scale), [Path(name.rpartition(":")[2]).name for name in sources]
     rules = tuple(
         Rule(f"learned on {word}", "features", plan, source=None if name == dataset else name)
         for name, word in zip(sources, short, strict=True)
@@ -199,9 +201,15 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
 }
 
 
-def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
-    """The numbers of an experiment at a scale."""
+def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps: float | None = None) -> Spec:
+    """The numbers of an experiment at a scale. eps: the radius of attacks, where not that of the data set.
+
+    Raises InputError for a radius that is none.
+    """
     numbers: dict[str, Any] = sizes(dataset)
+    if eps is not None:
+        check_eps(eps, "linf")
+        numbers["eps"] = eps
     parts = tuple(replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset))
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger

@@ -51,9 +51,9 @@ class Comparison:
     def SUMMARY(self) -> str:
         return SUMMARIES[self.NAME]
 
-    def make_spec(self, scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
-        """The frozen specification as JSON."""
-        return catalogue.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None).as_dict()
+    def make_spec(self, scale: str, dataset: str, seeds: list[int] | None, eps: float | None = None) -> dict[str, Any]:
+        """The frozen specification as JSON. eps: where not that of the data set. Raises InputError for a bad one."""
+        return catalogue.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None, eps).as_dict()
 
     def groups(self, spec: dict[str, Any]) -> int:
         """How many groups of tasks every meta-training can share out to processes."""
@@ -67,7 +67,7 @@ class Comparison:
         share: all processes do the meta-trainings together, in the same order; then process 0, the only one that has
         the run, goes on alone.
         """
-        numbers = catalogue.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]))
+        numbers = catalogue.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]), spec["eps"])
         smallest = catalogue.make(self.NAME, SCALES[0], spec["dataset"], None)
         check_size(dataset.name, len(dataset.train), dataset.classes, numbers, smallest)
         left = dataset.train.labels[numbers.meta_images :].bincount(minlength=dataset.classes)

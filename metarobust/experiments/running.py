@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from metarobust import data
 from metarobust.errors import InputError, choose
 from metarobust.experiments import EXPERIMENTS
+from metarobust.experiments.comparison import Comparison
 from metarobust.meta.sharing import Share, joined
 from metarobust.results import LOCK, Run, load_results
 
@@ -23,6 +24,7 @@ def run(
     scale: str = "small",
     dataset: str = "digits",
     seeds: Sequence[int] | None = None,
+    eps: float | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
     out: str | Path | None = None,
@@ -30,13 +32,15 @@ def run(
 ) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
     """Runs what is missing of an experiment and returns its folder, manifest and rows.
 
+    eps: the radius of attacks in pixel units, where not that of the data set.
     out: the folder; `runs/NAME-DATASET-SCALE` if None. resume: go on with the run that the folder holds.
     Under torchrun, processes share what can be shared; only process 0 returns, the others leave with exit code 0.
-    Raises InputError for an unknown name, scale, data set or device, seeds given twice, a folder with another run,
-    or processes that cannot share the work or have ended.
+    Raises InputError for an unknown name, scale, data set or device, seeds given twice, a radius that is none, or
+    for an experiment with one of its own, a folder with another run, or processes that cannot share the work or have
+    ended.
     """
     with joined() as share:
-        found = _run(name, scale, dataset, seeds, device, data_root, out, resume, share)
+        found = _run(name, scale, dataset, seeds, eps, device, data_root, out, resume, share)
     if found is None:
         raise SystemExit(0)
     return found
@@ -47,6 +51,7 @@ def _run(
     scale: str,
     dataset: str,
     seeds: Sequence[int] | None,
+    eps: float | None,
     device: str,
     data_root: str | Path | None,
     out: str | Path | None,
@@ -60,7 +65,13 @@ def _run(
     where = share.device(pick_device(device))
     if seeds and len(set(seeds)) < len(seeds):
         raise InputError(f"--seed {' '.join(map(str, seeds))}: a seed is given twice; give each once")
-    spec = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
+    given = (scale, dataset, list(seeds) if seeds else None)
+    if eps is None:
+        spec = experiment.make_spec(*given)
+    elif isinstance(experiment, Comparison):
+        spec = experiment.make_spec(*given, eps)
+    else:
+        raise InputError(f"{name} has a radius of its own; leave --eps {eps:g} out")
     share.groups(experiment.groups(spec))  # refused before anything is written
     folder = Path(out) if out else default_folder(name, dataset, scale)
     if share.rank > 0:
@@ -77,7 +88,7 @@ def _run(
         "threads": torch.get_num_threads(),
         "processes": share.size,
         "data_sha256": found.sha256,
-        "command": _command(name, scale, dataset, seeds, device, share.size),
+        "command": _command(name, scale, dataset, seeds, eps, device, share.size),
     }
     with only_writer(folder):
         current = Run(folder, spec, resume=resume, about=about)
@@ -119,13 +130,22 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _command(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, device: str, processes: int) -> str:
+def _command(
+    name: str,
+    scale: str,
+    dataset: str,
+    seeds: Sequence[int] | None,
+    eps: float | None,
+    device: str,
+    processes: int,
+) -> str:
     # Without --data and --out: they name places on one machine, and the manifest is shown to others.
     kind, _, path = dataset.partition(":")
     shown = f"{kind}:{Path(path).name}" if path else kind
     start = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
     words = [*start, "metarobust", "run", name, "--scale", scale, "--dataset", shown, "--device", device]
-    return shlex.join([*words, *(["--seed", *map(str, seeds)] if seeds else [])])
+    radius = [] if eps is None else ["--eps", f"{eps:.6g}"]
+    return shlex.join([*words, *radius, *(["--seed", *map(str, seeds)] if seeds else [])])
 
 
 def _slug(dataset: str) -> str:
