@@ -63,6 +63,10 @@ def prices(rows: Sequence[Row], model: str, methods: Sequence[str] = tuple(ROLES
                               elinewidth=0.8)  # fmt: skip
                 axes.annotate(method, (x[-1], y[-1]), xytext=(8, 8), textcoords="offset points", color=how.ink,
                               fontsize=9.5)  # fmt: skip
+                for weight, *at in zip(parts.values(), x, y, strict=True) if method == LEARNED else ():
+                    axes.annotate(
+                        f"{weight:g}", at, xytext=(-8, -4), textcoords="offset points", ha="right", fontsize=9
+                    )
             axes.set_title(f"{model}, attacked on {KINDS[kind]}")
             axes.margins(0.15)
             axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
