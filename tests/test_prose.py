@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from metarobust.ledger.citing import MARK as CITED
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -39,7 +41,7 @@ MARKS = "book/instructors.md"
 def prose(text: str) -> str:
     """A page's Markdown without code, formulas, quoted numbers, addresses and what is generated."""
     text = re.sub(r"<!-- results: .*?<!-- end of results -->", " ", text, flags=re.S)
-    text = re.sub(r"<!-- claim [^>]+ -->[^<]*<!-- end -->", "QUOTED", text)
+    text = CITED.sub("QUOTED", text)
     text = re.sub(r"<!--.*?-->", " ", text, flags=re.S)
     text = without_code(text)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", "FORMULA", text, flags=re.S)

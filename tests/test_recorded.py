@@ -24,7 +24,7 @@ TRANSFER = [name for name in quote.available() if name.startswith(("transfer-", 
 TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(name)[1], "part")]
 THREE = {"patch", "train", "transfer", "transfer-architecture"}
 # Recorded before their experiments had all the parts that they have now.
-EARLIER = ("train-digits-small", "transfer-mnist-small")
+EARLIER = ("transfer-mnist-small",)
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 

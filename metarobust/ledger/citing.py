@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from metarobust.errors import InputError, choose
 from metarobust.ledger.claims import SUPPORTED, Judged, ledger
 
-MARK = re.compile(r"(<!-- claim ([^>]+?) -->)([^<]*)(<!-- end -->)")
+MARK = re.compile(r"(<!-- claim ([^>]+?) -->)((?:(?!<!--).)*)(<!-- end -->)")  # "< 0.1 points" may stand between
 
 
 def cite(words: str, claims: Mapping[str, Judged] | None = None) -> str:
