@@ -385,6 +385,8 @@ def test_numbers_are_cited_by_claim_and_name():
     assert renew(old) == f"It costs <!-- claim patch-mnist-price -->{price[0].shown}<!-- end -->, they say."
     assert cited(old + " {claim}`attacks-time share`") == ["attacks-time", "patch-mnist-price"]
     assert json.loads(renew(json.dumps({"source": old})))["source"] == renew(old)
+    below = old.replace("99 points", "−0.7 to < 0.1 points")
+    assert renew(f"{below} {below}") == f"{renew(old)} {renew(old)}", "a bound is a number like others"
 
 
 @pytest.mark.parametrize(
