@@ -10,8 +10,9 @@ They are those of the recorded runs, and commands in this repository make them:
     metarobust export runs/mnist patch --rule "learned, joint"    # patch-mnist-joint.safetensors
 
 and the same with `--dataset digits`, and with `train`. The one that trains fresh models on MNIST is of a run that was
-recorded when the experiments `patch` and `train` were one, `transfer`. Of a run's meta-seeds the first, 0, is shipped, whatever its test results. The
-state of the Adam that trained theta is left out: it is needed to go on with meta-training, not to use what was learned.
+recorded when the experiments `patch` and `train` were one, `transfer`. Of a run's meta-seeds the first, 0, is shipped,
+whatever its test results. The state of the Adam that trained theta is left out: it is needed to go on with
+meta-training, not to use what was learned.
 """
 
 from __future__ import annotations

@@ -17,7 +17,12 @@ from metarobust.stats import over_seeds
 
 WEIGHT = "patch, weight "
 CONFINED = "on speaking pixels"
-KINDS = {"none": "as they are", "worst": "any pixel", CONFINED: "speaking pixels only"}
+KINDS = {
+    "none": "as they are",
+    "worst": "any pixel",
+    "standard": "any pixel, by the standard ensemble",
+    CONFINED: "speaking pixels only",
+}
 """How the attack of a row begins, or for CONFINED ends, and what it is called."""
 ROLES = {BEFORE: "control", LEARNED: "learned", "std-prune": "rule", REFERENCE: "reference"}
 
