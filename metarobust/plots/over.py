@@ -111,7 +111,7 @@ def _two_panels(
             low, high = axes.get_ylim()
             axes.yaxis.set_major_locator(plt.MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-            _name_ends(axes, ends, 0.1 * (high - low))
+            _name_ends(axes, ends, 0.095 * (high - low))
             axes.set_title(f"{title}, {SHOWN[kind]}")
         grid[-1].set_xlabel(xlabel)
     return figure
