@@ -55,7 +55,7 @@ def part(name, rules=RULES):
     return Part(name, rules=rules, trained=name == "patch", **how)
 
 
-def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, parts=("patch",), rules=RULES):
+def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, eps=None, parts=("patch",), rules=RULES):
     parts = tuple(part(each, rules) for each in parts)
     return Spec(
         name, scale, dataset, seeds or (0, 1), (0,), parts, meta_images=150, per_class=5, test_images=20,
@@ -459,9 +459,10 @@ def test_a_data_set_that_is_too_small_is_refused_with_what_is_enough(images, sca
     check_size("folder:mine", 20_600, 10, spec, smallest)
 
 
-def test_too_few_images_of_a_class_are_refused_before_anything_is_learned(tmp_path, monkeypatch, images):
+def test_too_few_images_of_a_class_are_refused_before_anything_is_learned(tmp_path, monkeypatch):
     """A folder's images are mixed, so that the images behind the first few thousand need not hold enough of each."""
     prepare(monkeypatch)
+    images = load("digits")
     rare = images.train.labels.clone()
     rare[150:][rare[150:] == 7] = 3
     rare[150:154] = 7
