@@ -5,9 +5,10 @@ and baselines are tuned. The lower of two panels is of an attacker who may move 
 (see `metarobust.experiments.measuring`). Values are means over seeds with 95 % intervals, as in the tables.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metarobust.errors import InputError, choose
@@ -60,18 +61,19 @@ def prices(rows: Sequence[Row], model: str, methods: Sequence[str] = tuple(ROLES
     with style():
         figure, grid = plt.subplots(2, 1, figsize=(5.2, 5.6), sharex=True)
         for axes, kind in zip(grid, ("worst", CONFINED), strict=True):
+            ends = {}
             for method in methods:
                 how = role(ROLES.get(method, "rule"))
                 clean, robust = ([accuracy(rows, p, model, method, of) for p in parts] for of in ("none", kind))
                 (x, wide), (y, high) = zip(*clean, strict=True), zip(*robust, strict=True)
-                axes.errorbar(x, y, xerr=wide, yerr=high, color=how.colour, marker=how.marker, ls=how.line, lw=1,
-                              elinewidth=0.8)  # fmt: skip
-                axes.annotate(method, (x[-1], y[-1]), xytext=(8, 8), textcoords="offset points", color=how.ink,
-                              fontsize=9.5)  # fmt: skip
+                bounds = {"xerr": wide, "yerr": high, "elinewidth": 0.8}
+                axes.errorbar(x, y, color=how.colour, marker=how.marker, ls=how.line, lw=1, **bounds)
+                ends[method] = max(zip(x, y, strict=True))
                 for weight, *at in zip(parts.values(), x, y, strict=True) if method == LEARNED else ():
                     axes.annotate(
                         f"{weight:g}", at, xytext=(-8, -4), textcoords="offset points", ha="right", fontsize=9
                     )
+            _names(axes, ends)
             axes.set_title(f"{model}, attacked on {KINDS[kind]}")
             axes.margins(0.15)
             axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
@@ -79,3 +81,14 @@ def prices(rows: Sequence[Row], model: str, methods: Sequence[str] = tuple(ROLES
         grid[-1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         grid[-1].set_xlabel("clean accuracy")
     return figure
+
+
+def _names(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Names in a column right of the axes, as high as the ends of their lines are, each with a thin line to its end."""
+    for i, method in enumerate(sorted(ends, key=lambda each: ends[each][1])):
+        how = role(ROLES.get(method, "rule"))
+        axes.annotate(
+            method, ends[method], xytext=(1.04, (i + 0.5) / len(ends)), textcoords="axes fraction", va="center",
+            fontsize=9.5, color=how.ink,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": how.colour, "relpos": (0, 0.5)},
+        )  # fmt: skip
