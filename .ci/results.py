@@ -1,6 +1,5 @@
 """Writes what the recorded results say into README and notebooks, and draws the headline figure out of them."""
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -41,8 +40,9 @@ def readme(text: str) -> str:
 
 def source() -> str:
     """The digest of what the figure is drawn from; it is kept in the picture, so that an old one is found out."""
-    folder = ROOT / "metarobust" / "recorded" / RUNS[0][0]
-    return hashlib.sha256((folder / "results.csv").read_bytes()).hexdigest()
+    from metarobust.quote import recorded
+
+    return recorded(RUNS[0][0])[0]["files_sha256"]["results.csv"]
 
 
 def main() -> int:

@@ -7,10 +7,12 @@ A JSON file carries the SHA-256 of its own content, and tensors lie in `NAME.saf
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,10 +110,17 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapp
 def read_csv(path: str | Path, columns: Mapping[str, type], digest: str | None = None) -> list[dict[str, Any]]:
     """Read what `write_csv` wrote. An empty cell is None, or "" in a column of text.
 
+    Where there is no such file, but one that gzip packed, `NAME.csv.gz`, that is read; the digest is of what is in it.
     Raises InputError when the file is missing, cut short, or not as `columns` and `digest`, its SHA-256, say.
     Without `digest` a file that ends after fewer whole rows is taken for a shorter one.
     """
+    packed = Path(f"{path}.gz")
+    path = packed if packed.exists() and not Path(path).exists() else path
     content = read_bytes(path)
+    try:
+        content = gzip.decompress(content) if path == packed else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path) from error
     if digest is not None and sha256(content) != digest:
         raise _damaged(path)
     try:

@@ -37,6 +37,10 @@ def writer():
     return module
 
 
+def test_no_file_of_a_record_is_large():
+    assert not [path for path in quote.FOLDER.rglob("*") if path.stat().st_size > 2**20], "gzip -n9 packs a table"
+
+
 @pytest.mark.parametrize("name", quote.available())
 def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     manifest, rows = quote.recorded(name)

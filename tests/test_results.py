@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -223,6 +224,22 @@ def test_a_damaged_manifest_or_table_is_refused(tmp_path):
             load_results(tmp_path)
         path.write_bytes(content)
     load_results(tmp_path)
+
+
+def test_a_packed_table_is_read_and_a_damaged_one_refused(tmp_path):
+    execute(tmp_path)
+    plain, packed = tmp_path / "results.csv", tmp_path / "results.csv.gz"
+    rows, content = repr(load_results(tmp_path)[1]), plain.read_bytes()  # nan is not nan
+    packed.write_bytes(b"not looked at while the plain one is there")
+    assert repr(load_results(tmp_path)[1]) == rows
+    plain.unlink()
+    whole, other = gzip.compress(content), gzip.compress(content.replace(b"digits", b"digitS", 1))
+    for damaged in (whole[: len(whole) // 2], b"no gzip", other, b""):
+        packed.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"results\.csv\.gz is damaged"):
+            load_results(tmp_path)
+    packed.write_bytes(whole)
+    assert repr(load_results(tmp_path)[1]) == rows
 
 
 def test_wall_time_adds_up_over_sessions(tmp_path, monkeypatch):

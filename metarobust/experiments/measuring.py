@@ -122,7 +122,8 @@ class Measured(Learning):
 
 def speaking(images: Split, classes: int) -> Tensor:
     """Which pixels `[C, H, W]` say something about the class; see SAYS_LITTLE."""
-    means = torch.stack([images.images[images.labels == each].mean(0) for each in range(classes)])
+    there = [each for each in range(classes) if (images.labels == each).any()]  # of no image there is no mean
+    means = torch.stack([images.images[images.labels == each].mean(0) for each in there])
     return means.std(0, correction=0) >= SAYS_LITTLE
 
 
