@@ -149,8 +149,9 @@ def transfer_data(scale: str, dataset: str) -> tuple[Part, ...]:
     """What was learned on one data set, used on another, and the other way round."""
     if dataset == "digits":
         return (Part("patch", 20, 64, (Rule(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
-    others = {"full": [name for name in ("digits", "mnist", "fashion-mnist", "cifar10") if name != dataset]}
-    sources = [dataset, *others.get(scale, ["digits"])]
+    grey = ("digits", "mnist", "fashion-mnist")
+    others = {"smoke": grey[:1], "small": grey, "full": (*grey, "cifar10")}[scale]
+    sources = [dataset, *(name for name in others if name != dataset)]
     plan, short = variant_plan(scale), [Path(name.rpartition(":")[2]).name for name in sources]
     rules = tuple(
         Rule(f"learned on {word}", "features", plan, source=None if name == dataset else name)
@@ -211,21 +212,20 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     if eps is not None:
         check_eps(eps, "linf")
         numbers["eps"] = eps
-    parts = tuple(replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset))
+    parts = [replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset)]
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
         return Spec(
-            name, scale, dataset, seeds or (0, 1, 2), (0,), parts, **numbers, tuning_seeds=(100,), attack_steps=20,
-            wide_grids=False, validated=False,
+            name, scale, dataset, seeds or (0, 1, 2), (0,), tuple(parts), **numbers, tuning_seeds=(100,),
+            attack_steps=20, wide_grids=False, validated=False,
         )  # fmt: skip
     wide = name in ("patch", "train", "trade-off", "robust-training", "transfer-architecture")
-    if name in ("patch", "train"):
-        numbers |= {"strong_seeds": 3}
+    parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
     if name == "trade-off":
         numbers |= {"strong_seeds": 10, "strong_images": 200}
     most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
-        name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), parts, **numbers, tuning_seeds=(100, 101),
-        wide_grids=wide, validated=name != "ablation",
+        name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
+        tuning_seeds=(100, 101), wide_grids=wide, validated=name != "ablation",
     )  # fmt: skip

@@ -88,12 +88,18 @@ def accuracy(
 
 
 def over_models(
-    tasks: Tasks, params: Tensor, test: Split, attacks: Sequence[Attack], generator: torch.Generator
+    tasks: Tasks,
+    params: Tensor,
+    test: Split,
+    attacks: Sequence[Attack],
+    generator: torch.Generator,
+    *,
+    alone: bool = True,
 ) -> dict[str, list[float]]:
-    """The same under any attacks."""
+    """The same under any attacks. alone: see `evaluation.survivors`."""
     found: dict[str, list[float]] = {}
     for one in params.detach():  # one model at a time, so that images which are fooled can leave
-        right = survivors(tasks.predictor(one), test.images, test.labels, attacks, generator=generator)
+        right = survivors(tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=alone)
         for name, mask in right.items():
             found.setdefault(name, []).append(float(mask.float().mean()))
     return found

@@ -11,8 +11,8 @@ from torch import Tensor
 from metarobust.baselines import Method, methods, robust_methods
 from metarobust.data import Dataset, balanced
 from metarobust.errors import choose
-from metarobust.evaluation import standard, survivors
-from metarobust.experiments.fit import Inner, Watch, accuracy, as_hyper, fit_baseline, fit_learned, repeat, settings
+from metarobust.evaluation import quick, standard, survivors
+from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned, over_models, repeat, settings
 from metarobust.experiments.learning import slug
 from metarobust.experiments.measuring import Measured
 from metarobust.experiments.spec import Part, Rule, Spec
@@ -41,6 +41,7 @@ class Stages(Measured):
     ):
         super().__init__(spec, part, run, dataset, device, share)
         self.how = Inner(part.steps, part.batch_size)
+        self._tasks: dict[tuple[str, tuple[int, ...], bool], Tasks] = {}
         self.name, self.unseen, self.per_class = (
             slug(part.name), part.unseen or spec.unseen, part.per_class or spec.per_class
         )  # fmt: skip
@@ -68,7 +69,7 @@ class Stages(Measured):
                 yield Unit(f"{part}.{name}.{slug(method.name)}", lambda n=name, m=method: self.compare(n, m))
             for rule in self.rules:
                 yield Unit(f"{part}.{name}.{slug(rule.name)}", lambda n=name, r=rule: self.compare_learned(n, r), 2)
-            if self.spec.strong_seeds and self.part.rules:
+            if self.spec.strong_seeds and self.part.measures != "standard":
                 yield Unit(f"{part}.{name}.standard", lambda n=name: self.strong(n), 4)
 
     @property
@@ -90,8 +91,9 @@ class Stages(Measured):
             tasks = self.tasks(name, self.spec.tuning_seeds, without=self.held_back)
             hyper = as_hyper(points, len(tasks), tasks.params)
             params, _ = fit_baseline(repeat(tasks, len(points)), method, hyper, self.how, self.generator(name, 1))
-            found = accuracy(
-                tasks, params, self.pool[self.held_back], eps=self.spec.eps, steps=10, generator=self.generator(name, 2)
+            found = over_models(
+                tasks, params, self.pool[self.held_back], quick(eps=self.spec.eps, steps=10), self.generator(name, 2),
+                alone=False,
             )  # fmt: skip
             both = torch.tensor(found["clean"]).lerp(torch.tensor(found["robust"]), self.part.weight)
             scores.setdefault(kind(name), []).append(both.nan_to_num().view(len(points), -1).mean(1))
@@ -112,8 +114,15 @@ class Stages(Measured):
     def tasks(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None = None) -> Tasks:
         """One task a seed, with its own start and its own few images, which no meta-training saw.
 
-        without: indices of the pool that a model to be patched was not trained on, since it is measured there.
+        without: indices of the pool that a model to be patched was not trained on, since it is measured there. Models
+        to patch take a while to train, and all methods get the same: they are kept.
         """
+        key = (architecture, seeds, without is None)
+        if key not in self._tasks:
+            self._tasks[key] = self._make(architecture, seeds, without)
+        return self._tasks[key]
+
+    def _make(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None) -> Tasks:
         draws = [balanced(self.rest.labels, self.per_class, generator_of(self.device, 2, seed)) for seed in seeds]
         rows = torch.stack(draws)
         generator = self.generator(architecture, 3, *seeds)

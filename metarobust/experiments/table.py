@@ -11,6 +11,7 @@ Row = dict[str, Any]
 BEFORE, ADAM, LEARNED, JOINT, REFERENCE = "before", "adam", "learned", "learned, joint", "PGD-7 training"
 ATTACKED = "adversarial"  # the tier of what makes adversarial examples in its steps
 TITLES = {ADAM: "Adam"}
+FLAGS = "flags of the checks"  # a metric: how many were raised; the row's attack says which
 STANDARD = "standard: "
 """How the attack of such a row begins: the models that matter most were measured by more than two PGDs."""
 
