@@ -8,7 +8,8 @@ from metarobust.bench import BENCHES
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
 from metarobust.experiments.comparison import Comparison
-from metarobust.experiments.table import JOINT, LEARNED, Row, names, strongest, variants
+from metarobust.experiments.scrutiny import checked, overstated, strongest
+from metarobust.experiments.table import JOINT, LEARNED, Row, names, variants
 from metarobust.provenance import CHANGED, facts, took
 from metarobust.results import load_results
 
@@ -51,11 +52,16 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
                    if name.startswith(LEARNED)]  # fmt: skip
         if not {LEARNED, JOINT}.issuperset(learned) and isinstance(experiment, Comparison):
             blocks.append(variants(rows, part))
-        if strong := strongest(rows, part):
-            blocks.append(strong)
+        blocks += filter(None, [strongest(rows, part), trust(rows, part)])
         if method := pairing.learned_rule(rows, part):
             blocks.append(tests(rows, part, method))
     return "\n\n".join(blocks)
+
+
+def trust(rows: Sequence[Row], part: str) -> str:
+    """What the standard ensemble and the checks say of all figures of a part, where they looked at all of them."""
+    said = checked(rows, part)
+    return f"{overstated(rows, part)} {said}" if said else ""
 
 
 def about(manifest: dict[str, Any], fact: dict[str, Any]) -> str:

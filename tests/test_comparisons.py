@@ -14,11 +14,13 @@ from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, catalogue
 from metarobust.experiments.ablation import ablation
-from metarobust.experiments.measuring import confined, speaking
+from metarobust.experiments.fit import over_models, together
+from metarobust.experiments.measuring import confined, several, speaking
+from metarobust.experiments.scrutiny import checked, lowered, overstated
 from metarobust.experiments.spec import FAMILY, NEW, VALIDATION, Part, Rule
 from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
 from metarobust.experiments.stages import Stages
-from metarobust.experiments.table import LEARNED, over, pick, title
+from metarobust.experiments.table import FLAGS, LEARNED, over, pick, title
 from metarobust.family import Training
 from metarobust.meta import ALONE
 from metarobust.objectives import Adversarial, Mixed, clean
@@ -28,6 +30,7 @@ CPU = torch.device("cpu")
 FEATURES = Rule(LEARNED, "features", PLAN)
 EMPTY = Split(torch.zeros(35_000, 1, 1, 1), torch.arange(35_000) % 10)
 LARGE = Dataset("large", EMPTY, EMPTY, 10, "drawn")
+WORST = "worst of pgd-2-ce, pgd-2-margin, apgd-50-ce, apgd-50-dlr-targeted, square-500"
 SIZE = {"steps": 3, "batch_size": 8, "attack_steps": 2, "unseen": UNSEEN[:1]}
 
 
@@ -80,7 +83,7 @@ def test_a_later_part_uses_what_an_earlier_one_has_learned(compare, tmp_path):
 
 
 def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare, monkeypatch):
-    part = Part("5 images a class", methods=("adam",), trained=False, gap=True, **(SIZE | {"steps": 300}))
+    part = Part("5 images a class", methods=("adam",), trained=False, gap=True, **(SIZE | {"steps": 1500}))
     rows = compare(part)
     mine = pick(rows, part.name, UNSEEN[0], "adam")
     by_split = {
@@ -168,8 +171,9 @@ def test_a_radius_may_be_given_and_is_part_of_the_spec():
     spec = patch.make_spec("small", "folder:photos", None, 8 / 255)
     assert spec["eps"] == 8 / 255
     assert {part["meta_eps"] for part in spec["parts"]} == {1.2 * 8 / 255}
-    assert [part["name"] for part in spec["parts"]] == ["patch, photos", "patch, digits"]
-    assert [rule["name"] for rule in spec["parts"][0]["rules"]] == ["learned on photos", "learned on digits"]
+    known = ["photos", "digits", "mnist", "fashion-mnist"]
+    assert [part["name"] for part in spec["parts"]] == [f"patch, {name}" for name in known]
+    assert [rule["name"] for rule in spec["parts"][0]["rules"]] == [f"learned on {name}" for name in known]
     assert patch.make_spec("small", "folder:a/b/photos", None, 0.2)["parts"][0]["name"] == "patch, photos"
     assert patch.make_spec("small", "mnist", None) == patch.make_spec("small", "mnist", None, 0.1)
     for eps in (-0.1, float("nan"), 8.0):
@@ -260,3 +264,67 @@ def test_an_ablation_changes_one_thing():
         assert set(changed) == two.get(rule.name, set(changed[:1])), rule.name
         assert changed
         assert rule.plan.episodes == base.plan.episodes
+
+
+def test_the_standard_measure_is_the_worst_case_and_one_model_of_each_method_is_checked(compare, monkeypatch):
+    part = Part("patch", rules=(FEATURES,), methods=("adam",), measures="standard", gap=True, marks=(1,), **SIZE)
+    rows = compare(part)
+    names = ["none", "pgd-2-ce", "pgd-2 ce, margin"]
+    for method, steps in (("before", {0}), ("adam", {1, 3}), (LEARNED, {1, 3})):
+        mine = pick(rows, "patch", UNSEEN[0], method)
+        under = [row for row in mine if row["metric"].endswith("accuracy")]
+        assert {row["step"] for row in under} == steps
+        for step, split in {(row["step"], row["split"]) for row in under}:
+            here = [row for row in under if (row["step"], row["split"], row["seed"]) == (step, split, 0)]
+            value = {row["attack"]: row["value"] for row in here if row["meta_seed"] in (None, 0)}
+            assert [name for name in value if not name.startswith("worst")] == names
+            worst = value[WORST]
+            assert worst <= value["pgd-2 ce, margin"] <= value["pgd-2-ce"] <= value["none"]
+        flags = [row for row in mine if row["metric"] == FLAGS]
+        assert [(row["step"], row["seed"], row["meta_seed"]) for row in flags] == [
+            (max(steps), 0, None if method != LEARNED else 0)
+        ]
+    assert {row["split"] for row in rows if row["method"] == "adam"} == {"train", "test"}
+    falls = lowered(rows)
+    assert len(falls) == 2 * (1 + 2 + 2 * 2)  # seeds; before, two marks of adam, two of each meta-seed
+    assert min(row["value"] for row in falls) >= 0
+    assert overstated(rows, "patch").startswith("Two PGDs alone would have said ")
+    assert (
+        checked(rows, "patch")
+        == "The checks looked at 3 of these models, one of each line and network, and raised no flag."
+    )
+
+
+def test_models_attacked_together_stand_as_they_do_alone():
+    """The random numbers that fall to an image are others, so that a few may differ; and no model has another's."""
+    here = stages(Part("patch", **SIZE))
+    tasks = here.tasks(UNSEEN[0], tuple(range(6)))
+    spread = tasks.params * torch.linspace(0.2, 3, 6)[:, None]  # so that they do not all stand alike
+    images, how = load("digits").test[:100], {"eps": 0.05, "steps": 5, "classes": 10}
+    rng = torch.Generator().manual_seed(0)
+    alone = over_models(tasks, spread, images, several(**how), rng, alone=False)
+    once = together(tasks, spread, images, several(**how, leave=False), rng)
+    assert list(alone) == list(once)
+    assert once["clean"] == pytest.approx(alone["clean"])
+    assert once["robust"] == pytest.approx(alone["robust"], abs=0.04)
+    assert max(once["robust"]) > min(once["robust"]) + 0.1
+    for model in range(6):
+        falls = [once[name][model] for name in once]
+        assert falls == sorted(falls, reverse=True)
+
+
+def test_a_model_that_hides_its_gradient_is_flagged():
+    """What the ensemble says of it is low, and the row of its checks says why not to trust a gradient alone."""
+    part = Part("patch", measures="standard", **SIZE)
+    here = stages(part)
+    tasks = here.tasks(UNSEEN[0], (0, 1))
+    steep = tasks.params * 1e4  # logits so far apart that cross-entropy is flat
+    row = here.checks(tasks, steep[0])
+    assert row["metric"] == FLAGS
+    assert row["value"] == len(row["attack"].split(", ")) >= 1
+    assert "saturated logits" in row["attack"]
+    rows = [here.common(UNSEEN[0], "adam", "0", None, 3) | row]
+    assert checked(rows, "patch") == (
+        f"The checks looked at 1 of these models, one of each line and network; flagged: adam on {UNSEEN[0]} "
+        f"({row['attack']})."
+    )

@@ -25,6 +25,11 @@ TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(n
 THREE = {"patch", "train", "transfer", "transfer-architecture"}
 # Recorded before their experiments had all the parts that they have now.
 EARLIER = ("transfer-mnist-small",)
+# Recorded when two PGDs measured all models, and the standard ensemble some or none: book/deviations.md says so.
+BY_TWO = (
+    "patch-mnist-small", "patch-digits-small", "train-digits-small", "transfer-architecture-digits-small",
+    "ablation-digits-small",
+)  # fmt: skip
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
@@ -62,8 +67,25 @@ def test_the_code_makes_the_numbers_that_were_recorded(name):
     """What a page says of an experiment's setting is read from the code; the results are of the manifest's."""
     spec = quote.recorded(name)[0]["spec"]
     radius = [spec["eps"]] if isinstance(EXPERIMENTS[spec["experiment"]], Comparison) else []
-    made = EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"], *radius)
-    assert json.loads(json.dumps(made)) == spec
+    made = json.loads(
+        json.dumps(EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"], *radius))
+    )
+    if name in BY_TWO:
+        assert {part["measures"] for part in made["parts"]} == {"standard"}
+        made["strong_seeds"] = spec["strong_seeds"]
+        for part in made["parts"]:
+            part["measures"] = "quick"
+    assert made == spec
+
+
+def test_the_standard_ensemble_looked_at_every_figure_that_is_not_said_to_be_older():
+    for name in quote.available():
+        manifest, rows = quote.recorded(name)
+        if name in (*EARLIER, *BY_TWO, *ANCHORS) or manifest["spec"]["experiment"] in ("cost", "trade-off"):
+            continue
+        robust = [row["attack"] for row in table.measured(rows, "robust accuracy")]
+        assert robust, name
+        assert all({"apgd", "square"} <= set(re.findall("[a-z]+", attack)) for attack in robust), name
 
 
 def test_both_runs_that_the_book_needs_are_recorded():

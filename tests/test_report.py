@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from metarobust import quote, storage
-from metarobust.experiments import EXPERIMENTS, table
+from metarobust.experiments import EXPERIMENTS, scrutiny, table
 from metarobust.report import report
 
 RUN = "patch-digits-small"
@@ -76,11 +76,11 @@ def test_what_the_standard_ensemble_left_is_shown_with_its_fall():
     rows += [row("learned", "one", seed, 0.47 + 0.1 * seed, strong, 0) for seed in (0, 1)]
     rows += [row("std-prune", "two", seed, 0.5) for seed in (0, 1)]
     rows += [row("std-prune", "two", seed, 0.5, strong) for seed in (0, 1)]
-    text = table.strongest(rows, "patch").splitlines()
+    text = scrutiny.strongest(rows, "patch").splitlines()
     assert text[0] == "| standard ensemble | one | two |"
     assert text[2].startswith("| learned | 52.0 ±")
     assert text[2].endswith("(−3.0) | – |")
     assert text[3] == "| std-prune | – | 50.0 ±0.0 (+0.0) |"
-    assert table.strongest([one for one in rows if one["attack"] != strong], "patch") == ""
+    assert scrutiny.strongest([one for one in rows if one["attack"] != strong], "patch") == ""
     _, recorded = quote.recorded(RUN)
-    assert table.strongest(recorded, "patch") in report(quote.FOLDER)
+    assert scrutiny.strongest(recorded, "patch") in report(quote.FOLDER)

@@ -187,6 +187,33 @@ def test_many_models_at_once_are_refused(attack):
         attack(many, images, labels, eps=0.1)
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(apgd, steps=10, restarts=2),
+        partial(apgd, steps=10, loss="dlr", targets=3),
+        partial(square, queries=60),
+    ],
+    ids=["restarts", "targets", "square"],
+)
+def test_where_nobody_leaves_the_images_are_the_same_for_one_model_and_for_many(attack):
+    model, images, labels = problem(60)
+    predict, sizes = recording(model)
+    alone = attack(predict, images, labels, eps=0.2, generator=generator())
+    together = attack(predict, images, labels, eps=0.2, generator=generator(), leave=False)
+    assert torch.allclose(alone, together, atol=1e-6)
+    assert 0 < int(fooled(model(alone), labels).sum()) < 60
+    assert set(sizes[-11:]) == {60}
+    # Two models, the second of which is the first with other weights: each gets what it would get by itself.
+    layout = Layout.of(model)
+    params = torch.stack([layout.flatten(dict(model.named_parameters())).detach(), fresh(model, 1, generator(1))[0]])
+    many = attack(
+        Predictor(model, layout, params), images.repeat(2, 1, 1, 1), labels.repeat(2), eps=0.2, generator=generator(),
+        leave=False,
+    )  # fmt: skip
+    assert torch.allclose(many[:60], alone, atol=1e-5)
+
+
 # The moves of the square attack
 
 

@@ -22,6 +22,7 @@ from metarobust.attacks.count import made
 from metarobust.attacks.standing import Goal, first_look, look
 from metarobust.attacks.threat import (
     check,
+    check_answer,
     check_count,
     check_generator,
     is_whole,
@@ -49,6 +50,7 @@ def apgd(
     targets: int = 0,
     restarts: int = 1,
     generator: torch.Generator | None = None,
+    leave: bool = True,
 ) -> Tensor:
     """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
 
@@ -56,16 +58,18 @@ def apgd(
     units. norm: `linf` or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: of each run. restarts: how often
     all runs are made again. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. targets:
     with any class welcome, k runs toward each of the k likeliest wrong classes in turn, with the targeted form of the
-    loss; 0 just leaves the right one. generator: where given, each run begins at a random point.
+    loss; 0 just leaves the right one. generator: where given, each run begins at a random point. leave: an image that
+    is turned takes no part in the runs that follow. If False, all stay to the end, and come back the same: for many
+    models attacked together, which need equal stretches.
     An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is. Any other that
-    could be turned comes back as the first point that turned it, and takes no part in the runs that follow; the rest
-    come back as the point of highest loss.
+    could be turned comes back as the first point that turned it; the rest come back as the point of highest loss.
     Raises InputError for input that `threat.check` refuses, and for more targets than the model has wrong classes. No
     parameter's `.grad` is touched.
     """
     check(images, labels, eps, norm, toward)
     check_count("steps", steps)
     check_generator(generator, restarts)
+    check_answer("leave", leave)
     goal = Goal(loss, labels, toward)
     if not is_whole(targets) or targets < 0:
         raise InputError(f"targets is {said(targets)}; give 0, or how many of the likeliest wrong classes to try")
@@ -73,7 +77,9 @@ def apgd(
         raise InputError(f"targets is {targets}, and toward names the classes: give one of the two")
     made(len(images))
     images = images.detach()
-    logits, highest, left = first_look(predict, images, goal)
+    logits, highest, left = first_look(predict, images, goal, alone=leave)
+    done = torch.ones(len(images), dtype=torch.bool, device=images.device).index_fill(0, left, False)
+    left = left if leave else torch.arange(len(images), device=images.device)
     goals = [goal]
     if targets:
         goals = [replace(goal, toward=aim, settle=True) for aim in _likeliest(logits, labels, targets)]
@@ -83,9 +89,10 @@ def apgd(
         if not len(left):
             break
         found, losses, turned = _run(predict, images[left], start[left], goal.of(left), eps, norm, steps)
-        better = turned | (losses > highest[left])
+        better = (turned | (losses > highest[left])) & ~done[left]
         worst[left[better]], highest[left[better]] = found[better], losses[better]
-        left = left[~turned]
+        done[left] |= turned
+        left = left[~turned] if leave else left
     return worst
 
 

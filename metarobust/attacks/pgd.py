@@ -17,6 +17,7 @@ from metarobust.attacks.count import made
 from metarobust.attacks.standing import Goal, look
 from metarobust.attacks.threat import (
     check,
+    check_answer,
     check_count,
     check_generator,
     is_number,
@@ -64,8 +65,7 @@ def pgd(
     if not is_number(alpha) or not (0 < alpha < math.inf or alpha == eps == 0):
         raise InputError(f"step_size is {said(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps")
     for name, value in (("best", best), ("leave", leave)):
-        if not isinstance(value, bool):
-            raise InputError(f"{name} is {said(value)}; give True or False")
+        check_answer(name, value)
     made(len(images))
     images = images.detach()
     starts = random_starts(images, eps, norm, generator, restarts)

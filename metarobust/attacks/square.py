@@ -18,7 +18,7 @@ from torch import Tensor
 from metarobust.attacks import square_l2, square_linf
 from metarobust.attacks.count import made
 from metarobust.attacks.standing import Goal, first_look
-from metarobust.attacks.threat import check, check_count, check_generator
+from metarobust.attacks.threat import check, check_answer, check_count, check_generator
 from metarobust.errors import InputError
 
 SHARE = 0.8
@@ -37,13 +37,14 @@ def square(
     norm: str = "linf",
     toward: Tensor | None = None,
     generator: torch.Generator,
+    leave: bool = True,
 ) -> Tensor:
     """Adversarial images `[n, C, H, W]`, within eps of `images` and within [0, 1].
 
     predict: images to logits, each image alone; it need not be differentiable. images: floats in [0, 1]. labels: int64
     `[n]`. eps: radius in pixel units. norm: `linf` or `l2`. generator: of the search. queries: how often the model is
     asked about an image that stands to the end. toward: the wrong classes that the model shall say, int64 `[n]`; None
-    for any.
+    for any. leave: see `apgd`.
     An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is; one that was turned
     leaves the search; the rest come back as the point of highest margin.
     Raises InputError for input that `threat.check` refuses and for images without height and width.
@@ -57,9 +58,12 @@ def square(
     if generator is None:
         raise InputError("generator is None; the search is random: pass generator=torch.Generator()")
     check_generator(generator)
+    check_answer("leave", leave)
     goal = Goal("margin", labels, toward)
     made(len(images))
-    _, _, left = first_look(predict, images, goal)
+    _, _, left = first_look(predict, images, goal, alone=leave)
+    done = torch.ones(len(images), dtype=torch.bool, device=images.device).index_fill(0, left, False)
+    left = left if leave else torch.arange(len(images), device=images.device)
     worst = images.detach().clone()
     highest = images.new_full((len(images),), -torch.inf)
     moves = MOVES[norm]
@@ -80,9 +84,10 @@ def square(
             trial = moves.change(x, worst[left], eps, share(query, queries), chance[left, at : at + later])
         logits = predict(trial)
         value, turned = aim.losses(logits), aim.reached(logits)
-        better = turned | (value > highest[left])
+        better = (turned | (value > highest[left])) & ~done[left]
         worst[left[better]], highest[left[better]] = trial[better], value[better].to(highest.dtype)
-        if bool(turned.any()):
+        done[left] |= turned
+        if leave and bool(turned.any()):
             left = left[~turned]
             aim = goal.of(left)
     return worst

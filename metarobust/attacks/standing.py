@@ -5,7 +5,7 @@
 
 The strong attacks are long, and most of the images that fall do so early. Those leave the batch, so that the rest of
 the work is spent where it is needed. It asks of `predict` that it treats every image alone, in a batch of any size:
-that holds for a model in eval mode, and not for many models attacked together, which are for `pgd`.
+that holds for a model in eval mode, and not for many models attacked together: for these nobody may leave.
 
 Sources: AutoAttack, Croce and Hein 2020 (arXiv 2003.01690), where each attack is run on what the last one left; both
 goals are in Carlini and Wagner 2017 (arXiv 1608.04644), section II.
@@ -104,13 +104,15 @@ def look(
 
 
 @torch.no_grad()
-def first_look(predict: Callable[[Tensor], Tensor], images: Tensor, goal: Goal) -> tuple[Tensor, Tensor, Tensor]:
+def first_look(
+    predict: Callable[[Tensor], Tensor], images: Tensor, goal: Goal, *, alone: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits `[n, classes]`, losses `[n]`, and the indices of the images that are not yet where they shall be.
 
-    Raises InputError for classes the model has no output for. One image is asked about alone as well: a `predict` that
-    is many models at once refuses it here, before it could be given images of another model.
+    Raises InputError for classes the model has no output for. alone: one image is asked about alone as well; a
+    `predict` that is many models at once refuses it here, before it could be given images of another model.
     """
     logits, losses, _ = look(predict, images, goal, slope=False)
-    if len(images) > 1:
+    if alone and len(images) > 1:
         predict(images[:1])
     return logits, losses, (~goal.reached(logits)).nonzero()[:, 0]

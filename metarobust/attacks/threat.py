@@ -107,6 +107,12 @@ def check_count(name: str, value: int) -> None:
         raise InputError(f"{name} is {said(value)}; give a whole number from 1")
 
 
+def check_answer(name: str, value: bool) -> None:
+    """Raises InputError for what is neither True nor False: 1 and "no" are both true to Python."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {said(value)}; give True or False")
+
+
 def check_generator(generator: torch.Generator | None, restarts: int = 1) -> None:
     """Raises InputError for a generator of another kind, as a seed is, and for restarts that would be all alike."""
     if generator is not None and not isinstance(generator, torch.Generator):

@@ -35,28 +35,36 @@ class Attack:
     move: Callable[..., Tensor]
 
 
-def quick(*, eps: float, norm: str = "linf", steps: int = 40, restarts: int = 1) -> list[Attack]:
-    """PGD with random starts, on cross-entropy and on the margin."""
-    how = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "leave": True}
+def quick(*, eps: float, norm: str = "linf", steps: int = 40, restarts: int = 1, leave: bool = True) -> list[Attack]:
+    """PGD with random starts, on cross-entropy and on the margin. leave: False for many models attacked together."""
+    how = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "leave": leave}
     return [Attack(f"pgd-{steps}-{loss}", "white", partial(pgd, loss=loss, **how)) for loss in ("ce", "margin")]
 
 
 def standard(
-    *, eps: float, classes: int, norm: str = "linf", steps: int = 100, restarts: int = 1, queries: int = 5000
+    *,
+    eps: float,
+    classes: int,
+    norm: str = "linf",
+    steps: int = 100,
+    restarts: int = 1,
+    queries: int = 5000,
+    leave: bool = True,
 ) -> list[Attack]:
     """APGD on cross-entropy, APGD toward the likeliest wrong classes (nine at most), and Square.
 
     The targeted runs climb the DLR loss, which needs 4 classes; with fewer, the margin. restarts: of cross-entropy.
+    leave: False for many models attacked together.
     Raises InputError for fewer than 2 classes: nothing could be confused.
     """
     if classes < 2:
         raise InputError(f"the model has {classes} output; a classifier needs at least 2: one logit for each class")
-    how = {"eps": eps, "norm": norm, "steps": steps}
+    how = {"eps": eps, "norm": norm, "steps": steps, "leave": leave}
     aimed = {"loss": "dlr" if classes >= 4 else "margin", "targets": min(9, classes - 1)}
     return [
         Attack(f"apgd-{steps}-ce", "white", partial(apgd, loss="ce", restarts=restarts, **how)),
         Attack(f"apgd-{steps}-{aimed['loss']}-targeted", "white", partial(apgd, **aimed, **how)),
-        Attack(f"square-{queries}", "black", partial(square, eps=eps, norm=norm, queries=queries)),
+        Attack(f"square-{queries}", "black", partial(square, eps=eps, norm=norm, queries=queries, leave=leave)),
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import counting
+from metarobust.attacks.standing import fooled
 from metarobust.baselines import Hyper, Method
 from metarobust.data import Split
 from metarobust.evaluation import quick, survivors
@@ -103,6 +104,33 @@ def over_models(
         for name, mask in right.items():
             found.setdefault(name, []).append(float(mask.float().mean()))
     return found
+
+
+@torch.no_grad()
+def together(
+    tasks: Tasks, params: Tensor, test: Split, attacks: Sequence[Attack], generator: torch.Generator
+) -> dict[str, list[float]]:
+    """As `over_models` with alone=False, all T models at once: long attacks on small models mostly wait for each other.
+
+    attacks: which let no image leave, made with leave=False. From one attack to the next, each model keeps as many
+    images as the one that has most left; those that it had lost before take part, and change nothing.
+    """
+    predict, images, labels = tasks.predictor(params.detach()), test.images, test.labels
+
+    def stands(x: Tensor, y: Tensor) -> Tensor:
+        return ~fooled(predict(x), y).view(len(params), -1)
+
+    right = stands(images.repeat(len(params), 1, 1, 1), labels.repeat(len(params)))
+    masks = {"clean": right}
+    for attack in attacks:
+        most = int(right.sum(1).max())
+        if most:
+            picked = right.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+            x, y = images[picked.flatten()], labels[picked.flatten()]
+            held = stands(attack.move(predict, x, y, generator=generator), y)
+            right = right.scatter(1, picked, right.gather(1, picked) & held)
+        masks[attack.name] = right
+    return {name: mask.float().mean(1).tolist() for name, mask in (masks | {"robust": right}).items()}
 
 
 def settings(method: Method) -> Iterator[dict[str, float]]:

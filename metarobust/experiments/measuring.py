@@ -18,7 +18,7 @@ from metarobust.attacks import fgsm, pgd
 from metarobust.data import Dataset, Split
 from metarobust.evaluation import evaluate, quick, standard
 from metarobust.evaluation.ensemble import Attack
-from metarobust.experiments.fit import accuracy, over_models
+from metarobust.experiments.fit import accuracy, over_models, together
 from metarobust.experiments.learning import Learning
 from metarobust.experiments.spec import Part, Spec
 from metarobust.experiments.table import BEFORE, FLAGS
@@ -182,9 +182,9 @@ def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
     return [attack(loss) for loss in ("ce", "margin")]
 
 
-def several(*, eps: float, steps: int, classes: int) -> list[Attack]:
+def several(*, eps: float, steps: int, classes: int, leave: bool = True) -> list[Attack]:
     """Two PGDs, and the shorter standard ensemble, in the order in which they take least time one after the other."""
-    return [*quick(eps=eps, steps=steps), *standard(eps=eps, classes=classes, **SHORTER)]
+    return [*quick(eps=eps, steps=steps, leave=leave), *standard(eps=eps, classes=classes, **SHORTER, leave=leave)]
 
 
 def worst(attacks: Sequence[Attack]) -> str:
@@ -199,8 +199,8 @@ def under_standard(
 
     Each attack gets what those before it have left: the worst case is the same, and it takes a third of the time.
     """
-    attacks = several(eps=eps, steps=steps, classes=classes)
-    found = over_models(tasks, params, test, attacks, generator, alone=False)
+    attacks = several(eps=eps, steps=steps, classes=classes, leave=False)
+    found = together(tasks, params, test, attacks, generator)
     first, both = (attack.name for attack in attacks[:2])
     yield "none", 0.0, found["clean"]
     yield first, eps, found[first]

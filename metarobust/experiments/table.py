@@ -163,36 +163,6 @@ def variants(rows: Sequence[Row], part: str) -> str:
     return pipes(lines)
 
 
-def strongest(rows: Sequence[Row], part: str) -> str:
-    """Robust accuracy under the standard ensemble, a line a method, where some of its models were measured so; else "".
-
-    In brackets: how many points that is above (+) or below (−) the two PGDs, on the same models. The ensemble may have
-    had fewer images than they, so that the difference is not of the attacks alone.
-    """
-    here = [row for row in rows if row["part"] == part]
-    strong = [row for row in here if row["attack"].startswith(STANDARD)]
-    if not strong:
-        return ""
-    models = names(strong, "model")
-    lines = [["standard ensemble", *models]]
-    for method in names(strong, "method"):
-        cells = []
-        for model in models:
-            mine = pick(strong, part, model, method)
-            if not mine:  # the best plain rule of one network need not be that of another
-                cells.append("–")
-                continue
-            whose = {row["meta_seed"] for row in mine}
-            quick = [r for r in pick(here, part, model, method) if r["meta_seed"] in whose]
-            quick = by_seed(measured(quick, "robust accuracy"))
-            under = by_seed(mine)
-            mean, half = over_seeds(list(under.values()))
-            change = 100 * sum(value - quick[seed] for seed, value in under.items()) / len(under)
-            cells.append(f"{100 * mean:.1f} ±{100 * half:.1f} ({change:+.1f})".replace("-", "−"))
-        lines.append([method, *cells])
-    return pipes(lines)
-
-
 def markdown(rows: Sequence[Row], part: str) -> str:
     """The headline as a Markdown table."""
     return pipes(headline(rows, part))

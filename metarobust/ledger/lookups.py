@@ -11,7 +11,8 @@ from typing import Any
 from metarobust.errors import InputError, choose
 from metarobust.experiments.pairing import last_steps
 from metarobust.experiments.published import PUBLISHED
-from metarobust.experiments.table import BEFORE, LEARNED, STANDARD, by_seed
+from metarobust.experiments.scrutiny import lowered
+from metarobust.experiments.table import BEFORE, LEARNED, by_seed
 from metarobust.ledger.language import Value
 from metarobust.ledger.records import LABELS, Records, Row, Wanted, labelled
 from metarobust.stats import holm, over_seeds, paired
@@ -99,12 +100,11 @@ class Lookups:
 
         The ensemble may have had a part of the images only.
         """
-        free = {"part": part, "method": method, "model": model, "metric": "robust accuracy"}
-        strong = self.records.rows(run, attack=f"{STANDARD}*", **free)
-        quick = {_model(row): row["value"] for row in self.records.rows(run, attack="worst*", **free)}
-        falls = {label: [100 * (quick[_model(row)] - row["value"]) for row in rows]
-                 for label, rows in labelled(strong, ["attack"], [*LABELS, "meta_seed"]).items()}  # fmt: skip
-        return _short({label: sum(each) / len(each) for label, each in falls.items()})
+        falls = lowered(self.records.rows(run, part=part, method=method, model=model, metric="robust accuracy"))
+        if not falls:
+            raise InputError(f"{run}: nothing here was measured by two PGDs and by the standard ensemble")
+        found = labelled(last_steps(falls), ["attack"], [*LABELS, "meta_seed"])
+        return _short({label: 100 * _mean(mine) for label, mine in found.items()})
 
     def value(self, run: str, column: str = "value", **wanted: Wanted) -> Value:
         """The mean of any column of numbers, for instance of a comparison with other libraries."""
@@ -172,10 +172,6 @@ def published(model: str, attack: str) -> Value:
 
 def _mean(rows: list[Row], column: str = "value") -> float:
     return sum(row[column] for row in rows) / len(rows)
-
-
-def _model(row: Row) -> tuple[Any, ...]:
-    return row["part"], row["model"], row["method"], row["meta_seed"], row["seed"]
 
 
 def _named(wanted: dict[str, Wanted]) -> list[str]:
