@@ -14,8 +14,8 @@ from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, catalogue
 from metarobust.experiments.ablation import ablation
+from metarobust.experiments.attacked import confined, several, speaking
 from metarobust.experiments.fit import over_models, together
-from metarobust.experiments.measuring import confined, several, speaking
 from metarobust.experiments.scrutiny import checked, lowered, overstated
 from metarobust.experiments.spec import FAMILY, NEW, VALIDATION, Part, Rule
 from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN

@@ -108,25 +108,36 @@ def over_models(
 
 @torch.no_grad()
 def together(
-    tasks: Tasks, params: Tensor, test: Split, attacks: Sequence[Attack], generator: torch.Generator
+    tasks: Tasks,
+    params: Tensor,
+    test: Split,
+    attacks: Sequence[Attack],
+    generator: torch.Generator,
+    *,
+    own: bool = False,
 ) -> dict[str, list[float]]:
     """As `over_models` with alone=False, all T models at once: long attacks on small models mostly wait for each other.
 
     attacks: which let no image leave, made with leave=False. From one attack to the next, each model keeps as many
-    images as the one that has most left; those that it had lost before take part, and change nothing.
+    images as the one that has most left; those that it had lost before take part, and change nothing. own: test is T
+    equal stretches of images, one a model.
     """
-    predict, images, labels = tasks.predictor(params.detach()), test.images, test.labels
+    predict, models = tasks.predictor(params.detach()), len(params)
+    images = test.images if own else test.images.repeat(models, 1, 1, 1)
+    labels = test.labels if own else test.labels.repeat(models)
+    first = torch.arange(models, device=labels.device)[:, None] * (len(labels) // models)
 
     def stands(x: Tensor, y: Tensor) -> Tensor:
-        return ~fooled(predict(x), y).view(len(params), -1)
+        return ~fooled(predict(x), y).view(models, -1)
 
-    right = stands(images.repeat(len(params), 1, 1, 1), labels.repeat(len(params)))
+    right = stands(images, labels)
     masks = {"clean": right}
     for attack in attacks:
         most = int(right.sum(1).max())
         if most:
             picked = right.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-            x, y = images[picked.flatten()], labels[picked.flatten()]
+            at = (first + picked).flatten()
+            x, y = images[at], labels[at]
             held = stands(attack.move(predict, x, y, generator=generator), y)
             right = right.scatter(1, picked, right.gather(1, picked) & held)
         masks[attack.name] = right
