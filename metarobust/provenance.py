@@ -71,7 +71,7 @@ def listing(found: Iterable[dict[str, Any]]) -> str:
         lines.append(
             [
                 one["experiment"],
-                one["dataset"] or "",
+                (one["dataset"] or "").removeprefix("folder:"),
                 one["scale"] or "",
                 str(len(one["seeds"])) if one["seeds"] else "",
                 f"{one['age_days']} d",

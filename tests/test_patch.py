@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def digits():
     return found.train[torch.arange(HALF)], found.train[torch.arange(HALF, len(found.train))]
 
 
-def with_norm():
+def with_norm(seed=0):
     """A network of layers that no pretrained rule has met."""
+    torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(128, 10)
     )
@@ -87,8 +89,13 @@ def test_a_patched_model_is_more_robust_on_held_out_images(kind, digits, mlp):
     assert not report.undone
     assert report.after is report.tried
     assert report.images + report.tried.n == len(digits[1])
-    # Measured: 20 to 35 points on perceptrons, 4 to 15 on small convolutional networks.
-    assert report.tried.robust - report.before.robust > (0.15 if kind == "mlp" else 0.02)
+    # Measured: 20 to 35 points on perceptrons, and 0 to 15 on small convolutional networks: so a mean over three.
+    gains = [report.tried.robust - report.before.robust]
+    for seed in () if kind == "mlp" else (1, 2):
+        other = trained(with_norm(seed), digits[0])
+        _, found = metarobust.patch(other, digits[1].images, digits[1].labels, optimizer="patch-digits")
+        gains.append(found.tried.robust - found.before.robust)
+    assert fmean(gains) > (0.15 if kind == "mlp" else 0.02)
     assert report.before.clean - report.tried.clean <= 0.05
     train, test = split(digits[1].labels, 0.2, generator())
     assert len(test) == report.tried.n
