@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write a learned optimizer out of a finished run", allow_abbrev=False)
     export.add_argument("folder", type=Path, metavar="DIR", help="the run's output folder")
-    export.add_argument("part", metavar="PART", help="patch or train")
+    export.add_argument("part", metavar="PART", help="part of the run where it was measured: patch, train, ...")
     export.add_argument("--rule", default="learned", help="its name in the run's table; default: learned")
     export.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to write; default: here")
 

@@ -10,14 +10,18 @@ They are those of the recorded runs, and commands in this repository make them:
     metarobust export runs/mnist patch --rule "learned, joint"    # patch-mnist-joint.safetensors
 
 and the same with `--dataset digits`, and with `train`. The one that trains fresh models on MNIST is of a run that was
-recorded when the experiments `patch` and `train` were one, `transfer`. Of a run's meta-seeds the first, 0, is shipped,
-whatever its test results. The state of the Adam that trained theta is left out: it is needed to go on with
+recorded when the experiments `patch` and `train` were one, `transfer`. A run of `transfer-data` learns on several data
+sets, and a part of it patches networks of one:
+
+    metarobust export runs/data "patch, fashion-mnist" --rule "learned on fashion-mnist"    # patch-fashion-mnist
+
+Of a run's meta-seeds the first, 0, is shipped, whatever its test results. The
+state of the Adam that trained theta is left out: it is needed to go on with
 meta-training, not to use what was learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +36,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "weights"
 DEFAULT = "patch-mnist"
 META_SEED = 0
-GOALS = {"patch": "patches a trained model", "train": "trains a fresh model"}
-UNTRIED = [
-    "images other than handwritten digits of one channel",
-    "networks with normalisation layers, attention or more than some 100,000 parameters",
-    "another radius or norm of the attack than the one it was meta-trained against",
-    "another number of steps or another batch size than in meta-training",
-]
+FROM = ("patch", "train", "transfer-data")
+"""The experiments whose learned optimizers may be shipped: they learn as one would use them."""
 
 
 def available() -> list[str]:
@@ -73,41 +72,47 @@ def card(name: str = DEFAULT) -> dict[str, Any]:
     """All that is known of a pretrained optimizer, as a JSON object.
 
     `works` are the unseen networks where it was more robust than every rule that makes no adversarial example; `fails`
-    names for each other network the rules that were ahead. `results` are taken out of the recorded run `run` now:
+    names for each other network the rules that were ahead; `elsewhere` has both for the other parts of its run, with
+    fewer images or on other data sets. `results` are taken out of the recorded run `run` now:
     clean/robust accuracy in per cent, ± 95 % over seeds, of this optimizer and what it is held against; what it costs
     in clean accuracy is seen there. `quotes` name the same for `metarobust.quote`, as a mean over all meta-seeds.
     Raises InputError for another name, a damaged card, or an installation without the recorded run.
     """
-    from metarobust import quote
+    from metarobust import cards, quote
 
     about = _about(name)
     _, rows = quote.recorded(about["run"])
-    return about | {"results": _results(rows, about["part"], about.get("rule", "learned"), about["meta_seed"])}
+    return about | {"results": cards.results(rows, about["part"], about.get("rule", "learned"), about["meta_seed"])}
 
 
 def export(
     run: str | Path, part: str, out: str | Path = ".", *, rule: str = "learned", meta_seed: int = META_SEED
 ) -> Path:
-    """Writes an optimizer that a finished run meta-trained to `PART-DATASET.safetensors` in the folder out.
+    """Writes an optimizer that a finished run meta-trained to `patch-DATASET.safetensors` in the folder out, or to
+    `train-...`; DATASET is the one that it learned on.
 
-    rule: its name in the run's tables; all but `learned` add the kind to the file's name. Raises InputError for a run
-    that is unfinished, of another experiment, or without its checkpoints.
+    part: of the run, where the card's results are taken. rule: its name in the run's tables; a kind other than
+    `features` is added to the file's name. Raises InputError for a run that is unfinished, of another experiment, or
+    without its checkpoints.
     """
+    from metarobust import cards
     from metarobust.experiments.learning import slug
 
     manifest, rows = load_results(run)
     spec = manifest["spec"]
-    if spec["experiment"] not in GOALS:
+    if spec["experiment"] not in FROM:
         raise InputError(
-            f"the run in {run} is of {spec['experiment']}, which learns no optimizer; give one of {' or '.join(GOALS)}"
+            f"the run in {run} is of {spec['experiment']}, which learns no optimizer; give one of {' or '.join(FROM)}"
         )
     parts = {each["name"]: each for each in spec["parts"]}
-    rules = {each["name"]: each for each in parts[choose(part, parts, "part of the run")]["rules"]}
+    here = parts[choose(part, parts, "part of the run")]
+    rules = {each["name"]: each for each in (*here["rules"], *here["uses"])}
     found = rules[choose(rule, rules, "learned rule of the run")]
     if meta_seed not in spec["meta_seeds"]:
         raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
+    home = here["home"] if found in here["uses"] else part
     stored = Checkpoints(
-        Path(run) / "checkpoints", f"{part}.{slug(found['name'])}.{meta_seed}", manifest["spec_sha256"]
+        Path(run) / "checkpoints", f"{slug(home)}.{slug(found['name'])}.{meta_seed}", manifest["spec_sha256"]
     )
     held = stored.load()
     if held is None:
@@ -120,95 +125,10 @@ def export(
         )
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}
-    own = "" if rule == "learned" else f"-{found['kind']}"
-    path = Path(out) / f"{part}-{spec['dataset']}{own}.safetensors"
-    save_tensors(
-        path, theta, _shape(found["kind"]) | _describe(manifest, rows, parts[part], found, meta_seed, about["log"])
-    )
+    own = "" if found["kind"] == "features" else f"-{found['kind']}"
+    path = Path(out) / f"{cards.GOALS[here['trained']][0]}-{cards.school(spec, found)}{own}.safetensors"
+    save_tensors(path, theta, cards.describe(manifest, rows, here, found, meta_seed, about["log"]))
     return path
-
-
-def _shape(kind: str) -> dict[str, Any]:
-    """The kind and its numbers outside theta: as the library makes it, which is how experiments do."""
-    from metarobust.learned import describe, make
-
-    return describe(make(kind))
-
-
-def _describe(
-    manifest: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    part: Mapping[str, Any],
-    rule: Mapping[str, Any],
-    meta_seed: int,
-    log: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """What the card says beside the optimizer's size: a JSON object."""
-    from metarobust.learned import TIERS
-
-    spec, name = manifest["spec"], part["name"]
-    run = f"{spec['experiment']}-{spec['dataset']}-{spec['scale']}"
-    models = [model for model in spec["unseen"] if any(row["model"] == model for row in rows)]
-    ahead = {model: _ahead(rows, name, model, rule["name"], meta_seed) for model in models}
-    methods = [rule["name"], *(["before"] if name == "patch" else [])]
-    return {
-        "summary": f"{GOALS[name]} in {part['steps']} steps; meta-trained on {spec['dataset']}"
-        + (f" ({rule['kind']}, tier 1)" if TIERS[rule["kind"]] == "1" else ""),
-        "rule": rule["name"],
-        "run": run,
-        "part": name,
-        "meta_seed": meta_seed,
-        "why_this_meta_seed": "the first of the run, whatever its test results",
-        "meta_trained_on": {
-            "dataset": spec["dataset"], "images": spec["meta_images"], "images_of_one_task": "per_class of each class",
-            "per_class": spec["per_class"], "family": spec["family"], "models_of_each": spec["victims"],
-            "their_training": spec["training"] if name == "patch" else None,
-            "attack": {
-                "norm": "linf", "eps": part["meta_eps"], "steps": part["attack_steps"], "weight": part["weight"],
-            },
-            "plan": rule["plan"], "begins": rule["begins"], "meta_loss": [log[0]["meta_loss"], log[-1]["meta_loss"]],
-        },
-        "steps": part["steps"],
-        "batch_size": part["batch_size"],
-        "made_by": {
-            **{key: manifest[key] for key in ("command", "code", "versions", "device", "threads", "started")},
-            **{key: manifest[key] for key in ("spec_sha256", "data_sha256")},
-            "seconds_of_the_whole_run": manifest["wall_seconds"],
-        },
-        "works": [model for model, others in ahead.items() if not others],
-        "fails": {model: others for model, others in ahead.items() if others},
-        "untried": UNTRIED,
-        "quotes": [f"{run} {name} {m} {how} {what}" for m in models for how in methods for what in ("clean", "robust")],
-        "licence": "MIT",
-    }  # fmt: skip
-
-
-def _own(rows: Sequence[Mapping[str, Any]], part: str, model: str, rule: str, meta_seed: int) -> list[Any]:
-    from metarobust.experiments.table import pick
-
-    return [row for row in pick(rows, part, model, rule) if row["meta_seed"] == meta_seed]
-
-
-def _ahead(rows: Sequence[Mapping[str, Any]], part: str, model: str, rule: str, meta_seed: int) -> list[str]:
-    """The rules without learning and without adversarial examples that were more robust here."""
-    from metarobust.experiments.table import names, over, pick
-
-    own, _ = over(_own(rows, part, model, rule, meta_seed), "robust accuracy")
-    here = [row for row in rows if (row["part"], row["model"]) == (part, model)]
-    plain = names([row for row in here if row["tier"] in ("0", "1", "2") and row["meta_seed"] is None], "method")
-    return [other for other in plain if over(pick(here, part, model, other), "robust accuracy")[0] >= own]
-
-
-def _results(rows: Sequence[Mapping[str, Any]], part: str, rule: str, meta_seed: int) -> dict[str, dict[str, str]]:
-    """For each unseen network clean/robust accuracy of this optimizer and of what it is held against."""
-    from metarobust.experiments.table import ADAM, BEFORE, REFERENCE, best_plain, cell, names, pick
-
-    found = {}
-    for model in names([row for row in rows if row["part"] == part], "model"):
-        methods = [*([BEFORE] if part == "patch" else []), ADAM, best_plain(rows, part, model), REFERENCE]
-        found[model] = {"this": cell(_own(rows, part, model, rule, meta_seed))}
-        found[model] |= {method: cell(pick(rows, part, model, method)) for method in methods}
-    return found
 
 
 def _path(name: str) -> Path:

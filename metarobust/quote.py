@@ -33,15 +33,17 @@ def recorded(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def quote(words: str) -> str:
     """The number that `RUN PART NETWORK METHOD ASKED` names, in per cent with one decimal.
 
-    A method may be of several words. Raises InputError for anything that is not in the results.
+    A part and a method may be of several words. Raises InputError for anything that is not in the results.
     """
-    parts = words.split()
-    if len(parts) < 5:
+    each = words.split()
+    if len(each) < 5:
         raise InputError(f"{words!r} names no number; give RUN PART NETWORK METHOD and one of {', '.join(ASKED)}")
-    name, part, model, method, asked = *parts[:3], " ".join(parts[3:-1]), parts[-1]
-    _, rows = recorded(name)
+    _, rows = recorded(each[0])
+    networks = names(rows, "model")
+    at = next((i for i, word in enumerate(each[2:-2], 2) if word in networks), 2)
+    part, model, method, asked = " ".join(each[1:at]), each[at], " ".join(each[at + 1 : -1]), each[-1]
     choose(part, names(rows, "part"), "part")
-    choose(model, names(rows, "model"), "network")
+    choose(model, networks, "network")
     choose(method, names(rows, "method"), "method")
     choose(asked, ASKED, "number")
     found = over(pick(rows, part, model, method), "clean accuracy" if asked == "clean" else "robust accuracy")

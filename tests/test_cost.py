@@ -32,6 +32,7 @@ from metarobust.experiments.cost.stages import Costs
 from metarobust.experiments.cost.text import amount, models
 from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, fit_learned, settings
 from metarobust.experiments.stages import Stages
+from metarobust.experiments.table import FLAGS, measured
 from metarobust.family import Training, make_tasks
 from metarobust.plots.cost import against_cost
 from metarobust.results import COLUMNS, Run, load_results
@@ -183,6 +184,29 @@ def test_searches_are_of_equal_size_without_repeats_and_not_all_at_the_edge():
         assert len({point["lr"] for point in points}) > 2
     with pytest.raises(InputError, match="500 points of"):
         drawn(method, 500)
+
+
+# What is measured
+
+
+def test_every_figure_that_is_recorded_is_of_the_standard_ensemble_with_checks():
+    assert {MAKE(scale, "digits", None).measures for scale in ("small", "full")} == {"standard"}
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        small = replace(cost_spec.make("small", "digits", None), seeds=(0, 1))
+        costs = Costs(small, None, load("digits"), CPU)
+        some = costs.stage.tasks(MODELS[0], small.seeds)
+        found = {
+            step: costs.accuracies(costs.common("short", MODELS[0], "learned", step), some, some.params)
+            for step in (1, 2)
+        }
+    for step, rows in found.items():
+        assert [row["seed"] for row in measured(rows, "clean accuracy")] == [0, 1]
+        robust = measured(rows, "robust accuracy")
+        assert [row["seed"] for row in robust] == [0, 1]
+        assert all("apgd" in row["attack"] and "square" in row["attack"] for row in robust)
+        flags = [row for row in rows if row["metric"] == FLAGS]
+        assert len(flags) == (step == 2), "at the end of a run, once"
 
 
 # After how many models it pays

@@ -159,7 +159,10 @@ def test_quote_is_the_mean_of_the_table():
     values = [row["value"] for row in rows if wanted.items() <= row.items()]
     assert len(values) == 30
     assert quote.quote(f"{RUN} patch mlp-64-sigmoid learned clean") == f"{100 * fmean(values):.1f}"
-    # A method of several words is named as it stands in the table.
+    # A method of several words is named as it stands in the table, and so is a part.
+    crossed = "transfer-data-folder-cifar10-jpeg-small patch, mnist mlp-80-gelu learned on fashion-mnist"
+    before = crossed.replace("learned on fashion-mnist", "before")
+    assert float(quote.quote(f"{crossed} robust")) > float(quote.quote(f"{before} robust")) > 0
     assert 0 < float(quote.quote(f"{RUN} patch cnn-6-12-elu falling noise + last-layer decay spread")) < 100
 
 

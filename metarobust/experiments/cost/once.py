@@ -75,7 +75,7 @@ class Once:
             base, test_images=spec.test_images, tuning_seeds=spec.tuning_seeds, attack_steps=spec.attack_steps,
             eps=spec.eps, unseen=spec.networks, meta_images=self.card["meta_trained_on"]["images"],
         )  # fmt: skip
-        self.stage = Stages(base, base.parts[0], run, dataset, device)
+        self.stage = Stages(base, replace(base.parts[0], measures=spec.measures), run, dataset, device)
         self.rivals = rivals(spec)
 
     @cached_property

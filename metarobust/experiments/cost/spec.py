@@ -38,7 +38,8 @@ class Spec:
     it was meta-trained for, and of a long one. marks: steps at which accuracy and cost are taken; a run has those up to
     its horizon that no shorter run has. points: settings tried for each baseline. rounds: timings of each way, of which
     the median counts. piece: episodes of the meta-training that are counted and scaled up. max_clean_drop: a target is
-    reached only by a model that has not lost more of its clean accuracy.
+    reached only by a model that has not lost more of its clean accuracy. measures: `quick` or `standard`, see
+    `metarobust.experiments.spec.Part`.
     """
 
     scale: str
@@ -58,6 +59,7 @@ class Spec:
     eps: float = 0.1
     attack_steps: int = 40
     max_clean_drop: float = 0.05
+    measures: str = "standard"
     experiment: str = NAME
 
     def runs(self) -> Iterator[tuple[str, int, tuple[int, ...]]]:
@@ -82,7 +84,7 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     if scale == "smoke":
         return Spec(
             **common, seeds=seeds or (0, 1, 2), networks=NETWORKS[:1], points=4, tuning_seeds=(100,), test_images=150,
-            rounds=1, piece=6, attack_steps=20,
+            rounds=1, piece=6, attack_steps=20, measures="quick",
         )  # fmt: skip
     if scale == "small":
         return Spec(

@@ -17,7 +17,7 @@ from metarobust.experiments.cost.once import SECONDS, Cost, Once
 from metarobust.experiments.cost.passes import Passes, counted
 from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned
 from metarobust.experiments.learning import slug
-from metarobust.experiments.measuring import accuracy
+from metarobust.experiments.measuring import metric
 from metarobust.experiments.stages import best_point, kind
 from metarobust.experiments.table import BEFORE, LEARNED
 from metarobust.learned import TIERS
@@ -96,16 +96,16 @@ class Costs(Once):
         return train, rival.tier
 
     def accuracies(self, common: dict[str, Any], tasks: Tasks, params: Tensor) -> list[dict[str, Any]]:
-        """Rows of clean and robust accuracy, one a seed."""
+        """Rows of clean and robust accuracy, one a seed; and at the end of a run what the checks say of one model."""
         spec, test = self.spec, self.stage.test
-        how = {"eps": spec.eps, "steps": spec.attack_steps, "generator": self.stage.generator(common["model"], 5)}
-        found = accuracy(tasks, params, test, **how)
-        worst = f"worst of pgd-{spec.attack_steps} ce, margin"
-        return [
+        found = self.stage.measured(tasks, params, test, self.stage.generator(common["model"], 5))
+        rows = [
             common | {
-                "seed": seed, "attack": attack, "eps": eps, "metric": f"{name} accuracy", "value": value,
-                "n": len(test),
+                "seed": seed, "attack": attack, "eps": eps, "metric": metric(eps), "value": value, "n": len(test)
             }
-            for name, attack, eps in (("clean", "none", 0.0), ("robust", worst, spec.eps))
-            for seed, value in zip(spec.seeds, found[name], strict=True)
+            for attack, eps, values in found
+            for seed, value in zip(spec.seeds, values, strict=True)
         ]  # fmt: skip
+        if spec.measures == "standard" and common["step"] in (0, *spec.horizons):
+            rows.append(common | self.stage.checks(tasks, params[0]))
+        return rows
