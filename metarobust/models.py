@@ -39,6 +39,8 @@ class Normalise(nn.Module):
         self.mean, self.std = mean, std
 
     def forward(self, x: Tensor) -> Tensor:
+        if (self.mean, self.std) == (0, 1):  # no pass over the images: they take long in a small network
+            return x
         return (x - self.mean) / self.std
 
 

@@ -15,7 +15,7 @@ from toy import generator, tasks
 
 from metarobust.attacks import counting, fgsm, pgd
 from metarobust.attacks.losses import LOSSES, TARGETED, margin
-from metarobust.attacks.threat import length, random_starts, steepest
+from metarobust.attacks.threat import Ball, length, project, random_starts, steepest
 from metarobust.errors import InputError
 from metarobust.layout import Layout
 from metarobust.models import Predictor, build, fresh
@@ -254,3 +254,16 @@ def test_pgd_equals_that_of_a_peer(norm, eps, alpha):
     theirs = peer.run(foolbox.PyTorchModel(model.eval(), (0, 1), "cpu"), images, labels, epsilon=eps)
     ours = pgd(model, images, labels, eps=eps, step_size=alpha, steps=9, norm=norm, best=False)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("eps", [0.0, 0.1, 3.0])
+def test_a_ball_projects_as_the_function_does(norm, eps, dtype):
+    images, moved = (torch.rand(5, 2, 4, 4, generator=generator(seed), dtype=dtype) for seed in (0, 1))
+    moved = 3 * moved - 1
+    expected = project(moved, images, eps, norm)
+    found = Ball(images, eps, norm).project_(moved.clone())
+    torch.testing.assert_close(found, expected, rtol=0, atol=2 * torch.finfo(dtype).eps)
+    assert 0 <= found.min() <= found.max() <= 1
+    assert float(length(found - images, norm).max()) <= eps + 4 * torch.finfo(dtype).eps

@@ -13,7 +13,7 @@ from toy import generator
 
 from metarobust.errors import InputError
 from metarobust.layout import Layout
-from metarobust.models import ACTIVATIONS, MADRY, Predictor, build, fresh
+from metarobust.models import ACTIVATIONS, MADRY, Normalise, Predictor, build, fresh
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]
@@ -198,3 +198,10 @@ def test_initial_logits_are_of_a_sane_size():
         logits = Predictor(model, Layout.of(model), params)(torch.rand(200, 1, 8, 8))
         loss = float((logits.logsumexp(1) - logits.mean(1)).mean())
         assert math.log(10) - 0.1 < loss < math.log(10) + 0.5
+
+
+def test_pixels_as_they_are_pass_through_untouched_and_others_are_scaled():
+    x = torch.rand(2, 1, 8, 8, generator=generator())
+    assert Normalise(0.0, 1.0)(x) is x
+    for mean, std in ((0.0, 2.0), (0.5, 1.0), (0.5, 0.25)):
+        assert torch.equal(Normalise(mean, std)(x), (x - mean) / std)

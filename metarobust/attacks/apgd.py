@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from metarobust.attacks.count import made
 from metarobust.attacks.standing import Goal, first_look, look
 from metarobust.attacks.threat import (
+    Ball,
     check,
     check_answer,
     check_count,
     check_generator,
     is_whole,
-    project,
     random_starts,
     said,
     steepest,
@@ -113,34 +113,36 @@ def _run(
 ) -> tuple[Tensor, ...]:
     """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
     each = (-1, *[1] * (images.ndim - 1))
-    before = x = best = start
+    ball, before, x, best = Ball(images, eps, norm), start, start, start.clone()
     logits, losses, gradient = look(predict, x, goal)
-    turned = goal.reached(logits)
-    best_loss, best_gradient, first = losses, gradient, x
+    turned, best_loss, uphill = goal.reached(logits), losses, steepest(gradient, norm)
+    best_uphill = uphill.clone()
     eta = images.new_full((len(images),), 2 * eps)
     rises, last_best, last_halved = torch.zeros_like(losses), best_loss, torch.zeros_like(turned)
     marks, last = set(checkpoints(steps)), 0
     for k in range(1, steps + 1):
-        z = project(x + eta.view(each) * steepest(gradient, norm), images, eps, norm)
+        z = ball.project_(torch.addcmul(x, eta.view(each), uphill))
         if k > 1:
-            z = project(x + MOMENTUM * (z - x) + (1 - MOMENTUM) * (x - before), images, eps, norm)
+            z = ball.project_(torch.lerp(x, z, MOMENTUM).add_(x - before, alpha=1 - MOMENTUM))
         before, x, old = x, z, losses
         logits, losses, gradient = look(predict, x, goal)
-        now = goal.reached(logits)
-        first, turned = torch.where((now & ~turned).view(each), x, first), turned | now
+        uphill, now, higher = steepest(gradient, norm), goal.reached(logits), losses > best_loss
         rises += losses > old
-        higher = losses > best_loss
-        best, best_loss = torch.where(higher.view(each), x, best), torch.where(higher, losses, best_loss)
-        best_gradient = torch.where(higher.view(each), gradient, best_gradient)
+        # The first point that turns an image is its best one for good. A weight of 0 or 1 takes either, exactly, in a
+        # third of the time of `where`.
+        take = ((now | higher) & ~turned).to(x.dtype).view(each)
+        best.lerp_(x, take)
+        best_uphill.lerp_(uphill, take)
+        best_loss, turned = torch.where(higher, losses, best_loss), turned | now
         if k in marks:
             if bool(turned.all()):
                 break
             halve = (rises < RISES * (k - last)) | (~last_halved & (best_loss <= last_best))
             eta = torch.where(halve, eta / 2, eta)
-            x, gradient = (torch.where(halve.view(each), b, a) for a, b in ((x, best), (gradient, best_gradient)))
+            x, uphill = (torch.where(halve.view(each), b, a) for a, b in ((x, best), (uphill, best_uphill)))
             losses = torch.where(halve, best_loss, losses)
             last, rises, last_best, last_halved = k, torch.zeros_like(rises), best_loss, halve
-    return torch.where(turned.view(each), first, best), best_loss, turned
+    return best, best_loss, turned
 
 
 def checkpoints(steps: int) -> Iterator[int]:

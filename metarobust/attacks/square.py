@@ -72,24 +72,25 @@ def square(
     # attacked as the whole is, whichever images leave. They are few beside what a network keeps of an image.
     chance = torch.rand((len(images), first + (queries - 1) * later), generator=generator, device=generator.device)
     chance = chance.to(images.device)
-    aim = goal.of(left)
+    x, current, aim = images[left], images[left], goal.of(left)
     for query in range(queries):
         if not len(left):
             break
-        x = images[left]
         if query == 0:
             trial = moves.begin(x, eps, chance[left, :first])
         else:
             at = first + (query - 1) * later
-            trial = moves.change(x, worst[left], eps, share(query, queries), chance[left, at : at + later])
+            trial = moves.change(x, current, eps, share(query, queries), chance[left, at : at + later])
         logits = predict(trial)
         value, turned = aim.losses(logits), aim.reached(logits)
         better = (turned | (value > highest[left])) & ~done[left]
-        worst[left[better]], highest[left[better]] = trial[better], value[better].to(highest.dtype)
+        current[better], highest[left[better]] = trial[better], value[better].to(highest.dtype)
         done[left] |= turned
         if leave and bool(turned.any()):
-            left = left[~turned]
+            worst[left] = current
+            left, x, current = left[~turned], x[~turned], current[~turned]
             aim = goal.of(left)
+    worst[left] = current
     return worst
 
 

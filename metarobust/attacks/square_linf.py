@@ -25,12 +25,15 @@ def begin(images: Tensor, eps: float, chance: Tensor) -> Tensor:
 
 def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Tensor) -> Tensor:
     """x', where the square has this share of the pixels; at least one, at most all that fit. chance: `[n, C + 2]`."""
-    _, _, height, width = images.shape
+    n, _, height, width = images.shape
     side = min(max(round((share * height * width) ** 0.5), 1), height, width)
-    colour = (images + eps * sign(chance[:, 2:]).to(images.dtype)[:, :, None, None]).clamp(0, 1)
-    rows = at(place(chance[:, 0], height, side), height, side)
-    columns = at(place(chance[:, 1], width, side), width, side)
-    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], colour, current)
+    step, each = torch.arange(side, device=images.device), torch.arange(n, device=images.device)
+    rows, columns = (place(chance[:, k], size, side)[:, None] + step for k, size in enumerate((height, width)))
+    square = each[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]  # `[n, side, side, C]`
+    colour = eps * sign(chance[:, None, None, 2:]).to(images.dtype)
+    trial = current.clone()
+    trial[square] = (images[square] + colour).clamp_(0, 1)
+    return trial
 
 
 def sign(chance: Tensor) -> Tensor:

@@ -174,6 +174,21 @@ def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:
     return delta.add_(images).clamp_(0, 1)
 
 
+class Ball:
+    """The eps-ball around images, as far as it is in [0, 1], for attacks that project many times."""
+
+    def __init__(self, images: Tensor, eps: float, norm: str):
+        self.images, self.eps, self.norm = images, eps, norm
+        if norm == "linf":  # a box: its bounds are made once, and a projection is a single pass
+            self.low, self.high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
+
+    def project_(self, perturbed: Tensor) -> Tensor:
+        """As `project`; what it is given is used up, and may be what comes back."""
+        if self.norm == "linf":
+            return perturbed.clamp_(self.low, self.high)
+        return project(perturbed, self.images, self.eps, self.norm)
+
+
 def random_starts(
     images: Tensor, eps: float, norm: str, generator: torch.Generator | None, count: int = 1
 ) -> list[Tensor]:
