@@ -37,7 +37,7 @@ def test_a_table_comes_with_its_setting(show, name):
     warned, lines = show(name, part)
     assert not warned
     assert lines[0] == EXPERIMENTS["patch"].markdown(rows, part).splitlines()[0]
-    assert lines[-1].startswith(f"{setting(rows, part)}. Recorded in ")
+    assert lines[-1].startswith(f"{setting(rows, part)}. Recorded on ")
 
 
 @pytest.mark.parametrize(

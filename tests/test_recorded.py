@@ -27,7 +27,7 @@ THREE = {"patch", "train", "transfer", "transfer-architecture"}
 EARLIER = ("transfer-mnist-small",)
 # Recorded when two PGDs measured all models, and the standard ensemble some or none: book/deviations.md says so.
 BY_TWO = (
-    "patch-mnist-small", "patch-digits-small", "transfer-architecture-digits-small", "ablation-digits-small",
+    "patch-mnist-small", "transfer-architecture-digits-small", "ablation-digits-small",
     "low-data-digits-small", "robust-training-digits-small", "what-was-learned-digits-small",
 )  # fmt: skip
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]

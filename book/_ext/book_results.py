@@ -39,7 +39,7 @@ class Recorded(SphinxDirective):
         name, part = self.arguments
         try:
             manifest, rows = recorded(name)
-            done = f"Recorded in {manifest['wall_seconds'] / 60:.0f} minutes on {manifest['device']['name']}"
+            done = f"Recorded on {manifest['device']['name']}"
             markdown = EXPERIMENTS[recorded_as(manifest["spec"]["experiment"])].markdown
             text = [*markdown(rows, part).splitlines(), "", f"{setting(rows, part)}. {done}."]
         except InputError as error:
