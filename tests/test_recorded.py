@@ -26,10 +26,7 @@ THREE = {"patch", "train", "transfer", "transfer-architecture"}
 # Recorded before their experiments had all the parts that they have now.
 EARLIER = ("transfer-mnist-small",)
 # Recorded when two PGDs measured all models, and the standard ensemble some or none: book/deviations.md says so.
-BY_TWO = (
-    "patch-mnist-small", "transfer-architecture-digits-small", "ablation-digits-small",
-    "low-data-digits-small", "robust-training-digits-small", "what-was-learned-digits-small",
-)  # fmt: skip
+BY_TWO = ("patch-mnist-small", "transfer-architecture-digits-small")
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
@@ -82,7 +79,7 @@ def test_the_code_makes_the_numbers_that_were_recorded(name):
 def test_the_standard_ensemble_looked_at_every_figure_that_is_not_said_to_be_older():
     for name in quote.available():
         manifest, rows = quote.recorded(name)
-        if name in (*EARLIER, *BY_TWO, *ANCHORS) or manifest["spec"]["experiment"] in ("cost", "trade-off"):
+        if name in (*EARLIER, *BY_TWO, *ANCHORS) or manifest["spec"]["experiment"] == "trade-off":
             continue
         robust = [row["attack"] for row in table.measured(rows, "robust accuracy")]
         assert robust, name
