@@ -15,9 +15,8 @@ sets, and a part of it patches networks of one:
 
     metarobust export runs/data "patch, fashion-mnist" --rule "learned on fashion-mnist"    # patch-fashion-mnist
 
-Of a run's meta-seeds the first, 0, is shipped, whatever its test results. The
-state of the Adam that trained theta is left out: it is needed to go on with
-meta-training, not to use what was learned.
+Of a run's meta-seeds the first, 0, is shipped, whatever its test results. The state of the Adam that trained theta is
+left out: it is needed to go on with meta-training, not to use what was learned.
 """
 
 from __future__ import annotations
