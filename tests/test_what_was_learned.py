@@ -304,9 +304,10 @@ def test_the_counterpart_learns_as_the_shipped_rule_did():
     assert spec["setting"]["family"] == learned_as["family"]
 
 
-def test_a_data_set_without_a_pretrained_rule_is_refused():
-    with pytest.raises(InputError, match=r"on 'cifar10': no pretrained optimizer learned there; take --dataset digits"):
-        what_was_learned.make_spec("small", "cifar10", None)
+@pytest.mark.parametrize("dataset", ["cifar10", "fashion-mnist"])
+def test_a_data_set_without_a_pretrained_rule_is_refused(dataset):
+    with pytest.raises(InputError, match=f"on '{dataset}': no pretrained optimizer .* take --dataset digits or mnist"):
+        what_was_learned.make_spec("small", dataset, None)
     with pytest.raises(InputError, match="unknown scale of what-was-learned 'huge'"):
         what_was_learned.make_spec("huge", "digits", None)
 

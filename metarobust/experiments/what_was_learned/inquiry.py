@@ -39,6 +39,8 @@ SCALES = specs.SCALES
 PLAIN = (ADAM, "adam + weight decay", "std-prune")
 CONSTANTS = "patch.constants"
 META_SEED = pretrained.META_SEED
+SETS = ("digits", "mnist")
+"""Where a pretrained rule learned by the plan of the experiment `patch`, which its counterpart learns by as well."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     """The numbers of a scale. Raises InputError for a data set whose patches no pretrained rule has learned."""
     choose(scale, SCALES, f"scale of {NAME}")
     name = f"patch-{dataset}"
-    if name not in pretrained.available():
+    if dataset not in SETS:
         raise InputError(
-            f"{NAME} on {dataset!r}: no pretrained optimizer learned there; take --dataset digits or mnist"
+            f"{NAME} on {dataset!r}: no pretrained optimizer of the experiment patch learned there; "
+            f"take --dataset {' or '.join(SETS)}"
         )
     setting = catalogue.make("patch", scale, dataset, seeds)
     # The shipped rules are of scale small, whatever the scale here; their counterpart is to differ in one thing.
