@@ -33,7 +33,8 @@ def describe(
 ) -> dict[str, Any]:
     """All that the card says, but for its results, which are read when they are asked for: a JSON object.
 
-    part, rule: of the run's spec. log: of the meta-training.
+    manifest, rows: of the finished run. part, rule: entries of its spec; networks and rivals are those of the part.
+    meta_seed: of the theta that is shipped. log: of its meta-training, a dictionary with `meta_loss` an episode.
     """
     spec, name, learned_on = manifest["spec"], part["name"], school(manifest["spec"], rule)
     run = default_folder(spec["experiment"], spec["dataset"], spec["scale"]).name
@@ -102,7 +103,11 @@ def _ahead(rows: Sequence[Mapping[str, Any]], part: str, rule: str, meta_seed: i
 
 
 def results(rows: Sequence[Mapping[str, Any]], part: str, rule: str, meta_seed: int) -> dict[str, dict[str, str]]:
-    """For each unseen network clean/robust accuracy of this optimizer and of what it is held against."""
+    """For each unseen network of a part what it is held against: `this`, and methods by name; see `table.cell`.
+
+    Clean and robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds. Raises InputError
+    where the rows lack one of the methods.
+    """
     found = {}
     for model in names([row for row in rows if row["part"] == part], "model"):
         methods = [*([BEFORE] if trained(part) else []), ADAM, best_plain(rows, part, model), REFERENCE]

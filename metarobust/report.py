@@ -44,7 +44,8 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
         try:
             shown = experiment.markdown(rows, part)
         except InputError:  # a part that the experiment does not show: rows that others are made of
-            blocks += [f"**{part}**: {said}" for said in [trust(rows, part)] if said]
+            if said := trust(rows, part):
+                blocks.append(f"**{part}**: {said}")
             continue
         blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
         if "robust accuracy" not in names([row for row in rows if row["part"] == part], "metric"):

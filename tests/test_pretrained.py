@@ -71,7 +71,7 @@ def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
     assert {*card["works"], *card["fails"]} == set(card["results"])
     assert not set(card["works"]) & set(card["fails"])
     for words in card["quotes"]:
-        assert 0 <= float(quote.quote(words)) < 100
+        assert 0 < float(quote.quote(words)) < 100 or words.endswith(" before robust"), "of some nothing was left"
     rule = card.get("rule", LEARNED)
 
     def own(part, model):

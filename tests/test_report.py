@@ -27,6 +27,14 @@ def test_a_run_is_shown_with_facts_table_and_tests(folder):
     assert "learned minus the best rule of each tier, seed by seed" in text
 
 
+def test_parts_that_are_not_shown_still_say_how_far_to_trust_them(tmp_path):
+    shutil.copytree(quote.FOLDER / "cost-digits-small", tmp_path / "cost-digits-small")
+    text = report(tmp_path)
+    for part, looked in (("before", 3), ("short", 18), ("long", 18)):
+        start = text.index(f"**{part}**: Two PGDs alone would have said ")
+        assert f"The checks looked at {looked} of these models" in text[start : start + 300]
+
+
 def test_a_new_run_is_picked_up(folder):
     shutil.copytree(folder / RUN, folder / "patch-digits-full")
     shutil.copytree(quote.FOLDER / "bench" / "peers", folder / "bench" / "peers")

@@ -297,9 +297,10 @@ def test_a_scale_is_a_whole_specification(scale, dataset):
     assert not set(spec["setting"]["unseen"]) & {*spec["setting"]["family"], *spec["setting"]["validation"]}
 
 
-def test_the_counterpart_learns_as_the_shipped_rule_did():
-    learned_as = pretrained.card("patch-digits")["meta_trained_on"]
-    spec = json.loads(json.dumps(what_was_learned.make_spec("small", "digits", None)))
+@pytest.mark.parametrize("dataset", inquiry.SETS)
+def test_the_counterpart_learns_as_the_shipped_rule_did(dataset):
+    learned_as = pretrained.card(f"patch-{dataset}")["meta_trained_on"]
+    spec = json.loads(json.dumps(what_was_learned.make_spec("small", dataset, None)))
     assert spec["control"]["plan"] == learned_as["plan"]
     assert spec["setting"]["family"] == learned_as["family"]
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.square_linf import at, place, sign
+from metarobust.attacks.square_linf import at, place, sign, window
 from metarobust.attacks.threat import project, steepest, tiny
 
 TILES = 5  # along each side of the image
@@ -53,7 +53,7 @@ def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Te
         place(chance[:, k], size, side) for k, size in enumerate((height, width, height, width))
     )
     delta = (current - images).movedim(1, 3)  # channels last: a window is then [n, side, side, C]
-    v, w = _window(top, left, side), _window(top_w, left_w, side)
+    v, w = window(top, left, side), window(top_w, left_w, side)
     inside = _mask(top, left, images, side) | _mask(top_w, left_w, images, side)
     freed = (delta.square() * inside[..., None]).sum((1, 2))
     unspent = (eps**2 - delta.square().sum((1, 2, 3))).clamp_min(0)
@@ -91,13 +91,6 @@ def _tiling(height: int, width: int) -> tuple[int, int, int]:
 def _turned(pattern: Tensor, chance: Tensor) -> Tensor:
     """The pattern, or its transpose, for each number: `[...]` to `[..., side, side]`."""
     return torch.where((chance < 0.5)[..., None, None], pattern, pattern.T)
-
-
-def _window(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What to index `[n, H, W, ...]` with for one window of each image."""
-    step = torch.arange(side, device=top.device)
-    images = torch.arange(len(top), device=top.device)[:, None, None]
-    return images, (top[:, None] + step)[:, :, None], (left[:, None] + step)[:, None, :]
 
 
 def _mask(top: Tensor, left: Tensor, images: Tensor, side: int) -> Tensor:

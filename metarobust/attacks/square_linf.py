@@ -25,11 +25,11 @@ def begin(images: Tensor, eps: float, chance: Tensor) -> Tensor:
 
 def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Tensor) -> Tensor:
     """x', where the square has this share of the pixels; at least one, at most all that fit. chance: `[n, C + 2]`."""
-    n, _, height, width = images.shape
+    _, _, height, width = images.shape
     side = min(max(round((share * height * width) ** 0.5), 1), height, width)
-    step, each = torch.arange(side, device=images.device), torch.arange(n, device=images.device)
-    rows, columns = (place(chance[:, k], size, side)[:, None] + step for k, size in enumerate((height, width)))
-    square = each[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]  # `[n, side, side, C]`
+    top, left = (place(chance[:, k], size, side) for k, size in enumerate((height, width)))
+    each, rows, columns = window(top, left, side)
+    square = each, slice(None), rows, columns  # `[n, side, side, C]`
     colour = eps * sign(chance[:, None, None, 2:]).to(images.dtype)
     trial = current.clone()
     trial[square] = (images[square] + colour).clamp_(0, 1)
@@ -44,6 +44,13 @@ def sign(chance: Tensor) -> Tensor:
 def place(chance: Tensor, size: int, side: int) -> Tensor:
     """The first of `side` rows in a row among `size`, each place equally likely: `[n]`."""
     return (chance * (size - side + 1)).long()
+
+
+def window(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What to index `[n, H, W, ...]` with for one window of each image. top, left: its first row and column, `[n]`."""
+    step = torch.arange(side, device=top.device)
+    images = torch.arange(len(top), device=top.device)[:, None, None]
+    return images, (top[:, None] + step)[:, :, None], (left[:, None] + step)[:, None, :]
 
 
 def at(first: Tensor, size: int, side: int) -> Tensor:

@@ -175,7 +175,10 @@ def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:
 
 
 class Ball:
-    """The eps-ball around images, as far as it is in [0, 1], for attacks that project many times."""
+    """The eps-ball around images, as far as it is in [0, 1], for attacks that project many times.
+
+    images: `[n, ...]` in [0, 1]. eps: radius in pixel units. norm: `linf` or `l2`.
+    """
 
     def __init__(self, images: Tensor, eps: float, norm: str):
         self.images, self.eps, self.norm = images, eps, norm
@@ -183,7 +186,7 @@ class Ball:
             self.low, self.high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
 
     def project_(self, perturbed: Tensor) -> Tensor:
-        """As `project`; what it is given is used up, and may be what comes back."""
+        """As `project`, up to rounding: `[n, ...]` to `[n, ...]`. What it is given is used up, and may come back."""
         if self.norm == "linf":
             return perturbed.clamp_(self.low, self.high)
         return project(perturbed, self.images, self.eps, self.norm)
