@@ -26,10 +26,6 @@ def make_spec(scale, dataset, seeds):
     return {"experiment": NAME, "scale": scale, "dataset": dataset, "seeds": seeds or [0, 1], "steps": (2, 4)}
 
 
-def groups(spec):
-    return 1
-
-
 def execute(spec, run, dataset, device, share=None):
     rows = []
     for seed in spec["seeds"]:

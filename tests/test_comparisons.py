@@ -237,7 +237,7 @@ def test_every_experiment_can_be_begun(name, scale, dataset):
     units = []
     for part in spec.parts:
         here = Stages(spec, part, None, LARGE, CPU)
-        units += [unit.name for unit in (*here.lessons(), *here.units())]
+        units += [unit.name for unit in (*here.lessons(), *here.tuning(), *here.comparisons())]
         assert all(rule in home[part.home].rules for rule in part.uses)
         assert all(rule.name.startswith(LEARNED) for rule in part.rules)
         assert all(rule.begins is None or rule.begins in [r.name for r in part.rules] for rule in part.rules)

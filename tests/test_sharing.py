@@ -1,18 +1,22 @@
 """Groups of tasks shared over processes: the same theta and table, one writer, and a death that can be made good.
 
 `python tests/test_sharing.py GROUPS DIES ARGUMENT ...` is the command `metarobust ARGUMENT ...` on tiny numbers, for
-torchrun to start. DIES: the process that kills itself in the middle of the meta-training, or "none".
+torchrun to start. DIES: the process that kills itself in the middle of the meta-training, "comparing" for process 1
+when it has compared something, or "none".
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from metarobust.bench import sharing
 from metarobust.cli import main
 from metarobust.data import Dataset, Split
 from metarobust.errors import InputError
+from metarobust.experiments import running
 from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.running import run
 from metarobust.experiments.spec import Rule
@@ -37,6 +42,8 @@ from metarobust.results import Run, load_results
 
 ROOT = Path(__file__).parents[1]
 CODE = {"sha256": "the same"}
+CPU = torch.device("cpu")
+ABOUT = {"data_sha256": "drawn", "device": {"type": "cpu", "name": platform.machine()}}
 
 
 def drawn(*_):
@@ -126,6 +133,17 @@ def test_two_processes_learn_what_one_learns(alone, pair):
     assert load_results(out)[0]["command"].startswith("torchrun --nproc-per-node 2 -m metarobust run patch")
 
 
+def test_both_processes_compare(pair):
+    """Each takes what the other has not: process 0 waits until process 1 has found something, and keeps it."""
+    out, done = pair
+    assert done.returncode == 0, done.stderr
+    posted = posted_by_others(out)
+    assert posted
+    assert len(set(posted)) == len(posted) < 10  # of 1 search, and 1 start, 1 baseline and 1 rule on each of 2 networks
+    units = {path.stem for path in (out / "units").iterdir()}
+    assert set(posted) < units - {"patch.learned.0"}
+
+
 def test_process_0_alone_writes_and_speaks(pair):
     """The others would have died in the attempt: their `write_atomic` and their lock raise."""
     out, done = pair
@@ -145,8 +163,8 @@ def test_four_processes_learn_what_one_learns(alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_it_ends_with_the_same_bytes(pair, tmp_path):
-    """Once a helper is killed and once process 0: the other one ends, and says so."""
+def test_killed_three_times_and_resumed_it_ends_with_the_same_bytes(pair, tmp_path):
+    """A helper is killed, then process 0, then a helper that compares: the other one ends, and says so."""
     out, before, options = tmp_path / "run", 0, []
     for dies in (1, 0):
         done = start(2, out, *options, dies=dies)
@@ -156,6 +174,11 @@ def test_killed_twice_and_resumed_it_ends_with_the_same_bytes(pair, tmp_path):
         assert before < lesson(out)[0] < 6
         assert not (out / "results.csv").exists()
         before, options = lesson(out)[0], ["--resume"]
+    done = start(2, out, *options, dies="comparing")
+    assert errors(done) == [("0", LOST)]
+    assert not (out / "results.csv").exists()
+    kept, (posted, *_) = {path.stem for path in (out / "units").iterdir()}, posted_by_others(out)
+    assert {"patch.learned.0", "patch.tune.adam", posted} < kept
     done = start(2, out, *options)
     assert done.returncode == 0, done.stderr
     assert ends(out) == ends(pair[0])
@@ -178,11 +201,7 @@ def spied(alone, tmp_path, monkeypatch):
 def test_process_0_tells_which_lessons_are_missing(spied, alone):
     out, told, learned = spied
     run("patch", scale="smoke", out=out, resume=True)
-    assert told == [
-        None,
-        True,
-        [],
-    ]
+    assert told == [None, True, [], [], []]  # no lesson, no search and no comparison
     assert not learned
     (out / "units" / "patch.learned.0.json").unlink()
     manifest = results.read_json(out / "manifest.json")
@@ -197,38 +216,64 @@ def test_process_0_tells_which_lessons_are_missing(spied, alone):
     assert told == [None, False]
 
 
-@pytest.mark.parametrize("missing", [[], ["patch.learned.0"]])
-def test_the_others_learn_what_they_are_told_and_nothing_else(missing, monkeypatch):
-    prepare(monkeypatch, 4)
-    learned = []
-    monkeypatch.setattr(Share, "tell", lambda share, value=None: missing)
-    monkeypatch.setattr(Stages, "learn", lambda stages, *what: learned.append(what))
-    patch = Comparison("patch")
-    spec = patch.make_spec("smoke", "digits", None)
-    assert patch.execute(spec, None, drawn(), torch.device("cpu"), Share(1, 2, 1)) is None
-    assert [(rule.name, seed) for rule, seed in learned] == [("learned", 0)] * len(missing)
+@pytest.mark.parametrize("lessons", [[], ["patch.learned.0"]])
+def test_the_others_do_what_they_are_told_and_nothing_else(lessons, spied, monkeypatch):
+    """Of the units that all share, what process 0 has not taken; and they leave it where process 0 finds it."""
+    out, _, learned = spied
+    ready = Run(out, results.read_json(out / "manifest.json")["spec"], resume=True, about=ABOUT)
+    tuning, comparisons = ["patch.tune.adam"], ["patch.cnn-2-tanh.start", "patch.cnn-2-tanh.learned"]
+    told = iter([lessons, tuning, {name: ready.rows(name) for name in tuning}, comparisons])
+    monkeypatch.setattr(Share, "tell", lambda share, value=None: next(told))
+    monkeypatch.setattr(Share, "hand_out", lambda share, held=None: ready.restore("patch.learned.0"))
+    store, patch = dist.HashStore(), Comparison("patch")
+    zero, one = Share(0, 2, 0, store), Share(1, 2, 1, store)
+    assert next(zero.next_of(comparisons)) == comparisons[0]
+    assert patch.execute(ready.spec, None, drawn(), CPU, one) is None
+    assert [(rule.name, seed) for rule, seed in learned] == [("learned", 0)] * len(lessons)
+    assert zero.posted(tuning[0]) == ready.rows(tuning[0])
+    assert zero.posted(comparisons[0]) is None
+    assert zero.posted(comparisons[1]) == ready.rows(comparisons[1])
+    assert not list(zero.next_of(comparisons))
 
 
-def test_groups_that_cannot_be_shared_evenly_are_one_line_and_nothing_is_written(tmp_path):
-    done = start(2, tmp_path / "run", groups=3)
-    ((_, said),) = errors(done)
-    assert said == "2 processes cannot share 3 groups of tasks evenly; start 1 or 3"
-    assert "exitcode  : 2" in done.stderr
-    assert "InputError" not in done.stderr
+def test_process_0_keeps_what_the_others_have_found(spied, alone, monkeypatch):
+    out, _, _ = spied
+    taken = "patch.cnn-2-tanh.learned"
+    rows = results.read_json(out / "units" / f"{taken}.json")["rows"]
+    (out / "units" / f"{taken}.json").unlink()
+    store = dist.HashStore()
+    one, zero = Share(1, 2, 1, store), Share(0, 2, 0, store)
+    assert next(one.next_of([taken])) == taken
+    monkeypatch.setattr(Share, "tell", lambda share, value=None: value)
+    monkeypatch.setattr(Share, "hand_out", lambda share, held=None: held)
+    monkeypatch.setattr(Stages, "compare_learned", forbid)
+    monkeypatch.setattr("metarobust.experiments.dealing.time.sleep", lambda _: one.post(taken, rows))
+    run = Run(out, results.read_json(out / "manifest.json")["spec"], resume=True, about=ABOUT)
+    Comparison("patch").execute(run.spec, run, drawn(), CPU, zero)
+    assert ends(out) == ends(alone)
+
+
+def test_more_processes_than_groups_share_the_rest(alone, tmp_path):
+    """One has no group, waits while the others learn, and compares as they do."""
+    done = start(3, tmp_path / "run", groups=2)
+    assert done.returncode == 0, done.stderr
+    assert len(results.read_json(tmp_path / "run" / "units" / "patch.learned.0.json")["rows"]) == 6
+    assert load_results(tmp_path / "run")[0]["processes"] == 3
+    assert len(load_results(tmp_path / "run")[1]) == len(load_results(alone)[1])
+
+
+def test_what_is_not_shared_is_one_line_and_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "joined", lambda: nullcontext(Share(0, 2, 0)))
+    with pytest.raises(InputError, match="cost works in one process; start it without torchrun"):
+        run("cost", scale="smoke", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("count", "size"), [(4, 1), (4, 2), (4, 4), (6, 3)])
+@pytest.mark.parametrize(("count", "size"), [(4, 1), (4, 2), (4, 4), (6, 3), (4, 3), (1, 2), (2, 5)])
 def test_every_group_has_one_process(count, size):
     found = [list(Share(rank, size).groups(count)) for rank in range(size)]
     assert [group for groups in found for group in groups] == list(range(count))
-    assert {len(groups) for groups in found} == {count // size}
-
-
-@pytest.mark.parametrize(("count", "says"), [(1, "1 group of tasks evenly; start 1$"), (6, "start 1 or 2 or 3 or 6$")])
-def test_an_uneven_share_is_refused(count, says):
-    with pytest.raises(InputError, match=f"4 processes cannot share .*{says}"):
-        Share(0, 4).groups(count)
+    assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
 def test_outside_torchrun_nothing_is_set_up(alone):
@@ -291,6 +336,44 @@ def test_what_is_timed_is_a_meta_training(capsys):
     assert 0 < found["cpu"] < 60
 
 
+def posted_by_others(out):
+    """The units that other processes than the first have posted, in order."""
+    path = Path(f"{out}-posted")
+    return path.read_text().split() if path.exists() else []
+
+
+def remember(out, dies):
+    """Notes down what is posted; where asked to, dies with a second comparison, once the first is kept."""
+    post, seen = Share.post, []
+
+    def posting(share, name, value):
+        if dies and len(seen) == 1:
+            while not (Path(out) / "units" / f"{seen[0]}.json").exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        post(share, name, value)
+        if ".tune." not in name:
+            seen.append(name)
+            with open(f"{out}-posted", "a") as file:
+                file.write(f"{name}\n")
+
+    return posting
+
+
+def patient(out):
+    """Does not take a second comparison before another process has done one."""
+    next_of = Share.next_of
+
+    def taking(share, names):
+        for number, name in enumerate(next_of(share, names)):
+            end = time.monotonic() + 60
+            while number and ".tune." not in name and not posted_by_others(out) and time.monotonic() < end:
+                time.sleep(0.05)
+            yield name
+
+    return taking
+
+
 def forbid(*_, **__):
     raise AssertionError("a process beside the first writes")
 
@@ -315,6 +398,9 @@ if __name__ == "__main__":
     if os.environ["RANK"] != "0":
         patch.setattr("metarobust.storage.write_atomic", forbid)
         patch.setattr("metarobust.experiments.running.FileLock", forbid)
+        patch.setattr(Share, "post", remember(arguments[arguments.index("--out") + 1], dies == "comparing"))
+    else:
+        patch.setattr(Share, "next_of", patient(arguments[arguments.index("--out") + 1]))
     if os.environ["RANK"] == dies:
         patch.setattr(Family, "sample", die_at(6))  # of two groups an episode
     raise SystemExit(main(arguments))

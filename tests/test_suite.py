@@ -17,7 +17,7 @@ CODE = results.code()
 
 def other(name, execute=fake_experiment.execute):
     """The fake experiment under another name."""
-    wanted = {key: getattr(fake_experiment, key) for key in ("SUMMARY", "SCALES", "groups", "table", "brief")}
+    wanted = {key: getattr(fake_experiment, key) for key in ("SUMMARY", "SCALES", "table", "brief")}
 
     def make_spec(scale, dataset, seeds):
         return fake_experiment.make_spec(scale, dataset, seeds) | {"experiment": name}

@@ -32,7 +32,7 @@ from metarobust.meta import ALONE, Share, generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "groups", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
 
 NAME = "anchor"
 SUMMARY = "adversarially train Madry's network and hold it against the published figures"
@@ -97,11 +97,6 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
 def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
     """The frozen specification as JSON."""
     return asdict(make(scale, dataset, tuple(seeds) if seeds else None))
-
-
-def groups(spec: dict[str, Any]) -> int:
-    """One: nothing here is shared out to processes."""
-    return 1
 
 
 def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:

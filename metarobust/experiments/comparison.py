@@ -9,7 +9,6 @@
    models and train fresh ones, at equal steps and data, counting the adversarial examples that each method generates.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from metarobust.data import Dataset, load
 from metarobust.experiments import catalogue
+from metarobust.experiments.dealing import deal, learn_together, tell
 from metarobust.experiments.spec import SCALES, Part, Spec, check_classes, check_size, sizes
 from metarobust.experiments.stages import Stages, best_point
 from metarobust.experiments.table import brief, markdown, table
@@ -55,17 +55,13 @@ class Comparison:
         """The frozen specification as JSON. eps: where not that of the data set. Raises InputError for a bad one."""
         return catalogue.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None, eps).as_dict()
 
-    def groups(self, spec: dict[str, Any]) -> int:
-        """How many groups of tasks every meta-training can share out to processes."""
-        return math.gcd(*(rule["plan"]["groups"] for part in spec["parts"] for rule in part["rules"]))
-
     def execute(
         self, spec: dict[str, Any], run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
     ) -> None:
         """Does what is missing of the run, unit by unit, and writes its table.
 
-        share: all processes do the meta-trainings together, in the same order; then process 0, the only one that has
-        the run, goes on alone.
+        share: all processes do each meta-training together, in the same order; then each takes units of its own, and
+        process 0, the only one that has the run, keeps what all have found.
         """
         numbers = catalogue.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]), spec["eps"])
         smallest = catalogue.make(self.NAME, SCALES[0], spec["dataset"], None)
@@ -73,28 +69,25 @@ class Comparison:
         left = dataset.train.labels[numbers.meta_images :].bincount(minlength=dataset.classes)
         check_classes(dataset.name, left.tolist(), numbers)
         stages = [self._stages(numbers, part, run, dataset, device, share) for part in numbers.parts]
-        lessons = [unit for stage in stages for unit in stage.lessons()]
-        missing = share.tell(run and [unit.name for unit in lessons if not run.finished(unit.name)])
+        lessons, tuning, comparisons = (
+            [unit for stage in stages for unit in kind(stage)]
+            for kind in (Stages.lessons, Stages.tuning, Stages.comparisons)
+        )
+        weight = sum(unit.weight for unit in (*lessons, *tuning, *comparisons))
+        with tqdm(total=weight, desc=self.NAME, unit="unit", disable=run is None) as bar:
+            learn_together(lessons, run, share, bar)
+            tuned = deal(tuning, run, share, bar)
+            tell(stages, tuned, share)
+            compared = deal(comparisons, run, share, bar)
+        share.leave()
         if run is None:
-            for unit in lessons:
-                if unit.name in missing:
-                    unit.compute()
             return
-        work = lessons + [unit for stage in stages for unit in stage.units()]
-        rows: list[dict[str, Any]] = []
-        tuned: dict[str, Any] = {}
-        with tqdm(total=sum(unit.weight for unit in work), desc=self.NAME, unit="unit") as bar:
-            for number, unit in enumerate(work):
-                if number == len(lessons):
-                    share.leave()
-                bar.set_postfix_str(unit.name)
-                found = run.unit(unit.name, unit.compute)
-                rows += [row for row in found if "metric" in row]
-                for score in (key for key in found[0] if key.startswith("score ")):
-                    group = score.removeprefix("score ")
-                    tuned[f"{unit.name}.{group}"] = best_point(found, group)
-                bar.update(unit.weight)
-        run.finish(rows, COLUMNS, {"tuned": tuned})
+        best = {
+            f"{name}.{group}": best_point(points, group)
+            for name, points in tuned.items()
+            for group in (key.removeprefix("score ") for key in points[0] if key.startswith("score "))
+        }
+        run.finish([row for unit in comparisons for row in compared[unit.name]], COLUMNS, {"tuned": best})
 
     @staticmethod
     def _stages(

@@ -83,7 +83,7 @@ class Learning:
         optimizer = make(rule.kind, torch.Generator().manual_seed(seed), **rule.shape).to(self.device)
         if rule.begins is not None:
             before = next(other for other in part.rules if other.name == rule.begins)
-            trained = self._loaded(before, self.share.hand_out(self.run and self._stored(before, seed)))
+            trained = self._loaded(before, self.share.hand_out(self.run and self.stored(self.named(before, seed))))
             if before.kind == rule.kind:
                 optimizer.load_state_dict(trained.state_dict())
             else:
@@ -101,10 +101,10 @@ class Learning:
 
     def learned(self, rule: Rule, seed: int) -> nn.Module:
         """A meta-trained optimizer, from its checkpoint."""
-        return self._loaded(rule, self._stored(rule, seed))
+        return self._loaded(rule, self.stored(self.named(rule, seed)))
 
-    def _stored(self, rule: Rule, seed: int) -> Held:
-        name = self.named(rule, seed)
+    def stored(self, name: str) -> Held:
+        """The checkpoint of a meta-trained optimizer. Raises InputError where it is gone."""
         held = self.run.restore(name)
         if held is None:
             lost, unit = self.run.checkpoints(name).paths[0], self.run.out / "units" / f"{name}.json"

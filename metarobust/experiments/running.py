@@ -34,9 +34,9 @@ def run(
 
     eps: the radius of attacks in pixel units, where not that of the data set.
     out: the folder; `runs/NAME-DATASET-SCALE` if None. resume: go on with the run that the folder holds.
-    Under torchrun, processes share what can be shared; only process 0 returns, the others leave with exit code 0.
+    Under torchrun, processes share the work; only process 0 returns, the others leave with exit code 0.
     Raises InputError for an unknown name, scale, data set or device, seeds given twice, a radius that is none, or
-    for an experiment with one of its own, a folder with another run, or processes that cannot share the work or have
+    for an experiment with one of its own, a folder with another run, or processes that have nothing to share or have
     ended.
     """
     with joined() as share:
@@ -63,6 +63,8 @@ def _run(
     choose(scale, experiment.SCALES, f"scale of {name}")
     data.check_name(dataset)
     where = share.device(pick_device(device))
+    if share.size > 1 and not isinstance(experiment, Comparison):
+        raise InputError(f"{name} works in one process; start it without torchrun")
     if seeds and len(set(seeds)) < len(seeds):
         raise InputError(f"--seed {' '.join(map(str, seeds))}: a seed is given twice; give each once")
     given = (scale, dataset, list(seeds) if seeds else None)
@@ -72,7 +74,6 @@ def _run(
         spec = experiment.make_spec(*given, eps)
     else:
         raise InputError(f"{name} has a radius of its own; leave --eps {eps:g} out")
-    share.groups(experiment.groups(spec))  # refused before anything is written
     folder = Path(out) if out else default_folder(name, dataset, scale)
     if share.rank > 0:
         share.tell()  # process 0 comes first: a data set is downloaded once

@@ -52,17 +52,20 @@ class Stages(Measured):
         self.methods = [by_name[choose(name, by_name, "baseline")] for name in part.methods or by_name]
 
     def lessons(self) -> Iterator[Unit]:
-        """The units that learn, in order. They come first, since they alone can be shared by processes."""
+        """The units that learn, in order. They come first, since each is done by all processes together."""
         for rule in self.part.rules:
             weight = 1 + rule.plan.episodes * sum(rule.plan.horizons) // len(rule.plan.horizons) // 60
             for seed in self.spec.meta_seeds:
                 yield Unit(self.named(rule, seed), lambda r=rule, s=seed: self.learn(r, s), weight)
 
-    def units(self) -> Iterator[Unit]:
+    def tuning(self) -> Iterator[Unit]:
+        """The units that search for settings. No comparison can be made before them."""
+        for method in self.methods:
+            yield Unit(f"{self.name}.tune.{slug(method.name)}", lambda m=method: self.tune(m), 2)
+
+    def comparisons(self) -> Iterator[Unit]:
         """All other units, in order."""
         part = self.name
-        for method in self.methods:
-            yield Unit(f"{part}.tune.{slug(method.name)}", lambda m=method: self.tune(m), 2)
         for name in self.unseen:
             yield Unit(f"{part}.{name}.start", lambda n=name: self.start(n))
             for method in self.methods:

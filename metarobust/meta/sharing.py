@@ -1,4 +1,7 @@
-"""Shares the groups of tasks of a meta-training out to processes, each with a core or a GPU of its own.
+"""Shares a run out to processes, each with a core or a GPU of its own.
+
+Of a meta-training they share the groups of tasks. After that each takes whole units of work, whoever is free the next
+one: see `metarobust.experiments.dealing`.
 
     meta-gradient  =  mean over groups  =  sum over processes of ( sum over its groups  g / groups )
 
@@ -17,7 +20,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,22 +43,19 @@ Held = tuple[dict[str, Tensor], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Share:
-    """What one of `size` processes is to do: number `rank` of all, from 0, and number `local` on its machine."""
+    """What one of `size` processes is to do: number `rank` of all, from 0, and number `local` on its machine.
+
+    store: the place that torchrun keeps for all of them; None for one alone.
+    """
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    store: dist.Store | None = field(default=None, compare=False, repr=False)
 
     def groups(self, count: int) -> range:
-        """The numbers of this process's groups. Raises InputError unless all processes have equally many."""
-        if count % self.size:
-            fit = [str(number) for number in range(1, count + 1) if count % number == 0]
-            raise InputError(
-                f"{self.size} processes cannot share {count} group{'s' * (count > 1)} of tasks evenly; "
-                f"start {' or '.join(fit)}"
-            )
-        each = count // self.size
-        return range(self.rank * each, (self.rank + 1) * each)
+        """The numbers of this process's groups: as many as another's, or one less. None where there are too few."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, tensors: Sequence[Tensor], value: float) -> tuple[list[Tensor], float]:
         """Sums of the tensors and of the value over processes, by one all-reduce, in float64.
@@ -87,6 +87,22 @@ class Share:
         content = self._send(save(held[0]) if held else b"")
         return held or (load(content), about)
 
+    def next_of(self, names: Sequence[str]) -> Iterator[str]:
+        """Of names that all processes list alike: each the next one that no process has taken, until none is left."""
+        if self.store is None:
+            yield from names
+            return
+        while names and (number := self.store.add(f"taken from {names[0]} on", 1) - 1) < len(names):
+            yield names[number]
+
+    def post(self, name: str, value: Any) -> None:
+        """Leaves a JSON value where process 0 finds it under this name."""
+        self.store.set(name, json.dumps(value))
+
+    def posted(self, name: str) -> Any | None:
+        """What another process has left under this name; None as long as it has not."""
+        return json.loads(self.store.get(name)) if self.store and self.store.check([name]) else None
+
     def device(self, device: torch.device) -> torch.device:
         """A GPU of its own for each process of a machine. Raises InputError where there are too few."""
         if self.size == 1 or device.type != "cuda":
@@ -100,7 +116,7 @@ class Share:
         return torch.device("cuda", self.local)
 
     def leave(self) -> None:
-        """What was shared is done: from here on, process 0 works alone."""
+        """What was shared is done: whoever has nothing left to do may end."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -160,7 +176,7 @@ def joined() -> Iterator[Share]:
                 f"process {share.rank} of {share.size} cannot join the others ({str(error).splitlines()[0]}); "
                 f"start all of them with torchrun"
             ) from error
-        yield share
+        yield replace(share, store=dist.PrefixStore("work", store))
         share.leave()  # not after an error: a process that is gone may be waited for
     except (InputError, OSError, KeyboardInterrupt) as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # time to say it

@@ -37,7 +37,7 @@ from metarobust.experiments.table import LEARNED
 from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "groups", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
 
 SUMMARY = "what a given robustness costs, and after how many patched models meta-training has paid"
 
@@ -45,11 +45,6 @@ SUMMARY = "what a given robustness costs, and after how many patched models meta
 def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
     """The frozen specification as JSON. Raises InputError for a data set without a learned optimizer of its own."""
     return cost_spec.as_dict(cost_spec.make(scale, dataset, tuple(seeds) if seeds else None))
-
-
-def groups(spec: dict[str, Any]) -> int:
-    """One: nothing here is shared out to processes."""
-    return 1
 
 
 def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:

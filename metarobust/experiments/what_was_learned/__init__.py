@@ -30,14 +30,9 @@ from metarobust.experiments.what_was_learned.kept import brief, markdown, table
 from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "groups", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
 
 SUMMARY = "look into the learned patcher, and imitate it by a rule written by hand"
-
-
-def groups(spec: dict[str, Any]) -> int:
-    """One: nothing here is shared out to processes."""
-    return 1
 
 
 def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:
