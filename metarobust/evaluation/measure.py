@@ -53,6 +53,7 @@ def evaluate(
     checks: int = 100,
     batch_size: int = 1000,
     seed: int = 0,
+    label: str | None = "evaluate",
 ) -> Report:
     """Clean and robust accuracy of a model that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
 
@@ -61,7 +62,7 @@ def evaluate(
     gradient attack, 100 or 40 if None. restarts: of PGD, and of APGD on cross-entropy. queries: of Square. alone: see
     `ensemble.survivors`; False is faster and gives the worst case alone. checks: how many of the images the checks
     look at, 0 for none. eps: radius in pixel units. norm: `linf` or `l2`. batch_size: images asked about at once; it
-    changes the memory needed and not the result. seed: of all random numbers.
+    changes the memory needed and not the result. seed: of all random numbers. label: of a progress bar, None for none.
     The model is put in eval mode and left in the mode, and with the gradients, it came with.
     Raises InputError for an empty set of images, images outside [0, 1], labels the model has no output for, bad eps.
     """
@@ -87,7 +88,7 @@ def evaluate(
         if surrogate is not None:
             ensemble.append(transferred(surrogate, eps=eps, norm=norm))
         right = survivors(
-            predict, images, labels, ensemble, generator=generator, alone=alone, batch_size=batch_size, label="evaluate"
+            predict, images, labels, ensemble, generator=generator, alone=alone, batch_size=batch_size, label=label
         )
         points: list[tuple[float, float]] = []
         flags: list[Flag | None] = []

@@ -127,7 +127,7 @@ class Measured(Learning):
         few = self.test[:CHECKED]
         report = evaluate(
             Model(tasks.predictor(params)), few.images, few.labels, eps=self.spec.eps, restarts=1, checks=len(few),
-            **SHORTER,
+            label=None, **SHORTER,
         )  # fmt: skip
         names = ", ".join(flag.check for flag in report.flags)
         return {
