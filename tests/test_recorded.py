@@ -26,7 +26,7 @@ THREE = {"patch", "train", "transfer", "transfer-architecture"}
 # Recorded before their experiments had all the parts that they have now.
 EARLIER = ("transfer-mnist-small",)
 # Recorded when two PGDs measured all models, and the standard ensemble some or none: book/deviations.md says so.
-BY_TWO = ("patch-mnist-small", "transfer-architecture-digits-small")
+BY_TWO = ("patch-mnist-small",)
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
