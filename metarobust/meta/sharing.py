@@ -88,20 +88,31 @@ class Share:
         return held or (load(content), about)
 
     def next_of(self, names: Sequence[str]) -> Iterator[str]:
-        """Of names that all processes list alike: each the next one that no process has taken, until none is left."""
-        if self.store is None:
+        """Of names that all processes list alike: each the next one that no process has taken, until none is left.
+
+        Raises InputError as `sum` does.
+        """
+        if self.store is None or not names:
             yield from names
             return
-        while names and (number := self.store.add(f"taken from {names[0]} on", 1) - 1) < len(names):
+        while True:
+            with _together():
+                number = self.store.add(f"taken from {names[0]} on", 1) - 1
+            if number >= len(names):
+                return
             yield names[number]
 
     def post(self, name: str, value: Any) -> None:
-        """Leaves a JSON value where process 0 finds it under this name."""
-        self.store.set(name, json.dumps(value))
+        """Leaves a JSON value where process 0 finds it under this name. Raises InputError as `sum` does."""
+        with _together():
+            self.store.set(name, json.dumps(value))
 
     def posted(self, name: str) -> Any | None:
-        """What another process has left under this name; None as long as it has not."""
-        return json.loads(self.store.get(name)) if self.store and self.store.check([name]) else None
+        """What another process has left under this name; None before that. Raises InputError as `sum` does."""
+        if self.store is None:
+            return None
+        with _together():
+            return json.loads(self.store.get(name)) if self.store.check([name]) else None
 
     def device(self, device: torch.device) -> torch.device:
         """A GPU of its own for each process of a machine. Raises InputError where there are too few."""
