@@ -8,7 +8,7 @@ FIGURE = ROOT / "book" / "_static" / "headline.png"
 RUNS = [
     ("patch-mnist-small", "patch"),
     ("patch-digits-small", "patch"),
-    ("transfer-mnist-small", "train"),
+    ("train-mnist-small", "train"),
     ("train-digits-small", "train"),
 ]
 START = "<!-- results: written by `make results` out of metarobust/recorded; do not edit -->\n"

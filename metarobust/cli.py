@@ -158,12 +158,12 @@ def _grade(options: argparse.Namespace) -> None:
 
 def _describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError as `load_results` does."""
-    from metarobust.experiments import EXPERIMENTS, recorded_as
+    from metarobust.experiments import EXPERIMENTS
     from metarobust.results import load_results
 
     manifest, rows = load_results(folder)
     spec = manifest["spec"]
-    experiment = EXPERIMENTS[choose(recorded_as(spec["experiment"]), EXPERIMENTS, "experiment")]
+    experiment = EXPERIMENTS[choose(spec["experiment"], EXPERIMENTS, "experiment")]
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "

@@ -13,7 +13,7 @@ from typing import Any
 
 from metarobust.bench import BENCHES
 from metarobust.bench.tables import columns
-from metarobust.experiments import EXPERIMENTS, recorded_as
+from metarobust.experiments import EXPERIMENTS
 from metarobust.made_by import code, differing
 from metarobust.storage import read_json
 
@@ -122,5 +122,5 @@ def _module(manifest: dict[str, Any]) -> str | None:
     if "bench" in manifest:
         bench = BENCHES.get(manifest["bench"])
         return bench and bench.run.__module__
-    experiment = EXPERIMENTS.get(recorded_as(manifest["spec"]["experiment"]))
+    experiment = EXPERIMENTS.get(manifest["spec"]["experiment"])
     return experiment and experiment.execute.__module__

@@ -6,7 +6,7 @@ from typing import Any
 
 from metarobust.bench import BENCHES
 from metarobust.errors import InputError
-from metarobust.experiments import EXPERIMENTS, pairing, recorded_as
+from metarobust.experiments import EXPERIMENTS, pairing
 from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.scrutiny import checked, overstated, strongest
 from metarobust.experiments.table import JOINT, LEARNED, Row, names, variants
@@ -36,7 +36,7 @@ def section(folder: Path, fact: dict[str, Any]) -> str:
     blocks = [f"(run-{fact['name'].replace('/', '-')})=\n## {fact['name']}", about(manifest, fact)]
     if "bench" in manifest:
         return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, rows)])
-    experiment = EXPERIMENTS.get(recorded_as(fact["experiment"]))
+    experiment = EXPERIMENTS.get(fact["experiment"])
     if experiment is None:
         return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
     parts = names(rows, "part")

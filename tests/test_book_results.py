@@ -30,7 +30,7 @@ def show(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", ["patch-digits-small", "transfer-mnist-small"])
+@pytest.mark.parametrize("name", ["patch-digits-small", "train-mnist-small"])
 def test_a_table_comes_with_its_setting(show, name):
     _, rows = quote.recorded(name)
     part = rows[0]["part"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import torch
 from PIL import Image
 
 from metarobust import quote
@@ -15,6 +16,7 @@ from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, published, table
 from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.running import default_folder
+from metarobust.meta import generator_of
 from metarobust.results import COLUMNS
 from metarobust.storage import read_json
 
@@ -22,9 +24,7 @@ ROOT = Path(__file__).parents[1]
 RUN = "patch-mnist-small"
 TRANSFER = [name for name in quote.available() if name.startswith(("transfer-", "patch-", "train-"))]
 TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(name)[1], "part")]
-THREE = {"patch", "train", "transfer", "transfer-architecture"}
-# Recorded before their experiments had all the parts that they have now.
-EARLIER = ("transfer-mnist-small",)
+THREE = {"patch", "train", "transfer-architecture"}
 # Recorded when two PGDs measured all models, and the standard ensemble some or none: book/deviations.md says so.
 BY_TWO = ("patch-mnist-small",)
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
@@ -47,7 +47,7 @@ def test_no_file_of_a_record_is_large():
 def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     manifest, rows = quote.recorded(name)
     spec = manifest["spec"]
-    assert spec["experiment"] in {*EXPERIMENTS, "transfer"}  # once the one name of patch and train
+    assert spec["experiment"] in EXPERIMENTS
     assert name == default_folder(spec["experiment"], spec["dataset"], spec["scale"]).name
     assert rows
     assert set(rows[0]) == set(COLUMNS)
@@ -59,7 +59,7 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     assert "/" not in manifest["command"], "a path of one machine is in the command"
 
 
-@pytest.mark.parametrize("name", [name for name in quote.available() if name not in EARLIER])
+@pytest.mark.parametrize("name", quote.available())
 def test_the_code_makes_the_numbers_that_were_recorded(name):
     """What a page says of an experiment's setting is read from the code; the results are of the manifest's."""
     spec = quote.recorded(name)[0]["spec"]
@@ -78,11 +78,17 @@ def test_the_code_makes_the_numbers_that_were_recorded(name):
 def test_the_standard_ensemble_looked_at_every_figure_that_is_not_said_to_be_older():
     for name in quote.available():
         manifest, rows = quote.recorded(name)
-        if name in (*EARLIER, *BY_TWO, *ANCHORS) or manifest["spec"]["experiment"] == "trade-off":
+        if name in (*BY_TWO, *ANCHORS) or manifest["spec"]["experiment"] == "trade-off":
             continue
         robust = [row["attack"] for row in table.measured(rows, "robust accuracy")]
         assert robust, name
         assert all({"apgd", "square"} <= set(re.findall("[a-z]+", attack)) for attack in robust), name
+
+
+def test_the_page_says_how_many_test_images_of_mnist_a_trial_had_seen():
+    taken = torch.randperm(10_000, generator=generator_of("cpu", 7))[-500:]  # as `Measured` draws them
+    seen = int((taken < 500).sum())
+    assert f"but for {seen} of the five hundred" in (ROOT / "book" / "deviations.md").read_text()
 
 
 def test_both_runs_that_the_book_needs_are_recorded():

@@ -18,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from metarobust.bench import BENCHES
 from metarobust.bench import record as bench_record
 from metarobust.errors import InputError, choose
-from metarobust.experiments import EXPERIMENTS, recorded_as
+from metarobust.experiments import EXPERIMENTS
 from metarobust.experiments.table import setting
 from metarobust.quote import quote, recorded
 
@@ -40,7 +40,7 @@ class Recorded(SphinxDirective):
         try:
             manifest, rows = recorded(name)
             done = f"Recorded on {manifest['device']['name']}"
-            markdown = EXPERIMENTS[recorded_as(manifest["spec"]["experiment"])].markdown
+            markdown = EXPERIMENTS[manifest["spec"]["experiment"]].markdown
             text = [*markdown(rows, part).splitlines(), "", f"{setting(rows, part)}. {done}."]
         except InputError as error:
             return [self.state.document.reporter.warning(f"{name} {part}: {error}", line=self.lineno)]

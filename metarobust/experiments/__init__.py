@@ -9,8 +9,3 @@ EXPERIMENTS = {name: Comparison(name) for name in PARTS} | {
     cost.NAME: cost,
     what_was_learned.NAME: what_was_learned,
 }
-
-
-def recorded_as(name: str) -> str:
-    """The experiment that reads a run's table. Runs from the time when patch and train were one are of `transfer`."""
-    return "patch" if name == "transfer" else name

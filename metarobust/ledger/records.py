@@ -22,9 +22,6 @@ Wanted = str | int | float | list[Any] | None
 LABELS = ("dataset", "part", "model", "norm", "network", "library", "way", "method", "step", "eps", "split", "attack")
 """The columns that rows are told apart by, of experiments and comparisons. Seeds are averaged over."""
 
-ONCE = ("transfer",)
-"""Names of experiments that are recorded, and not run any more."""
-
 
 class NotRecorded(InputError):
     """What was asked of a run that is not among the recorded ones, though it may be made."""
@@ -47,11 +44,9 @@ class Records:
     def load(self, run: str) -> tuple[dict[str, Any], list[Row]]:
         """Manifest and rows. Raises NotRecorded where there might be such a run, InputError where there cannot."""
         if run not in self.names:
-            known = [*EXPERIMENTS, *ONCE]
-            if not any(run.startswith(f"{name}-") for name in known) and run not in {
-                f"bench/{name}" for name in BENCHES
-            }:
-                choose(run, [*self.names, *(f"{name}-DATASET-SCALE" for name in known)], "run")
+            bench = run in {f"bench/{name}" for name in BENCHES}
+            if not bench and not any(run.startswith(f"{name}-") for name in EXPERIMENTS):
+                choose(run, [*self.names, *(f"{name}-DATASET-SCALE" for name in EXPERIMENTS)], "run")
             raise NotRecorded(f"{run} is not recorded")
         if run not in self._loaded:
             self._loaded[run] = load_results(self.folder / run)
