@@ -320,24 +320,25 @@ def test_a_gap_is_a_difference_of_means_and_p_is_raised_for_several(functions):
     assert among["mlp-36-36-softplus"] > alone > 0
 
 
-def test_lowered_compares_the_same_models(functions):
-    """Again by hand, for every method, network and meta-seed."""
-    rows = [row for row in quote.recorded(RUN)[1] if row["part"] == "patch"]  # the others begin from other networks
-    falls = []
-    strong = [row for row in rows if row["attack"].startswith("standard")]
-    for key in {(row["model"], row["method"], row["meta_seed"]) for row in strong}:
-        mine = [row for row in strong if (row["model"], row["method"], row["meta_seed"]) == key]
-        seeds = {row["seed"] for row in mine}
-        quick = [
-            row["value"]
-            for row in rows
-            if (row["model"], row["method"], row["meta_seed"]) == key
-            and row["attack"].startswith("worst")
-            and row["seed"] in seeds
-        ]
-        falls.append(100 * (fmean(quick) - fmean(row["value"] for row in mine)))
+@pytest.mark.parametrize(
+    ("run", "part", "two", "more"),
+    [(RUN, "patch", "pgd-40 ce, margin", "worst of"), ("trade-off-mnist-small", None, "worst of", "standard")],
+)
+def test_lowered_compares_the_same_models(functions, run, part, two, more):
+    """Again by hand, for every method, network and meta-seed: the ensemble after two PGDs, and by itself."""
+    names = ("part", "model", "method", "meta_seed", "step", "seed")
+    rows = [row for row in quote.recorded(run)[1] if row["metric"] == "robust accuracy" and part in (None, row["part"])]
+    under = [
+        {tuple(row[name] for name in names): row["value"] for row in rows if row["attack"].startswith(attack)}
+        for attack in (two, more)
+    ]
+    falls = {}
+    for model in under[0].keys() & under[1].keys():
+        falls.setdefault(model[:-1], []).append(100 * (under[0][model] - under[1][model]))
+    falls = [fmean(mine) for mine in falls.values()]
     assert len(falls) > 20
-    found = [evaluate(f'{which}(lowered("{RUN}"))', functions) for which in ("min", "max", "mean")]
+    asked = f'lowered("{run}"' + (f', part="{part}")' if part else ")")
+    found = [evaluate(f"{which}({asked})", functions) for which in ("min", "max", "mean")]
     assert found == pytest.approx([min(falls), max(falls), fmean(falls)])
 
 

@@ -25,8 +25,6 @@ RUN = "patch-mnist-small"
 TRANSFER = [name for name in quote.available() if name.startswith(("transfer-", "patch-", "train-"))]
 TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(name)[1], "part")]
 THREE = {"patch", "train", "transfer-architecture"}
-# Recorded when two PGDs measured all models, and the standard ensemble some or none: book/deviations.md says so.
-BY_TWO = ("patch-mnist-small",)
 ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
 
 
@@ -67,18 +65,13 @@ def test_the_code_makes_the_numbers_that_were_recorded(name):
     made = json.loads(
         json.dumps(EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"], *radius))
     )
-    if name in BY_TWO:
-        assert {part["measures"] for part in made["parts"]} == {"standard"}
-        made["strong_seeds"] = spec["strong_seeds"]
-        for part in made["parts"]:
-            part["measures"] = "quick"
     assert made == spec
 
 
-def test_the_standard_ensemble_looked_at_every_figure_that_is_not_said_to_be_older():
+def test_the_standard_ensemble_looked_at_every_figure():
     for name in quote.available():
         manifest, rows = quote.recorded(name)
-        if name in (*BY_TWO, *ANCHORS) or manifest["spec"]["experiment"] == "trade-off":
+        if name in ANCHORS or manifest["spec"]["experiment"] == "trade-off":  # by itself; beside the table
             continue
         robust = [row["attack"] for row in table.measured(rows, "robust accuracy")]
         assert robust, name
