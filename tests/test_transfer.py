@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +28,10 @@ from metarobust.experiments import stages as staging
 from metarobust.experiments.catalogue import FROM_DIGITS
 from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.learning import slug
+from metarobust.experiments.scrutiny import lowered
 from metarobust.experiments.spec import Part, Rule, Spec, check_size
 from metarobust.experiments.stages import Stages, kind
-from metarobust.experiments.table import LEARNED, brief, table
+from metarobust.experiments.table import BEFORE, LEARNED, STANDARD, brief, table
 from metarobust.family import Family, Training
 from metarobust.learned.features import NAMES
 from metarobust.meta import Plan, meta_train
@@ -446,6 +448,22 @@ def test_at_scale_smoke_the_learned_optimizer_beats_clean_adam(tmp_path):
         row["value"] for row in rows if row["metric"] == "adversarial examples" and row["method"] == "learned"
     )
     assert "learned" in done.stdout
+
+
+def test_the_ensemble_beside_a_table_measures_models_that_are_in_it(tmp_path, monkeypatch):
+    """As in the trade-off: the same networks, methods and steps, so that what it lowers can be told."""
+    prepare(monkeypatch, few=True)
+    spec = replace(tiny(), strong_seeds=1, strong_images=20, unseen=UNSEEN[:1])
+    monkeypatch.setattr(catalogue, "make", lambda *_: spec)
+    _, rows = execute(tmp_path / "run")
+    beside = [row for row in rows if row["attack"].startswith(STANDARD)]
+    looked = {(row["method"], row["step"]) for row in beside}
+    plain = {("adam", 3), ("std-prune", 3)}
+    assert looked - plain == {(BEFORE, 0), ("PGD-7 training", 3), (LEARNED, 3)}
+    assert len(looked & plain) == 1
+    falls = lowered(rows)
+    assert len(falls) == len(beside) == len(looked)
+    assert max(row["value"] for row in falls) >= 0 >= -0.1 <= min(row["value"] for row in falls)
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ class Stages(Measured):
                     tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=False
                 )
                 rows.append(
-                    self.common(name, method, tier, meta_seed, self.part.steps) | {
+                    self.common(name, method, tier, meta_seed, 0 if method == BEFORE else self.part.steps) | {
                         "seed": seed, "attack": f"{STANDARD}{', '.join(attack.name for attack in attacks)}",
                         "eps": spec.eps, "metric": "robust accuracy", "n": len(test),
                         "value": float(right["robust"].float().mean()),
