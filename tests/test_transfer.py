@@ -463,7 +463,9 @@ def test_the_ensemble_beside_a_table_measures_models_that_are_in_it(tmp_path, mo
     assert len(looked & plain) == 1
     falls = lowered(rows)
     assert len(falls) == len(beside) == len(looked)
-    assert max(row["value"] for row in falls) >= 0 >= -0.1 <= min(row["value"] for row in falls)
+    # It has many times as many steps as the two PGDs; one image of the twenty may be luck.
+    assert min(row["value"] for row in falls) >= -0.05 - 1e-6
+    assert max(row["value"] for row in falls) >= 0
 
 
 @pytest.mark.parametrize(
