@@ -17,7 +17,7 @@ from metarobust.experiments.ablation import ablation
 from metarobust.experiments.attacked import confined, several, speaking
 from metarobust.experiments.fit import over_models, together
 from metarobust.experiments.scrutiny import checked, lowered, overstated
-from metarobust.experiments.spec import FAMILY, NEW, VALIDATION, Part, Rule
+from metarobust.experiments.spec import ALL, FAMILY, NEW, VALIDATION, Part, Rule
 from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import FLAGS, LEARNED, over, pick, title
@@ -94,6 +94,27 @@ def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare, 
     assert min(by_split["train"]) > max(by_split["test"])  # 50 images are learned by heart
     assert {row["n"] for row in mine if row["split"] == "train"} == {17}  # every third of 50, no more than 20
     assert over(mine, "clean accuracy")[0] == pytest.approx(sum(by_split["test"]) / 2)
+
+
+def test_with_all_images_a_model_has_every_one_that_no_school_had(compare):
+    part = Part("all images", methods=("adam",), trained=False, gap=True, per_class=ALL, **SIZE)
+    stage, rows = stages(part), compare(part)
+    tasks = stage.tasks(UNSEEN[0], (0, 1))
+    left = load("digits").train[150:]  # the tiny spec keeps 150 for its schools
+    assert torch.equal(tasks.images, left.images)
+    assert torch.equal(tasks.train, torch.arange(len(left)).expand(2, -1))
+    mine = [row for row in pick(rows, part.name, UNSEEN[0], "adam") if row["split"] == "train"]
+    assert {row["n"] for row in mine} == {20}  # no more of them are measured than test images
+    assert title(part.name) == "Training fresh models all images"
+
+
+@pytest.mark.parametrize(("dataset", "sizes"), [("digits", [5, 10, 20, 40]), ("mnist", [10, 50, 100, 500, 1000])])
+def test_low_data_ends_with_all_images(dataset, sizes):
+    parts = catalogue.make("low-data", "full", dataset, None).parts
+    assert [part.per_class for part in parts] == [*sizes, ALL]
+    assert parts[-1].name == "all images"
+    small = catalogue.make("low-data", "small", dataset, None).parts
+    assert [part.per_class for part in small] == sizes[:4]
 
 
 def test_another_data_set_has_its_own_images_and_numbers(compare, monkeypatch):

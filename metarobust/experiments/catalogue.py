@@ -11,7 +11,7 @@ from typing import Any
 
 from metarobust.attacks.threat import check_eps
 from metarobust.experiments.ablation import ablation
-from metarobust.experiments.spec import FAMILY, NEW, UNSEEN, VALIDATION, Part, Rule, Spec, sizes
+from metarobust.experiments.spec import ALL, FAMILY, NEW, UNSEEN, VALIDATION, Part, Rule, Spec, sizes
 from metarobust.experiments.table import JOINT, LEARNED
 from metarobust.meta import Plan
 
@@ -106,7 +106,7 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     """Training from fresh parameters with few images, on clean gradients; adversarial training beside it, which
     overfits: accuracy on the training images is measured too."""
     few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
-    counts = {"smoke": few[1:2], "small": few[:4], "full": few}[scale]
+    counts = {"smoke": few[1:2], "small": few[:4], "full": (*few, ALL)}[scale]
     steering = steering_plan(scale, 100)
     features = replace(training_plan(scale), episodes=30 * times(scale))
     rules = (
@@ -119,7 +119,7 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
         "input-gradient penalty", "FGSM training", "PGD-7 training", "TRADES",
     )  # fmt: skip
     shared = {"trained": False, "methods": names, "unseen": (FEW[0], FEW[2]), "gap": True}
-    parts = [f"{each} images a class" for each in counts]
+    parts = ["all images" if each == ALL else f"{each} images a class" for each in counts]
     return (
         Part(parts[0], 100, 64, rules, per_class=counts[0], **shared),
         *(

@@ -45,6 +45,10 @@ class Rule:
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
+ALL = 0
+"""A Part's per_class for all images that are left, be the classes equal or not."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One question. What is not said here is as the spec has it.
@@ -54,10 +58,11 @@ class Part:
     the plans were settled by trials, none of them on UNSEEN. Baselines are tuned for the same weight.
 
     uses: rules of an earlier part, home, that are compared here as they are. methods: names of baselines, where not all
-    are compared. robust: take them from `robust_methods`. unseen, dataset, per_class: instead of the spec's. marks:
-    earlier steps at which accuracy is measured too. measures: `quick`, two PGDs at the spec's eps; `standard`,
-    these and the standard ensemble, with checks; `attacks`, many attacks and radii; or `confined`, the two PGDs also on
-    pixels that say something. gap: measure on the training images as well.
+    are compared. robust: take them from `robust_methods`. unseen, dataset, per_class: instead of the spec's; with
+    per_class ALL a model has every image that is left. marks: earlier steps at which accuracy is measured too.
+    measures: `quick`, two PGDs at the spec's eps; `standard`, these and the standard ensemble, with checks; `attacks`,
+    many attacks and radii; or `confined`, the two PGDs also on pixels that say something. gap: measure on the training
+    images as well.
     """
 
     name: str

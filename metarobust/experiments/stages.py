@@ -15,7 +15,7 @@ from metarobust.evaluation import quick, standard, survivors
 from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned, over_models, repeat, settings
 from metarobust.experiments.learning import slug
 from metarobust.experiments.measuring import Measured
-from metarobust.experiments.spec import Part, Rule, Spec
+from metarobust.experiments.spec import ALL, Part, Rule, Spec
 from metarobust.experiments.table import BEFORE, REFERENCE, STANDARD
 from metarobust.family import make_tasks, train_clean
 from metarobust.learned import TIERS
@@ -43,7 +43,7 @@ class Stages(Measured):
         self.how = Inner(part.steps, part.batch_size)
         self._tasks: dict[tuple[str, tuple[int, ...], bool], Tasks] = {}
         self.name, self.unseen, self.per_class = (
-            slug(part.name), part.unseen or spec.unseen, part.per_class or spec.per_class
+            slug(part.name), part.unseen or spec.unseen, spec.per_class if part.per_class is None else part.per_class
         )  # fmt: skip
         known = methods(spec.eps, patching=part.trained, wide=spec.wide_grids)
         if part.robust:
@@ -126,8 +126,7 @@ class Stages(Measured):
         return self._tasks[key]
 
     def _make(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None) -> Tasks:
-        draws = [balanced(self.rest.labels, self.per_class, generator_of(self.device, 2, seed)) for seed in seeds]
-        rows = torch.stack(draws)
+        rows = torch.stack([self._few(seed) for seed in seeds])
         generator = self.generator(architecture, 3, *seeds)
         tasks = make_tasks(architecture, self.rest, self.dataset.classes, rows, rows, generator)
         if not self.part.trained:
@@ -138,6 +137,12 @@ class Stages(Measured):
         everything = old.nonzero()[:, 0].expand(len(seeds), -1)
         past = replace(tasks, images=self.pool.images, labels=self.pool.labels, train=everything, held_out=everything)
         return replace(tasks, params=train_clean(past, self.spec.training, generator))
+
+    def _few(self, seed: int) -> Tensor:
+        """Indices of the images that the model of a seed has, of those that are left."""
+        if self.per_class == ALL:
+            return torch.arange(len(self.rest), device=self.device)
+        return balanced(self.rest.labels, self.per_class, generator_of(self.device, 2, seed))
 
     def start(self, name: str) -> list[dict[str, Any]]:
         """The models before the first step."""
