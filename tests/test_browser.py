@@ -5,6 +5,7 @@ Chromium is the machine's own, driven by Playwright. Where there is none, this p
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import os
@@ -51,7 +52,8 @@ class Silent(SimpleHTTPRequestHandler):
         self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a page that is closed asks for no more
+            self.wfile.write(body)
 
 
 @pytest.fixture(scope="module")

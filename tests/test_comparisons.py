@@ -105,7 +105,7 @@ def test_with_all_images_a_model_has_every_one_that_no_school_had(compare):
     assert torch.equal(tasks.train, torch.arange(len(left)).expand(2, -1))
     mine = [row for row in pick(rows, part.name, UNSEEN[0], "adam") if row["split"] == "train"]
     assert {row["n"] for row in mine} == {20}  # no more of them are measured than test images
-    assert title(part.name) == "Training fresh models all images"
+    assert title(part.name) == "Training fresh models with all images"
 
 
 @pytest.mark.parametrize(("dataset", "sizes"), [("digits", [5, 10, 20, 40]), ("mnist", [10, 50, 100, 500, 1000])])

@@ -20,8 +20,10 @@ def title(part: str) -> str:
     """What a part does, in words."""
     if trained(part):
         return "Patching trained models" + part.removeprefix("patch")
-    kind = "on adversarial images" if part == "robust" else part.removeprefix("train")
-    return f"Training fresh models {kind}".strip()
+    if part == "robust":
+        return "Training fresh models on adversarial images"
+    few = part.removeprefix("train")
+    return f"Training fresh models with {few}" if few else "Training fresh models"
 
 
 def trained(part: str) -> bool:
