@@ -129,6 +129,14 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     )
 
 
+def low_data_penalties(scale: str, dataset: str) -> tuple[Part, ...]:
+    """The plain rules that look at the gradient of the image, over wide grids, on the perceptron of `low_data`: does
+    the learned rule stay ahead of them, or was it the search?"""
+    alone = {"rules": (), "uses": (), "home": "", "unseen": FEW[:1]}
+    methods = ("input-gradient penalty", "curvature penalty")
+    return tuple(replace(part, methods=methods, **alone) for part in low_data(scale, dataset))
+
+
 def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
@@ -190,12 +198,16 @@ def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
     return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
 
 
+WIDE = ("patch", "train", "trade-off", "robust-training", "low-data-penalties", "transfer-architecture")
+"""Experiments whose baselines are tuned over all values of their hyperparameters; elsewhere the usual ones."""
+
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
     "trade-off": trade_off,
     "robust-training": robust_training,
     "low-data": low_data,
+    "low-data-penalties": low_data_penalties,
     "transfer-architecture": transfer_architecture,
     "transfer-data": transfer_data,
     "attack-transfer": attack_transfer,
@@ -220,7 +232,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             name, scale, dataset, seeds or (0, 1, 2), (0,), tuple(parts), **numbers, tuning_seeds=(100,),
             attack_steps=20, wide_grids=False, validated=False,
         )  # fmt: skip
-    wide = name in ("patch", "train", "trade-off", "robust-training", "transfer-architecture")
+    wide = name in WIDE
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
     if name == "trade-off":
         numbers |= {"strong_seeds": 10, "strong_images": 200}
