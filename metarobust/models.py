@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
 }
 KINDS = ("mlp", "cnn", "resnet")
+# T models at once make of a convolution one with T groups. A processor is quick at that while a group has few channels;
+# beyond, with many images a model, it does the models sooner one after the other. Measured with oneDNN.
+FAST, MANY = 8, 32
 MADRY = "madry-cnn"
 
 
@@ -147,6 +150,15 @@ class Predictor:
         tasks = len(self.params)
         if len(x) % tasks:
             raise InputError(f"{len(x)} images cannot be shared out to {tasks} models: give a multiple of {tasks}")
-        x = x.reshape(tasks, len(x) // tasks, *x.shape[1:])
+        each = len(x) // tasks
+        if each >= MANY and not x.is_cuda and self._channels > FAST:
+            own = zip(self.params, x.split(each), strict=True)
+            return torch.cat([functional_call(self.model, self.layout.split(p), (xs,)) for p, xs in own])
+        x = x.reshape(tasks, each, *x.shape[1:])
         run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
         return run(self.params, x).flatten(0, 1)
+
+    @property
+    def _channels(self) -> int:
+        """The most channels that go into one of its convolutions."""
+        return max((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), default=0)

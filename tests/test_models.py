@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from toy import generator
 
+from metarobust import models
 from metarobust.errors import InputError
 from metarobust.layout import Layout
 from metarobust.models import ACTIVATIONS, MADRY, Normalise, Predictor, build, fresh
@@ -62,7 +63,7 @@ def test_layers_fans_and_spread_by_hand():
 
 
 @pytest.mark.parametrize("name", SOME)
-@pytest.mark.parametrize("each", [0, 1, 3])
+@pytest.mark.parametrize("each", [0, 1, 3, 32])
 def test_many_models_predict_as_each_alone(name, each):
     model = build(name, (1, 8, 8), 3).double()
     layout = Layout.of(model)
@@ -82,6 +83,27 @@ def test_many_models_have_each_its_own_gradient():
     params = fresh(model, 3, generator()).double().requires_grad_()
     Predictor(model, Layout.of(model), params)(torch.rand(6, 1, 8, 8, dtype=torch.float64))[2:4].sum().backward()
     assert [bool(g.any()) for g in params.grad] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "each", "calls"), [("cnn-9-4-tanh", 32, 3), ("cnn-9-4-tanh", 31, 1), ("cnn-8-4-tanh", 32, 1)]
+)
+def test_wide_convolutions_go_one_model_at_a_time_with_the_same_gradients(name, each, calls, monkeypatch):
+    model = build(name, (1, 8, 8), 3).double()
+    layout, seen = Layout.of(model), []
+    monkeypatch.setattr(models, "functional_call", lambda *args: seen.append(1) or functional_call(*args))
+    images = torch.rand(3 * each, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    params = fresh(model, 3, generator()).double().requires_grad_()
+
+    def slopes(logits):
+        """Of a loss with a penalty on its gradient, as plain rules and meta-training take them."""
+        (inside,) = torch.autograd.grad(logits.square().sum(), images, create_graph=True)
+        return torch.autograd.grad(inside.square().sum(), params)[0]
+
+    found = slopes(Predictor(model, layout, params)(images))
+    assert len(seen) == calls
+    rows = zip(params, images.split(each), strict=True)
+    torch.testing.assert_close(found, slopes(torch.cat([Predictor(model, layout, p)(x) for p, x in rows])))
 
 
 def test_images_that_cannot_be_shared_out_are_refused():
