@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 KINDS = ("mlp", "cnn", "resnet")
 # T models at once make of a convolution one with T groups. A processor is quick at that while a group has few channels;
-# beyond, with many images a model, it does the models sooner one after the other. Measured with oneDNN.
+# beyond, with many images a model, the models are done sooner in turn: see `python -m metarobust.bench.together`.
 FAST, MANY = 8, 32
 MADRY = "madry-cnn"
 
@@ -151,14 +151,15 @@ class Predictor:
         if len(x) % tasks:
             raise InputError(f"{len(x)} images cannot be shared out to {tasks} models: give a multiple of {tasks}")
         each = len(x) // tasks
-        if each >= MANY and not x.is_cuda and self._channels > FAST:
-            own = zip(self.params, x.split(each), strict=True)
-            return torch.cat([functional_call(self.model, self.layout.split(p), (xs,)) for p, xs in own])
-        x = x.reshape(tasks, each, *x.shape[1:])
-        run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
-        return run(self.params, x).flatten(0, 1)
+        wide = max((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), default=0) > FAST
+        return self.in_turn(x, each) if wide and each >= MANY and not x.is_cuda else self.at_once(x, each)
 
-    @property
-    def _channels(self) -> int:
-        """The most channels that go into one of its convolutions."""
-        return max((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), default=0)
+    def at_once(self, x: Tensor, each: int) -> Tensor:
+        """All models in one call, `each` images for each of them."""
+        run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
+        return run(self.params, x.reshape(len(self.params), each, *x.shape[1:])).flatten(0, 1)
+
+    def in_turn(self, x: Tensor, each: int) -> Tensor:
+        """The same, one model after the other."""
+        own = zip(self.params, x.split(each), strict=True)
+        return torch.cat([functional_call(self.model, self.layout.split(p), (xs,)) for p, xs in own])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarobust.bench import BENCHES, attacks, libraries, peers, record, tables
+from metarobust.bench import BENCHES, attacks, libraries, peers, record, tables, together
 from metarobust.bench.libraries import PACKAGES, PGD, installed, need
 from metarobust.bench.models import images, module, train
 from metarobust.bench.timing import interleaved, ratio
@@ -179,3 +179,12 @@ def test_tables_are_of_equal_columns():
     lines = [["a", "long head"], ["wide word", "b"]]
     assert tables.columns(lines) == "a          long head\nwide word  b"
     assert tables.pipes(lines) == "| a | long head |\n| --- | --- |\n| wide word | b |"
+
+
+def test_both_ways_of_predicting_find_the_same_gradient_and_are_told_side_by_side():
+    found = together.measure("cnn-3-4-tanh", models=2, each=3, rounds=2)
+    assert found["difference"] < 1e-5
+    assert min(found["at_once"], found["in_turn"], found["ratio"]) > 0
+    head, line = together.table([found | {"at_once": 0.003, "in_turn": 0.002, "ratio": 1.5}]).splitlines()
+    assert head.split("  ")[0] == "network"
+    assert line.split()[:6] == ["cnn-3-4-tanh", "2", "3", "3.0", "2.0", "1.50"]
