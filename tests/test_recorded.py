@@ -15,6 +15,7 @@ from metarobust.baselines import methods
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, published, table
 from metarobust.experiments.comparison import Comparison
+from metarobust.experiments.learning import slug
 from metarobust.experiments.running import default_folder
 from metarobust.meta import generator_of
 from metarobust.results import COLUMNS
@@ -198,3 +199,42 @@ def test_headline_figure_is_drawn_from_the_recorded_results(writer):
     with Image.open(writer.FIGURE) as picture:
         assert picture.info["Source"] == writer.source(), "make results draws the figure anew"
         assert min(picture.size) > 600
+
+
+def test_the_page_says_how_many_searches_with_few_images_ended_at_an_end_of_their_grid():
+    known = {slug(method.name): method for method in methods(0.1, patching=False)}
+    total, fading, largest, shorter = 0, 0, 0, 0
+    for name in ("low-data-digits-small", "low-data-mnist-small"):
+        for search, point in quote.recorded(name)[0]["summary"]["tuned"].items():
+            grid = known[search.split(".")[2]].grid
+            low = {key for key, values in grid.items() if point[key] == min(values)}
+            high = {key for key, values in grid.items() if point[key] == max(values)}
+            assert "lr" not in low | high, search
+            total += 1
+            fading += bool(low & {"decay", "last_decay", "l1"})
+            largest += bool(high & {"beta"})
+            shorter += "far" in low
+            assert low <= {"decay", "last_decay", "l1", "far"}, search
+            assert high <= {"beta"}, search
+    words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
+    assert f"Of these {total} searches {fading + largest} ended at an end of a grid: {fading} where a decay" in words
+    assert largest == 2
+    assert f"all {shorter} searches took the shorter one" in words
+
+
+def test_earlier_searches_with_few_images_are_kept_beside_the_recorded_one():
+    """They differ in what they searched; the rule that they are held against is the same one."""
+    manifest, rows = quote.recorded("low-data-mnist-small")
+    kept = read_json(quote.FOLDER / "low-data-mnist-small" / "searches.json")
+    (method,) = (each for each in methods(0.1, patching=False) if each.name == kept["method"])
+    assert (kept["steps"], kept["eps"]) == (manifest["spec"]["parts"][0]["steps"], manifest["spec"]["eps"])
+    assert len(manifest["spec"]["tuning_seeds"]) > max(search["tuning_seeds"] for search in kept["searches"])
+    parts = table.names(rows, "part")
+    for search in kept["searches"]:
+        assert [found["part"] for found in search["measured"]] == parts
+        assert {found["weight"] for found in search["measured"]} <= set(method.grid["weight"])
+    assert [found["part"] for found in kept["learned"]] == parts
+    for found in kept["learned"]:
+        for kind in ("clean", "robust"):
+            again = table.over(table.pick(rows, found["part"], kept["model"], "learned"), f"{kind} accuracy")
+            assert found[kind] == pytest.approx(again[0], abs=0.03)

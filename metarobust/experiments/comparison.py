@@ -30,7 +30,6 @@ SUMMARIES = {
     "trade-off": "patch at a lower price: the judge weighs robustness less; all seeds under the standard ensemble",
     "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
     "low-data": "train with few images a class; how much is lost from training to test images",
-    "low-data-penalties": "the same by gradient and curvature penalty alone, over wide grids",
     "transfer-architecture": "patch networks of every kind; learn on some kinds only",
     "transfer-data": "learn on one data set, patch on another",
     "attack-transfer": "learn from one attack, stand others: other radii, norms and methods",
