@@ -28,8 +28,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
 }
 KINDS = ("mlp", "cnn", "resnet")
-# T models at once make of a convolution one with T groups. A processor is quick at that while a group has few channels;
-# beyond, with many images a model, the models are done sooner in turn: see `python -m metarobust.bench.together`.
+# T models in one call make of a convolution one with T groups. A processor is quick at that while no more than FAST
+# channels go into a group. Beyond, with MANY images a model or more, the models are done sooner one after the other:
+# `python -m metarobust.bench.together` measures it.
 FAST, MANY = 8, 32
 MADRY = "madry-cnn"
 
@@ -155,11 +156,11 @@ class Predictor:
         return self.in_turn(x, each) if wide and each >= MANY and not x.is_cuda else self.at_once(x, each)
 
     def at_once(self, x: Tensor, each: int) -> Tensor:
-        """All models in one call, `each` images for each of them."""
+        """All T models in one call, `each` images for one: `[T * each, C, H, W]` to logits `[T * each, classes]`."""
         run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
         return run(self.params, x.reshape(len(self.params), each, *x.shape[1:])).flatten(0, 1)
 
     def in_turn(self, x: Tensor, each: int) -> Tensor:
-        """The same, one model after the other."""
+        """The same, one model after the other: quicker on a processor for wide convolutions, see FAST and MANY."""
         own = zip(self.params, x.split(each), strict=True)
         return torch.cat([functional_call(self.model, self.layout.split(p), (xs,)) for p, xs in own])

@@ -233,7 +233,12 @@ def test_earlier_searches_with_few_images_are_kept_beside_the_recorded_one():
     for search in kept["searches"]:
         assert [found["part"] for found in search["measured"]] == parts
         assert {found["weight"] for found in search["measured"]} <= set(method.grid["weight"])
-    assert [found["part"] for found in kept["learned"]] == parts
+    assert [found["part"] for found in kept["learned"]] == [found["part"] for found in kept["scored_again"]] == parts
+    for found in kept["scored_again"]:
+        search = f"{found['part'].replace(' ', '-')}.tune.input-gradient-penalty.dense"
+        best = manifest["summary"]["tuned"][search]["score dense"]
+        assert found["scores"][-1] == pytest.approx(best, abs=1e-4)
+        assert max(found["scores"]) == found["scores"][-1], "no setting scores higher than the one that was taken"
     for found in kept["learned"]:
         for kind in ("clean", "robust"):
             again = table.over(table.pick(rows, found["part"], kept["model"], "learned"), f"{kind} accuracy")

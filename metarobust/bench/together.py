@@ -26,14 +26,18 @@ SIDE = 28
 
 
 def slope(predict: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of the loss by the images."""
+    """The gradient of the loss by the images, `[n, C, H, W]` as they are."""
     leaf = images.clone().requires_grad_()
     return torch.autograd.grad(F.cross_entropy(predict(leaf), labels, reduction="sum"), leaf)[0]
 
 
 def measure(network: str, *, models: int = 10, each: int = 64, rounds: int = 5) -> dict[str, Any]:
-    """Median seconds of both ways, `at_once` and `in_turn`, how many times as long the first takes, and the largest
-    difference of the two gradients, relative to the largest slope. each: images of a model."""
+    """Both ways on this machine's CPU, with random networks and random images.
+
+    models, each: so many networks, and so many images for each of them. Returns the median seconds (`at_once`,
+    `in_turn`), how many times as long the first takes (`ratio`, the median over rounds), and `difference`, the largest
+    of the two gradients, relative to the largest slope. Raises InputError for a name that is no network, or no round.
+    """
     generator = torch.Generator().manual_seed(0)
     model = build(network, (1, SIDE, SIDE), 10)
     predictor = Predictor(model, Layout.of(model), fresh(model, models, generator))
