@@ -222,6 +222,22 @@ def test_the_page_says_how_many_searches_with_few_images_ended_at_an_end_of_thei
     assert f"all {shorter} searches took the shorter one" in words
 
 
+def test_the_page_says_where_the_usual_values_alone_were_searched_and_how_often_they_ended():
+    known = {slug(method.name): method for method in methods(0.1, patching=True, wide=False)}
+    words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
+    found = []
+    for name in ("transfer-data-folder-cifar10-jpeg-small", "attack-transfer-digits-small", "ablation-digits-small"):
+        manifest = quote.recorded(name)[0]
+        assert not manifest["spec"]["wide_grids"]
+        ends = [
+            any(point[key] in (min(values), max(values)) for key, values in known[search.split(".")[2]].grid.items())
+            for search, point in manifest["summary"]["tuned"].items()
+        ]
+        found += [sum(ends), len(ends)]
+    between = "in {} of {} searches between data sets, in {} of {} under other attacks, and in {} of {} in the ablation"
+    assert between.format(*found) in words
+
+
 def test_earlier_searches_with_few_images_are_kept_beside_the_recorded_one():
     """They differ in what they searched; the rule that they are held against is the same one."""
     manifest, rows = quote.recorded("low-data-mnist-small")
