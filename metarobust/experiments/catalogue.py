@@ -190,9 +190,6 @@ def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
     return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
 
 
-WIDE = ("patch", "train", "trade-off", "robust-training", "low-data", "transfer-architecture")
-"""Experiments whose baselines are tuned over all values of their hyperparameters; elsewhere the usual ones."""
-
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
@@ -223,7 +220,6 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             name, scale, dataset, seeds or (0, 1, 2), (0,), tuple(parts), **numbers, tuning_seeds=(100,),
             attack_steps=20, wide_grids=False, validated=False,
         )  # fmt: skip
-    wide = name in WIDE
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
     if name == "trade-off":
         numbers |= {"strong_seeds": 10, "strong_images": 200}
@@ -232,5 +228,5 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
-        tuning_seeds=tuple(tuning), wide_grids=wide, validated=name != "ablation",
+        tuning_seeds=tuple(tuning), validated=name != "ablation",
     )  # fmt: skip
