@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import test_transfer
@@ -21,6 +22,7 @@ from metarobust.experiments.spec import ALL, FAMILY, NEW, VALIDATION, Part, Rule
 from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import FLAGS, LEARNED, over, pick, title
+from metarobust.experiments.tuning import best_point, kind
 from metarobust.family import Training
 from metarobust.meta import ALONE
 from metarobust.objectives import Adversarial, Mixed, clean
@@ -184,6 +186,42 @@ def test_baselines_are_tuned_for_the_weight_of_the_judge():
             assert clean > robust
             assert quarter[0][name] == pytest.approx(0.75 * clean + 0.25 * robust, abs=1e-6)
             assert half[0][name] == pytest.approx(0.5 * clean + 0.5 * robust, abs=1e-6)
+
+
+def test_the_best_settings_of_a_search_are_scored_again_on_networks_that_did_not_choose_them():
+    part = Part("patch", methods=("adam",), **SIZE)
+    once, spec = stages(part), replace(tiny(part), finalists=2, deciding_seeds=(110, 111, 112))
+    here = Stages(spec, part, None, load("digits"), CPU)
+    (adam,) = here.methods
+    first, points = once.tune(adam), here.tune(adam)
+    for group in ("dense", "convolutional"):
+        score, again = f"score {group}", f"again {group}"
+        assert [point[score] for point in points] == [point[score] for point in first]
+        finalists = sorted((p for p in points if again in p), key=lambda point: -point[score])
+        others = [point[score] for point in points if again not in point]
+        assert len(finalists) == 2
+        assert finalists[-1][score] >= max(others)
+        asked = [{key: point[key] for key in adam.grid} for point in finalists]
+        networks = [name for name in here.spec.validation if kind(name) == group]
+        wanted = here.scores(adam, asked, networks, (110, 111, 112))[group]
+        assert [point[again] for point in finalists] == wanted
+        assert best_point(points, group)[again] == max(wanted)
+        assert best_point(first, group)[score] == max(point[score] for point in first)
+    lucky = [{"lr": 1, "score dense": 0.9, "again dense": 0.5}, {"lr": 2, "score dense": 0.8, "again dense": 0.6}]
+    other = {"lr": 3, "score dense": 0.7}
+    assert best_point([*lucky, other], "dense")["lr"] == 2, "what won by luck loses the second time"
+
+
+def test_seeds_that_choose_decide_and_compare_are_others():
+    for name, dataset in product(catalogue.PARTS, ("digits", "mnist")):
+        for scale in ("small", "full"):
+            spec = catalogue.make(name, scale, dataset, None)
+            drawn = [*spec.seeds, *spec.tuning_seeds, *spec.deciding_seeds]
+            assert len(set(drawn)) == len(drawn)
+            again = scale == "full" or name in ("transfer-data", "attack-transfer", "ablation")
+            assert bool(spec.deciding_seeds) == bool(spec.finalists) == again
+            assert ("finalists" in spec.as_dict()) == ("deciding_seeds" in spec.as_dict()) == again
+            assert spec.wide_grids
 
 
 def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():

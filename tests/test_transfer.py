@@ -23,15 +23,16 @@ import torch
 
 from metarobust import results
 from metarobust.data import Dataset, Split, load
-from metarobust.experiments import catalogue, learning, measuring
+from metarobust.experiments import catalogue, learning, measuring, tuning
 from metarobust.experiments import stages as staging
 from metarobust.experiments.catalogue import FROM_DIGITS
 from metarobust.experiments.comparison import Comparison
 from metarobust.experiments.learning import slug
 from metarobust.experiments.scrutiny import lowered
 from metarobust.experiments.spec import Part, Rule, Spec, check_size
-from metarobust.experiments.stages import Stages, kind
+from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import BEFORE, LEARNED, STANDARD, brief, table
+from metarobust.experiments.tuning import kind
 from metarobust.family import Family, Training
 from metarobust.learned.features import NAMES
 from metarobust.meta import Plan, meta_train
@@ -45,7 +46,7 @@ CPU = torch.device("cpu")
 UNSEEN = ("mlp-5-sigmoid", "cnn-2-tanh")
 VALIDATION = ("mlp-3-relu", "cnn-2-relu")
 SOME = ("adam", "std-prune", "PGD-7 training")
-METHODS = partial(staging.methods, wide=False)
+METHODS = partial(tuning.methods, wide=False)
 
 
 PLAN = Plan(episodes=4, horizons=(4,), truncation=2, tasks=2, batch_size=8, held_out=8, warmup=2)
@@ -75,7 +76,7 @@ def prepare(monkeypatch, few=False, parts=("patch",), rules=RULES):
         def some(eps, *, patching, wide):
             return [method for method in METHODS(eps, patching=patching) if method.name in SOME]
 
-        monkeypatch.setattr(staging, "methods", some)
+        monkeypatch.setattr(tuning, "methods", some)
 
 
 def execute(out, spec=None):
@@ -105,8 +106,8 @@ def whole(tmp_path_factory):
         patch.setattr(results, "code", lambda: CODE)
         prepare(patch, parts=("patch", "train"))
         looked, now = {}, []
-        unit, batch, accuracy, over_models = Run.unit, Tasks.batch, measuring.accuracy, staging.over_models
-        fit, start = staging.fit_baseline, Family.sample
+        unit, batch, accuracy, over_models = Run.unit, Tasks.batch, measuring.accuracy, tuning.over_models
+        fit, start = tuning.fit_baseline, Family.sample
 
         def spy_unit(run, name, compute):
             now[:] = [looked.setdefault(name, {"batches": [], "measured": [], "sampled": [], "hyper": []})]
@@ -135,10 +136,11 @@ def whole(tmp_path_factory):
 
         patch.setattr(Run, "unit", spy_unit)
         patch.setattr(Tasks, "batch", spy_batch)
-        patch.setattr(staging, "over_models", spy_over_models)
+        patch.setattr(tuning, "over_models", spy_over_models)
         patch.setattr(measuring, "accuracy", spy_accuracy)
         patch.setattr(Family, "sample", spy_sample)
-        patch.setattr(staging, "fit_baseline", spy_fit)
+        for module in (staging, tuning):
+            patch.setattr(module, "fit_baseline", spy_fit)
         manifest, rows = execute(out)
     return out, manifest, rows, looked
 

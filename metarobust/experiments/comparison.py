@@ -19,8 +19,9 @@ from metarobust.data import Dataset, load
 from metarobust.experiments import catalogue
 from metarobust.experiments.dealing import deal, learn_together, tell
 from metarobust.experiments.spec import SCALES, Part, Spec, check_classes, check_size, sizes
-from metarobust.experiments.stages import Stages, best_point
+from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import brief, markdown, table
+from metarobust.experiments.tuning import best_point
 from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
 

@@ -92,6 +92,8 @@ class Spec:
     meta_images: the first images, to meta-train and tune with; of the rest a model has per_class of each class to train
     or to be patched with. wide_grids: whether the baselines are tuned over all values of their hyperparameters.
     validated: whether meta-training keeps the theta that did best on validation networks, instead of the last.
+    tuning_seeds: of the validation networks that every setting of a baseline is scored on. finalists: so many of the
+    best are scored again, on networks of the deciding_seeds; without such seeds, none are.
     strong_seeds, strong_images: how many models of each network, and on how many test images, the best methods are
     measured once more with the standard ensemble, where a part does not measure all with it.
     """
@@ -115,6 +117,8 @@ class Spec:
     training: Training = field(default_factory=Training)
     wide_grids: bool = True
     validated: bool = True
+    finalists: int = 0
+    deciding_seeds: tuple[int, ...] = ()
     strong_seeds: int = 0
     strong_images: int = 300
 
@@ -125,7 +129,9 @@ class Spec:
 
     def as_dict(self) -> dict:
         """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
-        return asdict(self)
+        # A run that scores once has no word of a second time, as its record was made before there was one.
+        left_out = () if self.deciding_seeds else ("finalists", "deciding_seeds")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 SCALES = ("smoke", "small", "full")

@@ -1,26 +1,20 @@
 """The stages of a comparison: meta-train, tune, compare. Each is cut into units that can be resumed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metarobust.baselines import Method, methods, robust_methods
-from metarobust.data import Dataset, balanced
-from metarobust.errors import choose
-from metarobust.evaluation import quick, standard, survivors
-from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned, over_models, repeat, settings
+from metarobust.baselines import Method
+from metarobust.evaluation import standard, survivors
+from metarobust.experiments.fit import Watch, as_hyper, fit_baseline, fit_learned
 from metarobust.experiments.learning import slug
-from metarobust.experiments.measuring import Measured
-from metarobust.experiments.spec import ALL, Part, Rule, Spec
+from metarobust.experiments.spec import Rule
 from metarobust.experiments.table import BEFORE, REFERENCE, STANDARD
-from metarobust.family import make_tasks, train_clean
+from metarobust.experiments.tuning import Tuned, best_point, kind, score
 from metarobust.learned import TIERS
-from metarobust.meta import ALONE, Share, generator_of
-from metarobust.results import Run
 from metarobust.tasks import Tasks
 
 
@@ -33,23 +27,8 @@ class Unit:
     weight: int = 1
 
 
-class Stages(Measured):
+class Stages(Tuned):
     """All units of one part, in order: meta-train, tune, compare."""
-
-    def __init__(
-        self, spec: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
-    ):
-        super().__init__(spec, part, run, dataset, device, share)
-        self.how = Inner(part.steps, part.batch_size)
-        self._tasks: dict[tuple[str, tuple[int, ...], bool], Tasks] = {}
-        self.name, self.unseen, self.per_class = (
-            slug(part.name), part.unseen or spec.unseen, spec.per_class if part.per_class is None else part.per_class
-        )  # fmt: skip
-        known = methods(spec.eps, patching=part.trained, wide=spec.wide_grids)
-        if part.robust:
-            known = robust_methods(spec.eps, wide=spec.wide_grids) + [m for m in known if m.name in ("adam", "TRADES")]
-        by_name = {method.name: method for method in known}
-        self.methods = [by_name[choose(name, by_name, "baseline")] for name in part.methods or by_name]
 
     def lessons(self) -> Iterator[Unit]:
         """The units that learn, in order. They come first, since each is done by all processes together."""
@@ -80,69 +59,7 @@ class Stages(Measured):
         """All learned optimizers that are compared, with those that an earlier part has learned."""
         return (*self.part.rules, *self.part.uses)
 
-    # 2. Tuning
-
-    def tune(self, method: Method) -> list[dict[str, Any]]:
-        """Every point of the grid with its scores: clean and robust accuracy on validation networks, weighed as the
-        judge of the learned rules weighs them.
-
-        One score for dense and one for convolutional networks: a learned rule sees which it has; so may a plain one.
-        """
-        points = list(settings(method))
-        scores: dict[str, list[Tensor]] = {}
-        for name in self.spec.validation:
-            tasks = self.tasks(name, self.spec.tuning_seeds, without=self.held_back)
-            hyper = as_hyper(points, len(tasks), tasks.params)
-            params, _ = fit_baseline(repeat(tasks, len(points)), method, hyper, self.how, self.generator(name, 1))
-            found = over_models(
-                tasks, params, self.pool[self.held_back], quick(eps=self.spec.eps, steps=10), self.generator(name, 2),
-                alone=False,
-            )  # fmt: skip
-            both = torch.tensor(found["clean"]).lerp(torch.tensor(found["robust"]), self.part.weight)
-            scores.setdefault(kind(name), []).append(both.nan_to_num().view(len(points), -1).mean(1))
-        return [
-            point
-            | {f"score {group}": float(sum(of[i] for of in found) / len(found)) for group, found in scores.items()}
-            for i, point in enumerate(points)
-        ]
-
-    @cached_property
-    def held_back(self) -> Tensor:
-        """Indices of the images to tune on, in the pool: no test image is looked at before the end."""
-        per_class = max(1, min(40, int(self.pool.labels.bincount().min()) // 3))
-        return balanced(self.pool.labels, per_class, generator_of(self.device, 8))
-
     # 3. Comparing
-
-    def tasks(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None = None) -> Tasks:
-        """One task a seed, with its own start and its own few images, which no meta-training saw.
-
-        without: indices of the pool that a model to be patched was not trained on, since it is measured there. Models
-        to patch take a while to train, and all methods get the same: they are kept.
-        """
-        key = (architecture, seeds, without is None)
-        if key not in self._tasks:
-            self._tasks[key] = self._make(architecture, seeds, without)
-        return self._tasks[key]
-
-    def _make(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None) -> Tasks:
-        rows = torch.stack([self._few(seed) for seed in seeds])
-        generator = self.generator(architecture, 3, *seeds)
-        tasks = make_tasks(architecture, self.rest, self.dataset.classes, rows, rows, generator)
-        if not self.part.trained:
-            return tasks
-        old = torch.ones(len(self.pool), dtype=torch.bool, device=self.device)
-        if without is not None:
-            old[without] = False
-        everything = old.nonzero()[:, 0].expand(len(seeds), -1)
-        past = replace(tasks, images=self.pool.images, labels=self.pool.labels, train=everything, held_out=everything)
-        return replace(tasks, params=train_clean(past, self.spec.training, generator))
-
-    def _few(self, seed: int) -> Tensor:
-        """Indices of the images that the model of a seed has, of those that are left."""
-        if self.per_class == ALL:
-            return torch.arange(len(self.rest), device=self.device)
-        return balanced(self.rest.labels, self.per_class, generator_of(self.device, 2, seed))
 
     def start(self, name: str) -> list[dict[str, Any]]:
         """The models before the first step."""
@@ -205,7 +122,7 @@ class Stages(Measured):
         spec, tasks = self.spec, self.tasks(name, self.spec.seeds)
         plain = [method for method in self.methods if method.tier != "adversarial"]
         tuned = {m.name: self.run.rows(f"{self.name}.tune.{slug(m.name)}") for m in plain}
-        first = max(plain, key=lambda m: best_point(tuned[m.name], kind(name))[f"score {kind(name)}"])
+        first = max(plain, key=lambda m: score(best_point(tuned[m.name], kind(name)), kind(name)))
         models = [(BEFORE, "", None, tasks.params)] if self.part.trained else []
         for method in (first, *(method for method in self.methods if method.name == REFERENCE)):
             models.append((method.name, method.tier, None, self.fitted(name, method, tasks)[0]))
@@ -228,13 +145,3 @@ class Stages(Measured):
                     }
                 )  # fmt: skip
         return rows
-
-
-def kind(network: str) -> str:
-    """`dense` or `convolutional`: what baselines are tuned for, each by itself."""
-    return "dense" if network.startswith("mlp") else "convolutional"
-
-
-def best_point(scored: Sequence[Mapping[str, Any]], group: str) -> Mapping[str, Any]:
-    """The point of a grid that did best on validation networks of this kind."""
-    return max(scored, key=lambda row: row[f"score {group}"])

@@ -13,8 +13,8 @@ from metarobust.errors import InputError, choose
 from metarobust.experiments.cost.break_even import SEARCH, TARGETS, once
 from metarobust.experiments.cost.once import EVALUATIONS, SECONDS
 from metarobust.experiments.cost.text import FIRST, networks, value_of
-from metarobust.experiments.stages import kind
 from metarobust.experiments.table import BEFORE, LEARNED, Row, names
+from metarobust.experiments.tuning import kind
 from metarobust.plots.results import LABELS
 from metarobust.plots.style import role, style
 

@@ -32,8 +32,8 @@ from metarobust.experiments.cost.spec import NAME, SCALES
 from metarobust.experiments.cost.stages import Costs
 from metarobust.experiments.cost.text import brief, markdown, table
 from metarobust.experiments.learning import slug
-from metarobust.experiments.stages import best_point, kind
 from metarobust.experiments.table import LEARNED
+from metarobust.experiments.tuning import best_point, kind
 from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
 

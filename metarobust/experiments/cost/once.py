@@ -27,8 +27,9 @@ from metarobust.experiments.cost.passes import Passes, counted
 from metarobust.experiments.cost.spec import NAME, Spec, drawn, rivals
 from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, repeat
 from metarobust.experiments.measuring import accuracy
-from metarobust.experiments.stages import Stages, kind
+from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import BEFORE, LEARNED
+from metarobust.experiments.tuning import kind
 from metarobust.family import Family, Training, make_tasks, train_clean
 from metarobust.learned import TIERS, make
 from metarobust.learned.rule import Learned

@@ -18,8 +18,8 @@ from metarobust.experiments.cost.passes import Passes, counted
 from metarobust.experiments.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned
 from metarobust.experiments.learning import slug
 from metarobust.experiments.measuring import metric
-from metarobust.experiments.stages import best_point, kind
 from metarobust.experiments.table import BEFORE, LEARNED
+from metarobust.experiments.tuning import best_point, kind
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
 

@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 
 from metarobust.data import Dataset
-from metarobust.experiments.stages import best_point
+from metarobust.experiments.tuning import best_point
 from metarobust.experiments.what_was_learned.inquiry import CONSTANTS, NAME, SCALES, Inquiry, best_fit, make, make_spec
 from metarobust.experiments.what_was_learned.kept import brief, markdown, table
 from metarobust.meta import ALONE, Share

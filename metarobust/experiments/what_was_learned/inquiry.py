@@ -94,7 +94,8 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
 
 def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
     """The frozen specification as JSON."""
-    return asdict(make(scale, dataset, tuple(seeds) if seeds else None))
+    spec = make(scale, dataset, tuple(seeds) if seeds else None)
+    return asdict(spec) | {"setting": spec.setting.as_dict()}
 
 
 def best_fit(points: list[dict[str, Any]]) -> dict[str, Any]:
