@@ -33,12 +33,14 @@ def describe(
 ) -> dict[str, Any]:
     """All that the card says, but for its results, which are read when they are asked for: a JSON object.
 
-    manifest, rows: of the finished run. part, rule: entries of its spec; networks and rivals are those of the part.
-    meta_seed: of the theta that is shipped. log: of its meta-training, a dictionary with `meta_loss` an episode.
+    manifest, rows: of the finished run. Where rivals alone were searched and measured again, the manifest names under
+    `learned` the run that everything learned was kept from. part, rule: entries of its spec; networks and rivals are
+    those of the part. meta_seed: of the theta that is shipped. log: of its meta-training, a dictionary with `meta_loss`
+    an episode.
     """
     spec, name, learned_on = manifest["spec"], part["name"], school(manifest["spec"], rule)
     run = default_folder(spec["experiment"], spec["dataset"], spec["scale"]).name
-    numbers = spec if rule["source"] is None else sizes(rule["source"])
+    numbers, made = spec if rule["source"] is None else sizes(rule["source"]), manifest.get("learned", manifest)
     ahead = {each: _ahead(rows, each, rule["name"], meta_seed) for each in _parts(rows, rule["name"])}
     models, methods = names([row for row in rows if row["part"] == name], "model"), [rule["name"]]
     methods += [BEFORE] * part["trained"]
@@ -65,9 +67,9 @@ def describe(
         "steps": part["steps"],
         "batch_size": part["batch_size"],
         "made_by": {
-            **{key: manifest[key] for key in ("command", "code", "versions", "device", "threads", "started")},
-            **{key: manifest[key] for key in ("spec_sha256", "data_sha256")},
-            "seconds_of_the_whole_run": manifest["wall_seconds"],
+            **{key: made[key] for key in ("command", "code", "versions", "device", "threads", "started")},
+            **{key: made[key] for key in ("spec_sha256", "data_sha256")},
+            "seconds_of_the_whole_run": made["wall_seconds"],
         },
         **ahead[name],
         "elsewhere": {each: found for each, found in ahead.items() if each != name},
