@@ -4,6 +4,7 @@ manifest.json    what was run, by which code, where; status "running", then "com
 units/           one file for each finished unit of work
 checkpoints/     tensors of an unfinished one, the last two
 results.csv      one row for each value, the same to the byte whether or not the run was interrupted
+searches.json    of a comparison that scores the best settings of its searches again: these, with both scores
 """
 
 from __future__ import annotations
@@ -70,14 +71,14 @@ class Run:
     def __init__(self, out: Path | str, spec: Mapping[str, Any], *, resume: bool, about: Mapping[str, Any]):
         self.out = Path(out)
         self.spec = json.loads(json.dumps(spec))  # so that a tuple equals the list it was stored as
-        self._spec_sha256 = sha256(json.dumps(self.spec, sort_keys=True))
+        self.spec_sha256 = sha256(json.dumps(self.spec, sort_keys=True))
         self._began = time.perf_counter()
         self._named: set[str] = set()
         self._checkpoints: dict[str, Checkpoints] = {}
         manifest = {
             "status": "running",
             "spec": self.spec,
-            "spec_sha256": self._spec_sha256,
+            "spec_sha256": self.spec_sha256,
             **json.loads(json.dumps(about)),
             "versions": versions(),
             "code": code(),
@@ -129,13 +130,13 @@ class Run:
         self._named.add(name)
         path = self.out / "units" / f"{name}.json"
         if not path.exists():
-            write_json(path, {"unit": name, "spec_sha256": self._spec_sha256, "rows": compute()})
+            write_json(path, {"unit": name, "spec_sha256": self.spec_sha256, "rows": compute()})
             self._write_manifest()
         try:
             stored = read_json(path)
         except InputError as error:
             raise InputError(f"{path} is damaged or cut short; delete it and give --resume") from error
-        if (stored.get("unit"), stored.get("spec_sha256")) != (name, self._spec_sha256):
+        if (stored.get("unit"), stored.get("spec_sha256")) != (name, self.spec_sha256):
             raise InputError(f"{path} is of another run; delete it and give --resume")
         return stored["rows"]
 
@@ -150,7 +151,7 @@ class Run:
     def checkpoints(self, name: str) -> Checkpoints:
         """The last two checkpoints of this name, in `checkpoints/`."""
         if name not in self._checkpoints:
-            self._checkpoints[name] = Checkpoints(self.out / "checkpoints", name, self._spec_sha256)
+            self._checkpoints[name] = Checkpoints(self.out / "checkpoints", name, self.spec_sha256)
         return self._checkpoints[name]
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

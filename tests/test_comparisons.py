@@ -16,6 +16,7 @@ from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, catalogue
 from metarobust.experiments.ablation import ablation
 from metarobust.experiments.attacked import confined, several, speaking
+from metarobust.experiments.comparison import SEARCHES
 from metarobust.experiments.fit import over_models, together
 from metarobust.experiments.scrutiny import checked, lowered, overstated
 from metarobust.experiments.spec import ALL, FAMILY, NEW, VALIDATION, Part, Rule
@@ -27,9 +28,11 @@ from metarobust.family import Training
 from metarobust.meta import ALONE
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.results import Run, load_results
+from metarobust.storage import read_json
 
 CPU = torch.device("cpu")
 FEATURES = Rule(LEARNED, "features", PLAN)
+BOTH = ("score", "again")
 EMPTY = Split(torch.zeros(35_000, 1, 1, 1), torch.arange(35_000) % 10)
 LARGE = Dataset("large", EMPTY, EMPTY, 10, "drawn")
 WORST = "worst of pgd-2-ce, pgd-2-margin, apgd-50-ce, apgd-50-dlr-targeted, square-500"
@@ -43,10 +46,10 @@ def tiny(*parts):
 
 @pytest.fixture
 def compare(tmp_path, monkeypatch):
-    """Runs the experiment `patch` with these parts, and returns its rows."""
+    """Runs the experiment `patch` with these parts, and other numbers where given, and returns its rows."""
 
-    def execute(*parts):
-        spec = tiny(*parts)
+    def execute(*parts, **numbers):
+        spec = replace(tiny(*parts), **numbers)
         monkeypatch.setattr(results, "code", lambda: CODE)
         monkeypatch.setattr("metarobust.storage.os.fsync", lambda file: None)
         monkeypatch.setattr(catalogue, "make", lambda *_: spec)
@@ -210,6 +213,29 @@ def test_the_best_settings_of_a_search_are_scored_again_on_networks_that_did_not
     lucky = [{"lr": 1, "score dense": 0.9, "again dense": 0.5}, {"lr": 2, "score dense": 0.8, "again dense": 0.6}]
     other = {"lr": 3, "score dense": 0.7}
     assert best_point([*lucky, other], "dense")["lr"] == 2, "what won by luck loses the second time"
+
+
+def test_a_run_keeps_the_settings_that_were_scored_again_and_compares_the_best_of_them(compare, tmp_path):
+    part = Part("patch", rules=(FEATURES,), methods=("adam", "std-prune"), **SIZE)
+    compare(part, finalists=2, deciding_seeds=(110,))
+    manifest, _ = load_results(tmp_path / "run")
+    kept, tuned = read_json(tmp_path / "run" / SEARCHES), manifest["summary"]["tuned"]
+    assert kept["spec_sha256"] == manifest["spec_sha256"]
+    assert kept["finalists"].keys() == tuned.keys() == {
+        f"patch.tune.{name}.{group}" for name in part.methods for group in ("dense", "convolutional")
+    }  # fmt: skip
+    for search, points in kept["finalists"].items():
+        group = search.rpartition(".")[2]
+        assert len(points) == 2
+        assert points[0]["score"] >= points[1]["score"]
+        (taken,) = (p for p in points if all(tuned[search][key] == p[key] for key in p if key not in BOTH))
+        assert taken["again"] == max(point["again"] for point in points)
+        assert [tuned[search][f"{word} {group}"] for word in BOTH] == pytest.approx([taken[w] for w in BOTH], abs=1e-4)
+
+
+def test_a_run_that_scores_once_keeps_no_second_scores(compare, tmp_path):
+    compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE))
+    assert not (tmp_path / "run" / SEARCHES).exists()
 
 
 def test_seeds_that_choose_decide_and_compare_are_others():

@@ -15,7 +15,7 @@ from metarobust import quote
 from metarobust.baselines import methods
 from metarobust.errors import InputError
 from metarobust.experiments import EXPERIMENTS, published, table
-from metarobust.experiments.comparison import Comparison
+from metarobust.experiments.comparison import SEARCHES, Comparison
 from metarobust.experiments.learning import slug
 from metarobust.experiments.running import default_folder
 from metarobust.meta import generator_of
@@ -232,7 +232,7 @@ def test_the_page_says_how_searches_ended_whose_best_settings_were_scored_again(
     known = {slug(method.name): method for method in methods(0.1, patching=True)}
     total, kept, better, outermost = 0, 0, 0, {}
     for name in SCORED_AGAIN:
-        manifest, kept_beside = quote.recorded(name)[0], read_json(quote.FOLDER / name / "searches.json")
+        manifest, kept_beside = quote.recorded(name)[0], read_json(quote.FOLDER / name / SEARCHES)
         spec, tuned = manifest["spec"], manifest["summary"]["tuned"]
         assert kept_beside["spec_sha256"] == manifest["spec_sha256"]
         assert kept_beside["finalists"].keys() == tuned.keys()
@@ -253,12 +253,13 @@ def test_the_page_says_how_searches_ended_whose_best_settings_were_scored_again(
             faded = {key for key in ends if key in FADING and wanted[key] == min(grid[key])}
             faded |= {"keep"} & {key for key in ends if wanted[key] == 1.0}
             better += bool({*ends} - faded)
-    noise = read_json(quote.FOLDER / SCORED_AGAIN[1] / "searches.json")["finalists"]
+    noise = read_json(quote.FOLDER / SCORED_AGAIN[1] / SEARCHES)["finalists"]
     first = {"lr": 0.01, "sigma": 0.4, "last_decay": 0.03}  # of falling noise, in the first recording
     assert not [p for p in noise["patch.tune.falling-noise-last-layer-decay.dense"] if first.items() <= p.items()]
     words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
     assert f"Of these {total} searches {kept} took what had been best the first time" in words
     assert f"In {better} searches a wider grid might have held something better" in words
+    assert f"In {sum(outermost.values()) - better} of them the smallest step won there" in words
     wanted = "{} on grey images and {} of the {} on photographs ended at an end of a grid"
     assert wanted.format(outermost["grey"], outermost["photographs"], 10) in words
 
@@ -270,7 +271,7 @@ def test_networks_made_again_for_the_rivals_between_data_sets_are_as_those_of_th
     first, here = manifest["learned"]["code"]["commit"], manifest["code"]["commit"]
     assert first != here
     assert manifest["learned"]["data_sha256"] == manifest["data_sha256"]
-    again = read_json(quote.FOLDER / name / "searches.json")["before_again"]
+    again = manifest["learned"]["before_again"]
     assert {(found["part"], found["model"]) for found in again} == {(row["part"], row["model"]) for row in rows}
     apart = [
         abs(found[kind] - table.over(table.pick(rows, found["part"], found["model"], "before"), f"{kind} accuracy")[0])

@@ -21,9 +21,13 @@ from metarobust.experiments.dealing import deal, learn_together, tell
 from metarobust.experiments.spec import SCALES, Part, Spec, check_classes, check_size, sizes
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import brief, markdown, table
-from metarobust.experiments.tuning import best_point
+from metarobust.experiments.tuning import best_point, finalists
 from metarobust.meta import ALONE, Share
 from metarobust.results import COLUMNS, Run
+from metarobust.storage import write_json
+
+SEARCHES = "searches.json"
+"""Beside the table of a run that scores the best settings of its searches again: these settings, with both scores."""
 
 SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",
@@ -83,11 +87,15 @@ class Comparison:
         share.leave()
         if run is None:
             return
-        best = {
-            f"{name}.{group}": best_point(points, group)
+        searches = {
+            f"{name}.{group}": (points, group)
             for name, points in tuned.items()
             for group in (key.removeprefix("score ") for key in points[0] if key.startswith("score "))
         }
+        if numbers.deciding_seeds:
+            again = {name: finalists(*search) for name, search in searches.items()}
+            write_json(run.out / SEARCHES, {"spec_sha256": run.spec_sha256, "finalists": again})
+        best = {name: best_point(*search) for name, search in searches.items()}
         run.finish([row for unit in comparisons for row in compared[unit.name]], COLUMNS, {"tuned": best})
 
     @staticmethod

@@ -132,3 +132,13 @@ def best_point(scored: Sequence[Mapping[str, Any]], group: str) -> Mapping[str, 
     """The point of a grid that did best on validation networks of this kind: of those scored again, if any were."""
     again = [row for row in scored if f"again {group}" in row]
     return max(again or scored, key=lambda row: score(row, group))
+
+
+def finalists(scored: Sequence[Mapping[str, Any]], group: str) -> list[dict[str, float]]:
+    """The points that were scored again, with their `score` and `again`; best of the first round first."""
+    chosen = sorted((row for row in scored if f"again {group}" in row), key=lambda row: -row[f"score {group}"])
+    return [
+        {key: value for key, value in row.items() if " " not in key}
+        | {word: round(row[f"{word} {group}"], 4) for word in ("score", "again")}
+        for row in chosen
+    ]
