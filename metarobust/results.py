@@ -166,6 +166,14 @@ class Run:
         """
         return self.checkpoints(name).load()
 
+    def stored(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The last checkpoint of this name. Raises InputError where it is gone."""
+        held = self.restore(name)
+        if held is None:
+            lost, unit = self.checkpoints(name).paths[0], self.out / "units" / f"{name}.json"
+            raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
+        return held
+
     def finish(
         self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], summary: Mapping[str, Any]
     ) -> None:

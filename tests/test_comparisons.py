@@ -25,7 +25,6 @@ from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import FLAGS, LEARNED, over, pick, title
 from metarobust.experiments.tuning import best_point, kind
 from metarobust.family import Training
-from metarobust.meta import ALONE
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.results import Run, load_results
 from metarobust.storage import read_json
@@ -297,7 +296,7 @@ def test_every_data_set_has_its_own_radius_and_place(monkeypatch, tmp_path):
 
     monkeypatch.setattr("metarobust.experiments.comparison.load", at)
     other = Part("patch, far", methods=("adam",), dataset="cifar10", **SIZE)
-    found = EXPERIMENTS["patch"]._stages(tiny(other), other, None, replace(LARGE, root=tmp_path), CPU, ALONE)
+    found = EXPERIMENTS["patch"]._stages(tiny(other), other, None, replace(LARGE, root=tmp_path), CPU)
     assert asked == [("cifar10", tmp_path)]
     assert found.spec.eps == 8 / 255
 

@@ -106,7 +106,7 @@ def whole(tmp_path_factory):
         patch.setattr(results, "code", lambda: CODE)
         prepare(patch, parts=("patch", "train"))
         looked, now = {}, []
-        unit, batch, accuracy, over_models = Run.unit, Tasks.batch, measuring.accuracy, tuning.over_models
+        unit, batch, accuracy, under_quick = Run.unit, Tasks.batch, measuring.accuracy, tuning.under_quick
         fit, start = tuning.fit_baseline, Family.sample
 
         def spy_unit(run, name, compute):
@@ -122,9 +122,9 @@ def whole(tmp_path_factory):
             now[0]["measured"].append(prints(test.images))
             return accuracy(tasks, params, test, **how)
 
-        def spy_over_models(tasks, params, test, *rest, **how):
+        def spy_under_quick(tasks, params, test, *rest, **how):
             now[0]["measured"].append(prints(test.images))
-            return over_models(tasks, params, test, *rest, **how)
+            return under_quick(tasks, params, test, *rest, **how)
 
         def spy_fit(tasks, method, hyper, *rest):
             now[0]["hyper"].append({name: values.flatten().tolist() for name, values in hyper.items()})
@@ -136,7 +136,7 @@ def whole(tmp_path_factory):
 
         patch.setattr(Run, "unit", spy_unit)
         patch.setattr(Tasks, "batch", spy_batch)
-        patch.setattr(tuning, "over_models", spy_over_models)
+        patch.setattr(tuning, "under_quick", spy_under_quick)
         patch.setattr(measuring, "accuracy", spy_accuracy)
         patch.setattr(Family, "sample", spy_sample)
         for module in (staging, tuning):

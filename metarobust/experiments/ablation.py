@@ -9,9 +9,7 @@ from metarobust.meta import Plan
 
 def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
     """Variants of the rule and of its meta-training, all with the same number of episodes."""
-    episodes = {"smoke": 60, "small": 60, "full": 2400}[scale]
-    size = {"groups": 4 if scale == "full" else 1, "tasks": 4}
-    plan = Plan(episodes=episodes, **size)
+    plan = Plan(episodes=60, groups=1, tasks=16 if scale == "full" else 4)
 
     def rule(name: str, kind: str = "features", *, plan: Plan = plan, **how) -> Rule:
         return Rule(f"{LEARNED}, {name}", kind, plan, **how)

@@ -25,35 +25,40 @@ FEW = (NEW[0], NEW[1], NEW[3])
 FAST_RULES = ("adam", "std-prune", "falling noise + last-layer decay", "input-gradient penalty", "PGD-7 training")
 
 
-def times(scale: str) -> int:
-    """How much longer a meta-training is than at scale smoke."""
-    return {"smoke": 1, "small": 2, "full": 20}[scale]
+def times(number: int, scale: str) -> int:
+    """So many episodes at scale smoke, and more at others.
+
+    A GPU takes as long for an episode as a processor does, thousands of small steps that wait for each other; but what
+    it takes many optimizees at once for costs it nothing. So at full an episode has four times as many, see `batches`,
+    and there are a fifth fewer episodes than at small.
+    """
+    return {"smoke": number, "small": 2 * number, "full": 8 * number // 5}[scale]
 
 
 def batches(scale: str) -> dict[str, int]:
     """Groups of an episode, and tasks of a group."""
-    return {"groups": 4, "tasks": 4} if scale == "full" else {"groups": 2, "tasks": 2}
+    return {"groups": 2, "tasks": 8 if scale == "full" else 2}
 
 
 def patching_plan(scale: str) -> Plan:
     """Of features that learn to patch in twenty steps."""
-    episodes = {"smoke": 60, "small": 240, "full": 2400}[scale]  # fewest where a reader waits
+    episodes = {"smoke": 60, "small": 240, "full": 192}[scale]  # fewest where a reader waits
     return Plan(episodes=episodes, validate_every=episodes // 4, **batches(scale))
 
 
 def variant_plan(scale: str) -> Plan:
     """Half as long, where many rules are learned that differ in one thing."""
-    return replace(patching_plan(scale), episodes=60 * times(scale))
+    return replace(patching_plan(scale), episodes=times(60, scale))
 
 
 def training_plan(scale: str) -> Plan:
     """Of features that learn to train in a hundred steps."""
-    return Plan(episodes=50 * times(scale), horizons=(50, 100), validate_every=10 * times(scale), **batches(scale))
+    return Plan(episodes=times(50, scale), horizons=(50, 100), validate_every=times(10, scale), **batches(scale))
 
 
 def steering_plan(scale: str, horizon: int) -> Plan:
     """Levers are few, so the exact gradient through the whole run is affordable; and noise has no other."""
-    each = {20: 75, 100: 40}[horizon] * times(scale)
+    each = times({20: 75, 100: 40}[horizon], scale)
     middle = 0.0 if horizon == 20 else 0.3
     return Plan(
         episodes=each, validate_every=each // 5 if horizon == 20 else each // 4, lr=0.02, horizons=(horizon,),
@@ -64,10 +69,9 @@ def steering_plan(scale: str, horizon: int) -> Plan:
 def patch(scale: str, dataset: str) -> tuple[Part, ...]:
     """Twenty steps on trained models by four kinds of learned optimizer; the first also step by step, and with fewer
     images."""
-    several = times(scale)
     whole = {"horizons": (20,), "truncation": 20, "middle": 0.0, "second_order": True}
-    joint = Plan(episodes=50 * several, validate_every=10 * several, lr=6e-3, **whole, **batches(scale))
-    lstm = Plan(episodes=40 * several, validate_every=10 * several, **batches(scale))
+    joint = Plan(episodes=times(50, scale), validate_every=times(10, scale), lr=6e-3, **whole, **batches(scale))
+    lstm = Plan(episodes=times(40, scale), validate_every=times(10, scale), **batches(scale))
     first, features = Rule(LEARNED, "features", patching_plan(scale)), patching_plan(scale)
     if scale == "smoke":
         return (Part("patch", 20, 64, (first,)),)
@@ -94,9 +98,9 @@ def train(scale: str, dataset: str) -> tuple[Part, ...]:
 def robust_training(scale: str, dataset: str) -> tuple[Part, ...]:
     """Robust mode: adversarial gradients for the learned optimizer and for its rivals alike, from fresh parameters."""
     # Attacks inside make a step dear: fewer episodes, and what needs seven attack steps goes on from what needs one.
-    plan = Plan(episodes=30 * times(scale), horizons=(50, 100), validate_every=10 * times(scale), **batches(scale))
+    plan = Plan(episodes=times(30, scale), horizons=(50, 100), validate_every=times(10, scale), **batches(scale))
     fgsm = Rule(LEARNED, "features", plan, inner="fgsm")
-    further = replace(plan, episodes=5 * times(scale), validate_every=5 * times(scale), lr=1e-3)
+    further = replace(plan, episodes=times(5, scale), validate_every=times(5, scale), lr=1e-3)
     pgd = Rule("learned, PGD-7 inside", "features", further, begins=LEARNED, inner="pgd")
     rules = (fgsm,) if scale == "smoke" else (fgsm, pgd)
     return (Part("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)
@@ -108,7 +112,7 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
     counts = {"smoke": few[1:2], "small": few[:4], "full": (*few, ALL)}[scale]
     steering = steering_plan(scale, 100)
-    features = replace(training_plan(scale), episodes=30 * times(scale))
+    features = replace(training_plan(scale), episodes=times(30, scale))
     rules = (
         Rule(LEARNED, "features", features),
         Rule(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)),
@@ -211,7 +215,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
 
     Raises InputError for a radius that is none.
     """
-    numbers: dict[str, Any] = sizes(dataset)
+    numbers: dict[str, Any] = sizes(dataset, scale)
     if eps is not None:
         check_eps(eps, "linf")
         numbers["eps"] = eps

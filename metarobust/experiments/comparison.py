@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from metarobust.data import Dataset, load
 from metarobust.experiments import catalogue
-from metarobust.experiments.dealing import deal, learn_together, tell
+from metarobust.experiments.dealing import deal
 from metarobust.experiments.spec import SCALES, Part, Spec, check_classes, check_size, sizes
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import brief, markdown, table
@@ -65,45 +65,38 @@ class Comparison:
     ) -> None:
         """Does what is missing of the run, unit by unit, and writes its table.
 
-        share: all processes do each meta-training together, in the same order; then each takes units of its own, and
-        process 0, the only one that has the run, keeps what all have found.
+        share: each process takes units of its own, and process 0, the only one that has the run, keeps what all have
+        found.
         """
         numbers = catalogue.make(self.NAME, spec["scale"], spec["dataset"], tuple(spec["seeds"]), spec["eps"])
         smallest = catalogue.make(self.NAME, SCALES[0], spec["dataset"], None)
         check_size(dataset.name, len(dataset.train), dataset.classes, numbers, smallest)
         left = dataset.train.labels[numbers.meta_images :].bincount(minlength=dataset.classes)
         check_classes(dataset.name, left.tolist(), numbers)
-        stages = [self._stages(numbers, part, run, dataset, device, share) for part in numbers.parts]
-        lessons, tuning, comparisons = (
-            [unit for stage in stages for unit in kind(stage)]
-            for kind in (Stages.lessons, Stages.tuning, Stages.comparisons)
-        )
+        stages = [self._stages(numbers, part, run, dataset, device) for part in numbers.parts]
+        kinds = (Stages.lessons, Stages.tuning, Stages.comparisons)
+        lessons, tuning, comparisons = ([unit for each in stages for unit in kind(each)] for kind in kinds)
         weight = sum(unit.weight for unit in (*lessons, *tuning, *comparisons))
         with tqdm(total=weight, desc=self.NAME, unit="unit", disable=run is None) as bar:
-            learn_together(lessons, run, share, bar)
-            tuned = deal(tuning, run, share, bar)
-            tell(stages, tuned, share)
-            compared = deal(comparisons, run, share, bar)
+            found = deal(stages, run, share, bar)
         share.leave()
         if run is None:
             return
         searches = {
-            f"{name}.{group}": (points, group)
-            for name, points in tuned.items()
-            for group in (key.removeprefix("score ") for key in points[0] if key.startswith("score "))
+            f"{unit.name}.{group}": (found[unit.name], group)
+            for unit in tuning
+            for group in (key.removeprefix("score ") for key in found[unit.name][0] if key.startswith("score "))
         }
         if numbers.deciding_seeds:
             again = {name: finalists(*search) for name, search in searches.items()}
             write_json(run.out / SEARCHES, {"spec_sha256": run.spec_sha256, "finalists": again})
         best = {name: best_point(*search) for name, search in searches.items()}
-        run.finish([row for unit in comparisons for row in compared[unit.name]], COLUMNS, {"tuned": best})
+        run.finish([row for unit in comparisons for row in found[unit.name]], COLUMNS, {"tuned": best})
 
     @staticmethod
-    def _stages(
-        numbers: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share
-    ) -> Stages:
+    def _stages(numbers: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device) -> Stages:
         """The stages of a part, on its own data set where it has one."""
         if part.dataset is not None:
-            numbers = replace(numbers, dataset=part.dataset, **sizes(part.dataset))
+            numbers = replace(numbers, dataset=part.dataset, **sizes(part.dataset, numbers.scale))
             dataset = load(part.dataset, dataset.root, device)
-        return Stages(numbers, part, run, dataset, device, share)
+        return Stages(numbers, part, run, dataset, device)

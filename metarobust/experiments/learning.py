@@ -1,32 +1,31 @@
 """Meta-training within an experiment: which problems a rule learns from, and its checkpoints."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metarobust.data import Dataset, load
-from metarobust.errors import InputError
 from metarobust.experiments.spec import Part, Rule, Spec, sizes
 from metarobust.family import Family, vulnerable
 from metarobust.learned import make
-from metarobust.meta import ALONE, Progress, Share, Validation, generator_of, hold_out, meta_train
-from metarobust.meta.sharing import Held
+from metarobust.meta import Progress, Validation, generator_of, hold_out, meta_train
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
-from metarobust.results import Run
 
 
 class Learning:
     """What the stages of one part share: its images, and the learned optimizers of its run.
 
-    share: of this process in the meta-trainings. Only process 0 has the run.
+    run: a Run, or what knows as much of one where several processes share it. quiet: whether nobody sees how far a
+    meta-training is. after_save: called whenever a checkpoint of one is stored.
     """
 
-    def __init__(
-        self, spec: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
-    ):
-        self.spec, self.part, self.run, self.dataset, self.device, self.share = spec, part, run, dataset, device, share
+    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
+        self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
+        self.quiet = False
+        self.after_save: Callable[[], None] = lambda: None
         self.pool = dataset.train[torch.arange(spec.meta_images, device=device)]
         self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
         self._families: dict[tuple[str | None, tuple[str, ...]], Family] = {}
@@ -82,37 +81,34 @@ class Learning:
         part, name = self.part, self.named(rule, seed)
         optimizer = make(rule.kind, torch.Generator().manual_seed(seed), **rule.shape).to(self.device)
         if rule.begins is not None:
-            before = next(other for other in part.rules if other.name == rule.begins)
-            trained = self._loaded(before, self.share.hand_out(self.run and self.stored(self.named(before, seed))))
+            before = self.before(rule)
+            trained = self.learned(before, seed)
             if before.kind == rule.kind:
                 optimizer.load_state_dict(trained.state_dict())
             else:
                 optimizer.begin_from(trained)
-        held = self.share.hand_out(self.run and self.run.restore(name))
+        held = self.run.restore(name)
         resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
-        log = meta_train(
+
+        def save(tensors: dict[str, Tensor], done: Progress) -> None:
+            self.run.save(name, tensors, {"episode": done.episode, "log": done.log})
+            self.after_save()
+
+        return meta_train(
             optimizer, self.family(rule.source, tuple(rule.family or self.spec.family)).sample, rule.plan,
             inner=self.inner(rule), meta=self.meta(rule), seed=seed, device=self.device,
             validate=self.validation(rule) if self.spec.validated else None,
-            save=self.run and (lambda t, done: self.run.save(name, t, {"episode": done.episode, "log": done.log})),
-            resume=resume, label=f"{part.name}, {rule.name}, meta-seed {seed}", share=self.share,
+            save=save, resume=resume,
+            label=None if self.quiet else f"{part.name}, {rule.name}, meta-seed {seed}",
         )  # fmt: skip
-        return log
+
+    def before(self, rule: Rule) -> Rule:
+        """The rule that another one begins from."""
+        return next(other for other in self.part.rules if other.name == rule.begins)
 
     def learned(self, rule: Rule, seed: int) -> nn.Module:
         """A meta-trained optimizer, from its checkpoint."""
-        return self._loaded(rule, self.stored(self.named(rule, seed)))
-
-    def stored(self, name: str) -> Held:
-        """The checkpoint of a meta-trained optimizer. Raises InputError where it is gone."""
-        held = self.run.restore(name)
-        if held is None:
-            lost, unit = self.run.checkpoints(name).paths[0], self.run.out / "units" / f"{name}.json"
-            raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
-        return held
-
-    def _loaded(self, rule: Rule, held: Held) -> nn.Module:
-        tensors, _ = held
+        tensors, _ = self.run.stored(self.named(rule, seed))
         optimizer = make(rule.kind, **rule.shape).to(self.device)
         optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
         return optimizer

@@ -20,8 +20,7 @@ from metarobust.experiments.fit import accuracy, over_models
 from metarobust.experiments.learning import Learning
 from metarobust.experiments.spec import Part, Spec
 from metarobust.experiments.table import BEFORE, FLAGS
-from metarobust.meta import ALONE, Share, generator_of
-from metarobust.results import Run
+from metarobust.meta import generator_of
 from metarobust.tasks import Tasks
 
 CHECKED = 100
@@ -31,10 +30,8 @@ CHECKED = 100
 class Measured(Learning):
     """Turns models into rows: the test images of a run, and what is measured on them."""
 
-    def __init__(
-        self, spec: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
-    ):
-        super().__init__(spec, part, run, dataset, device, share)
+    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
+        super().__init__(spec, part, run, dataset, device)
         order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
         # The last of this order: the trials that settled our settings looked at the first.
         self.test = dataset.test[order[-spec.test_images :]]

@@ -20,39 +20,54 @@ from metarobust.tasks import Tasks
 
 @dataclass(frozen=True)
 class Unit:
-    """A resumable piece of work. weight: its rough share of the time, for the estimate of what is left."""
+    """A resumable piece of work. weight: its rough share of the time, for the estimate of what is left. needs: the
+    names of units that have to be finished before it."""
 
     name: str
     compute: Callable[[], list[dict[str, Any]]]
     weight: int = 1
+    needs: tuple[str, ...] = ()
 
 
 class Stages(Tuned):
     """All units of one part, in order: meta-train, tune, compare."""
 
     def lessons(self) -> Iterator[Unit]:
-        """The units that learn, in order. They come first, since each is done by all processes together."""
+        """The units that learn, in order. They take longest, so they come first."""
         for rule in self.part.rules:
             weight = 1 + rule.plan.episodes * sum(rule.plan.horizons) // len(rule.plan.horizons) // 60
             for seed in self.spec.meta_seeds:
-                yield Unit(self.named(rule, seed), lambda r=rule, s=seed: self.learn(r, s), weight)
+                before = () if rule.begins is None else (self.named(self.before(rule), seed),)
+                yield Unit(self.named(rule, seed), lambda r=rule, s=seed: self.learn(r, s), weight, before)
 
     def tuning(self) -> Iterator[Unit]:
-        """The units that search for settings. No comparison can be made before them."""
+        """The units that search for settings."""
         for method in self.methods:
-            yield Unit(f"{self.name}.tune.{slug(method.name)}", lambda m=method: self.tune(m), 2)
+            yield Unit(self.search(method), lambda m=method: self.tune(m), 2)
 
     def comparisons(self) -> Iterator[Unit]:
         """All other units, in order."""
         part = self.name
+        learned = {rule.name: tuple(self.named(rule, seed) for seed in self.spec.meta_seeds) for rule in self.rules}
         for name in self.unseen:
             yield Unit(f"{part}.{name}.start", lambda n=name: self.start(n))
             for method in self.methods:
-                yield Unit(f"{part}.{name}.{slug(method.name)}", lambda n=name, m=method: self.compare(n, m))
+                yield Unit(
+                    f"{part}.{name}.{slug(method.name)}", lambda n=name, m=method: self.compare(n, m),
+                    needs=(self.search(method),),
+                )  # fmt: skip
             for rule in self.rules:
-                yield Unit(f"{part}.{name}.{slug(rule.name)}", lambda n=name, r=rule: self.compare_learned(n, r), 2)
+                yield Unit(
+                    f"{part}.{name}.{slug(rule.name)}", lambda n=name, r=rule: self.compare_learned(n, r), 2,
+                    learned[rule.name],
+                )  # fmt: skip
             if self.spec.strong_seeds and self.part.measures != "standard":
-                yield Unit(f"{part}.{name}.standard", lambda n=name: self.strong(n), 4)
+                needs = (*map(self.search, self.methods), *(each for names in learned.values() for each in names))
+                yield Unit(f"{part}.{name}.standard", lambda n=name: self.strong(n), 4, needs)
+
+    def search(self, method: Method) -> str:
+        """The name of the unit that tunes a baseline."""
+        return f"{self.name}.tune.{slug(method.name)}"
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -73,7 +88,7 @@ class Stages(Tuned):
 
     def fitted(self, name: str, method: Method, tasks: Tasks, watch: Watch | None = None) -> tuple[Tensor, int]:
         """A network's tasks, trained by a baseline at the best point for networks of its kind."""
-        best = best_point(self.run.rows(f"{self.name}.tune.{slug(method.name)}"), kind(name))
+        best = best_point(self.run.rows(self.search(method)), kind(name))
         hyper = as_hyper([{key: best[key] for key in method.grid}], len(tasks), tasks.params)
         return fit_baseline(tasks, method, hyper, self.how, self.generator(name, 4), watch)
 
@@ -121,7 +136,7 @@ class Stages(Tuned):
         """
         spec, tasks = self.spec, self.tasks(name, self.spec.seeds)
         plain = [method for method in self.methods if method.tier != "adversarial"]
-        tuned = {m.name: self.run.rows(f"{self.name}.tune.{slug(m.name)}") for m in plain}
+        tuned = {m.name: self.run.rows(self.search(m)) for m in plain}
         first = max(plain, key=lambda m: score(best_point(tuned[m.name], kind(name)), kind(name)))
         models = [(BEFORE, "", None, tasks.params)] if self.part.trained else []
         for method in (first, *(method for method in self.methods if method.name == REFERENCE)):

@@ -11,24 +11,20 @@ from torch import Tensor
 from metarobust.baselines import Method, methods, robust_methods
 from metarobust.data import Dataset, balanced
 from metarobust.errors import choose
-from metarobust.evaluation import quick
-from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, over_models, repeat, settings
+from metarobust.experiments.fit import Inner, as_hyper, fit_baseline, repeat, settings, under_quick
 from metarobust.experiments.learning import slug
 from metarobust.experiments.measuring import Measured
 from metarobust.experiments.spec import ALL, Part, Spec
 from metarobust.family import make_tasks, train_clean
-from metarobust.meta import ALONE, Share, generator_of
-from metarobust.results import Run
+from metarobust.meta import generator_of
 from metarobust.tasks import Tasks
 
 
 class Tuned(Measured):
     """What a part of a comparison has before anything is compared: models, and settings of the baselines."""
 
-    def __init__(
-        self, spec: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device, share: Share = ALONE
-    ):
-        super().__init__(spec, part, run, dataset, device, share)
+    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
+        super().__init__(spec, part, run, dataset, device)
         self.how = Inner(part.steps, part.batch_size)
         self._tasks: dict[tuple[str, tuple[int, ...], bool], Tasks] = {}
         self.name, self.unseen, self.per_class = (
@@ -70,10 +66,9 @@ class Tuned(Measured):
             tasks = self.tasks(name, seeds, without=self.held_back)
             hyper = as_hyper(points, len(tasks), tasks.params)
             params, _ = fit_baseline(repeat(tasks, len(points)), method, hyper, self.how, self.generator(name, 1))
-            shares = over_models(
-                tasks, params, self.pool[self.held_back], quick(eps=self.spec.eps, steps=10), self.generator(name, 2),
-                alone=False,
-            )  # fmt: skip
+            shares = under_quick(
+                tasks, params, self.pool[self.held_back], eps=self.spec.eps, steps=10, generator=self.generator(name, 2)
+            )
             both = torch.tensor(shares["clean"]).lerp(torch.tensor(shares["robust"]), self.part.weight)
             found.setdefault(kind(name), []).append(both.nan_to_num().view(len(points), -1).mean(1))
         return {

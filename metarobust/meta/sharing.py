@@ -1,15 +1,17 @@
-"""Shares a run out to processes, each with a core or a GPU of its own.
+"""Shares work out to processes: what they tell each other, and one meta-training by several of them.
 
-Of a meta-training they share the groups of tasks. After that each takes whole units of work, whoever is free the next
-one: see `metarobust.experiments.dealing`.
+A run is shared in whole units, whoever is free takes the next one: see `metarobust.experiments.dealing`. Process 0
+leads: it alone reads and writes the run's folder. Each has a core of its own; GPUs they share where there are fewer of
+them, since a small network leaves most of a GPU idle.
+
+    torchrun --nproc-per-node 4 -m metarobust run patch --scale full
+
+A single meta-training can be shared too: `meta_train(..., share=share)` gives each process some of the groups of tasks.
 
     meta-gradient  =  mean over groups  =  sum over processes of ( sum over its groups  g / groups )
 
 Every group draws from a stream of its own, so it does not matter which process has it. One all-reduce a stretch adds up
-the gradients and the meta-loss; then every process makes the same step of theta, to the bit. Process 0 leads: it alone
-reads and writes the run's folder, and tells the others what there is to do.
-
-    torchrun --nproc-per-node 4 -m metarobust run patch --scale full
+the gradients and the meta-loss; then every process makes the same step of theta, to the bit.
 
 Source: synchronous data parallelism as in Li et al. 2020 (arXiv 2006.15704), section 3, without its buckets: theta is
 small enough for one message.
@@ -60,17 +62,18 @@ class Share:
     def sum(self, tensors: Sequence[Tensor], value: float) -> tuple[list[Tensor], float]:
         """Sums of the tensors and of the value over processes, by one all-reduce, in float64.
 
-        Raises InputError where another process has ended.
+        On the CPU, wherever the tensors are: theta is small, and processes may share a GPU. Raises InputError where
+        another process has ended.
         """
         if self.size == 1:
             return list(tensors), value
-        last = torch.tensor([value], dtype=torch.float64, device=tensors[0].device)
-        flat = torch.cat([*(t.detach().flatten().double() for t in tensors), last])
+        last = torch.tensor([value], dtype=torch.float64)
+        flat = torch.cat([*(t.detach().flatten().double().cpu() for t in tensors), last])
         with _together():
             dist.all_reduce(flat)
-            total = float(flat[-1])  # waits for it
         parts = flat[:-1].split([t.numel() for t in tensors])
-        return [part.view(t.shape).to(t.dtype) for part, t in zip(parts, tensors, strict=True)], total
+        pairs = zip(parts, tensors, strict=True)
+        return [part.view(t.shape).to(t.device, t.dtype) for part, t in pairs], float(flat[-1])
 
     def tell(self, value: Any = None) -> Any:
         """Process 0's JSON value, at every process. Raises InputError as `sum` does."""
@@ -79,60 +82,75 @@ class Share:
         told = json.loads(self._send(json.dumps(value).encode()))
         return told if self.rank else value
 
-    def hand_out(self, held: Held | None = None) -> Held | None:
-        """Process 0's checkpoint, at every process: it alone reads files. Raises InputError as `sum` does."""
-        about = self.tell(held and held[1])
-        if self.size == 1 or about is None:
-            return held
-        content = self._send(save(held[0]) if held else b"")
-        return held or (load(content), about)
+    def take(self, name: str) -> bool:
+        """Whether this process may do what is called so: the first to ask has it. Raises InputError as `sum` does."""
+        if self.store is None:
+            return True
+        with _together():
+            return self.store.add(f"taken: {name}", 1) == 1
 
-    def next_of(self, names: Sequence[str]) -> Iterator[str]:
-        """Of names that all processes list alike: each the next one that no process has taken, until none is left.
-
-        Raises InputError as `sum` does.
-        """
-        if self.store is None or not names:
-            yield from names
-            return
-        while True:
-            with _together():
-                number = self.store.add(f"taken from {names[0]} on", 1) - 1
-            if number >= len(names):
-                return
-            yield names[number]
+    def taken(self, name: str) -> bool:
+        """Whether a process has taken it. Raises InputError as `sum` does."""
+        return self._there(f"taken: {name}")
 
     def post(self, name: str, value: Any) -> None:
-        """Leaves a JSON value where process 0 finds it under this name. Raises InputError as `sum` does."""
-        with _together():
-            self.store.set(name, json.dumps(value))
+        """Leaves a JSON value where every process finds it under this name. Raises InputError as `sum` does."""
+        self._leave(name, json.dumps(value).encode())
+
+    def is_posted(self, name: str) -> bool:
+        """Whether a process has left something under this name. Raises InputError as `sum` does."""
+        return self._there(name)
 
     def posted(self, name: str) -> Any | None:
-        """What another process has left under this name; None before that. Raises InputError as `sum` does."""
-        if self.store is None:
+        """What a process has left under this name; None before that. Raises InputError as `sum` does."""
+        content = self._found(name)
+        return None if content is None else json.loads(content)
+
+    def post_checkpoint(self, name: str, held: Held) -> None:
+        """Leaves a checkpoint, in place of an older one of this name. Raises InputError as `sum` does."""
+        about = json.dumps(held[1]).encode()
+        self._leave(f"checkpoint: {name}", len(about).to_bytes(8, "little") + about + save(held[0]))
+
+    def posted_checkpoint(self, name: str) -> Held | None:
+        """The last checkpoint of this name that a process has left. Raises InputError as `sum` does."""
+        content = self._found(f"checkpoint: {name}")
+        if content is None:
             return None
-        with _together():
-            return json.loads(self.store.get(name)) if self.store.check([name]) else None
+        size = 8 + int.from_bytes(content[:8], "little")
+        return load(content[size:]), json.loads(content[8:size])
 
     def device(self, device: torch.device) -> torch.device:
-        """A GPU of its own for each process of a machine. Raises InputError where there are too few."""
+        """This process's GPU: one of its own, or one that it shares where a machine has fewer than processes."""
         if self.size == 1 or device.type != "cuda":
             return device
-        if self.local >= torch.cuda.device_count():
-            raise InputError(
-                f"this machine has {torch.cuda.device_count()} GPU(s), too few for its processes; "
-                f"start one for each, or give --device cpu"
-            )
-        torch.cuda.set_device(self.local)
-        return torch.device("cuda", self.local)
+        number = self.local % torch.cuda.device_count()
+        torch.cuda.set_device(number)
+        return torch.device("cuda", number)
 
     def leave(self) -> None:
         """What was shared is done: whoever has nothing left to do may end."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
+    def _there(self, key: str) -> bool:
+        if self.store is None:
+            return False
+        with _together():
+            return self.store.check([key])
+
+    def _leave(self, key: str, content: bytes) -> None:
+        if self.store is not None:
+            with _together():
+                self.store.set(key, content)
+
+    def _found(self, key: str) -> bytes | None:
+        if not self._there(key):
+            return None
+        with _together():
+            return self.store.get(key)
+
     def _send(self, content: bytes) -> bytes:
-        # Bytes, not broadcast_object_list: that one pickles. On the CPU, where gloo does it whatever the device is.
+        # Bytes, not broadcast_object_list: that one pickles.
         size = torch.tensor([len(content)])
         with _together():
             dist.broadcast(size, 0)
@@ -163,8 +181,8 @@ def share_of(environment: Mapping[str, str]) -> Share:
 def joined() -> Iterator[Share]:
     """This process's share; under torchrun, in one process group with the others until the block ends.
 
-    gloo carries tensors on the CPU, NCCL those on GPUs. Where an error ends the run, one process passes it on; the
-    others leave without a word. Raises InputError where the processes do not find each other.
+    Where an error ends the run, one process passes it on; the others leave without a word. Raises InputError where the
+    processes do not find each other.
     """
     share = share_of(os.environ)
     if share.size == 1:
@@ -175,9 +193,8 @@ def joined() -> Iterator[Share]:
     try:
         try:
             store, _, _ = next(rendezvous("env://", share.rank, share.size, timeout=TIMEOUT))
-            gpus = dist.is_nccl_available() and torch.cuda.is_available()
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if gpus else "gloo",
+                "gloo",
                 store=dist.PrefixStore("group", store), rank=share.rank, world_size=share.size, timeout=TIMEOUT,
             )  # fmt: skip
         except (RuntimeError, ValueError) as error:

@@ -54,7 +54,7 @@ def meta_train(
     save: Callable[[dict[str, Tensor], Progress], None] | None = None,
     resume: tuple[dict[str, Tensor], Progress] | None = None,
     every: int = 20,
-    label: str = "meta-training",
+    label: str | None = "meta-training",
     share: Share = ALONE,
 ) -> list[dict[str, Any]]:
     """Trains theta, the optimizer's parameters, in place, and returns a record of each episode.
@@ -68,7 +68,8 @@ def meta_train(
     the tasks included, follows from the seed, the episode and the group. A resumed meta-training ends with the same
     theta, to the bit, as one that was never stopped.
 
-    share: which of the groups are this process's. All processes end with the same theta, to the bit.
+    label: what the bar of progress says; None for no bar. share: which of the groups are this process's. All processes
+    end with the same theta, to the bit.
 
     A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below `plan.ceiling`;
     the log counts it in `stepped_back`. Raises InputError when that ended more than 10 episodes and more than a tenth,
@@ -78,11 +79,12 @@ def meta_train(
         raise InputError(f"eps_growth {plan.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed")
     if plan.patience and validate is None:
         raise InputError(f"patience {plan.patience}: there is nothing to look at; give `validate`, or a patience of 0")
+    quiet = label is None or share.rank > 0
     state, done = State(dict(optimizer.named_parameters()), plan.lr), Progress(0, [])
     if resume is not None:
         done = Progress(resume[1].episode, list(resume[1].log))
         state.take_up(resume[0])
-    with tqdm(total=plan.episodes, initial=done.episode, desc=label, leave=False, disable=share.rank > 0) as bar:
+    with tqdm(total=plan.episodes, initial=done.episode, desc=label, leave=False, disable=quiet) as bar:
         while not _over(plan, done):
             number = done.episode
             objective = meta.at(plan.radius(number)) if plan.eps_growth else meta
@@ -90,7 +92,7 @@ def meta_train(
                 optimizer, sample, plan, inner=inner, meta=objective, device=device, numbers=(seed, number), share=share
             )
             record = {"episode": number, **_follow(episode, state)}
-            if record["stepped_back"] and share.rank == 0:
+            if record["stepped_back"] and not quiet:
                 found = f"meta-loss {record['meta_loss']:.3g}, gradient {record['gradient']:.3g}"
                 tqdm.write(f"{label}: episode {number} diverged ({found}): back to the last good state", sys.stderr)
             if validate is not None and ((number + 1) % plan.validate_every == 0 or number + 1 == plan.episodes):
