@@ -1,8 +1,8 @@
-"""Groups of tasks shared over processes: the same theta and table, one writer, and a death that can be made good.
+"""A run shared by processes: the same bytes, one writer, and a death that can be made good; a meta-training as well.
 
-`python tests/test_sharing.py GROUPS DIES ARGUMENT ...` is the command `metarobust ARGUMENT ...` on tiny numbers, for
-torchrun to start. DIES: the process that kills itself in the middle of the meta-training, "comparing" for process 1
-when it has compared something, or "none".
+`python tests/test_sharing.py DIES ARGUMENT ...` is the command `metarobust ARGUMENT ...` on tiny numbers, for torchrun
+to start. DIES: the process that is to learn, and kills itself in the middle of it; "comparing" for process 1 when it
+has compared something; or "none". `python tests/test_sharing.py together` shares one meta-training.
 """
 
 from __future__ import annotations
@@ -37,12 +37,17 @@ from metarobust.experiments.spec import Rule
 from metarobust.experiments.stages import Stages
 from metarobust.experiments.table import LEARNED
 from metarobust.family import Family
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.meta import generator_of, meta_train
 from metarobust.meta.sharing import ALONE, LOST, Share, joined, share_of
+from metarobust.objectives import Adversarial, clean
 from metarobust.results import Run, load_results
 
 ROOT = Path(__file__).parents[1]
 CODE = {"sha256": "the same"}
 CPU = torch.device("cpu")
+PLAN = replace(test_transfer.PLAN, groups=2, episodes=6)
+LESSON, SEARCH = "patch.learned.0", "patch.tune.adam"
 ABOUT = {"data_sha256": "drawn", "device": {"type": "cpu", "name": platform.machine()}}
 
 
@@ -52,28 +57,28 @@ def drawn(*_):
     return Dataset("digits", train, test, 10, "drawn")
 
 
-def prepare(monkeypatch, groups):
-    """The tiny numbers of the transfer test, with some groups and one baseline; git is not asked.
+def prepare(monkeypatch):
+    """The tiny numbers of the transfer test, with one baseline; git is not asked.
 
     Images are drawn, since every process would have to import scikit-learn for real ones.
     """
-    plan = replace(test_transfer.PLAN, groups=groups, episodes=6)
     monkeypatch.setattr(results, "code", lambda: CODE)
-    test_transfer.prepare(monkeypatch, few=True, rules=(Rule(LEARNED, "features", plan),))
+    test_transfer.prepare(monkeypatch, few=True, rules=(Rule(LEARNED, "features", PLAN),))
     monkeypatch.setattr(test_transfer, "SOME", ("adam",))
     monkeypatch.setattr(data, "load", drawn)
 
 
-def start(processes, out, *options, groups=4, dies="none"):
-    """Runs the command by torchrun's own module, to its end. Each line says which process wrote it."""
-    how = ["--standalone", "--nproc-per-node", str(processes), "--tee", "3", "--log-dir", f"{out}-log", "--no-python"]
-    torchrun = ["-m", "torch.distributed.run", *how]
-    program = [sys.executable, "-W", "error", __file__, str(groups), str(dies)]
-    command = [*program, "run", "patch", "--scale", "smoke", "--out", str(out), *options]
+def torchrun(processes, log, *arguments):
+    """Runs this file by torchrun's own module, to its end. Each line says which process wrote it."""
+    how = ["--standalone", "--nproc-per-node", str(processes), "--tee", "3", "--log-dir", str(log), "--no-python"]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, sys.executable, "-W", "error", __file__]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *torchrun, *command], env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def start(processes, out, *options, dies="none"):
+    """Runs the command, shared by processes."""
+    return torchrun(processes, f"{out}-log", str(dies), "run", "patch", "--scale", "smoke", "--out", str(out), *options)
 
 
 def errors(done):
@@ -86,7 +91,7 @@ def lesson(out):
     manifest = results.read_json(out / "manifest.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "code", lambda: CODE)
-        tensors, about = Run(out, manifest["spec"], resume=True, about=manifest).restore("patch.learned.0")
+        tensors, about = Run(out, manifest["spec"], resume=True, about=manifest).restore(LESSON)
     return about["episode"], tensors
 
 
@@ -102,7 +107,7 @@ def alone(tmp_path_factory):
     """A run by one process, here."""
     out = tmp_path_factory.mktemp("alone") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        prepare(patch, 4)
+        prepare(patch)
         run("patch", scale="smoke", out=out)
     return out
 
@@ -114,21 +119,11 @@ def pair(tmp_path_factory):
     return out, start(2, out)
 
 
-def assert_alike(one, other):
-    """theta up to the order of sums, and the same table."""
-    (episodes, mine), (other_episodes, yours) = lesson(one), lesson(other)
-    assert episodes == other_episodes == 6
-    theta = [name for name in mine if name.startswith("theta.")]
-    assert bool(mine["theta.net.4.weight"].any())  # 0 before it learned
-    for name in theta:
-        torch.testing.assert_close(yours[name], mine[name], rtol=1e-5, atol=1e-5)
-    assert load_results(one)[1] == load_results(other)[1]
-
-
-def test_two_processes_learn_what_one_learns(alone, pair):
+def test_processes_find_what_one_finds_to_the_byte(alone, pair):
     out, done = pair
     assert done.returncode == 0, done.stderr
-    assert_alike(alone, out)
+    assert ends(out) == ends(alone)
+    assert bool(lesson(out)[1]["theta.net.4.weight"].any())  # 0 before it learned
     assert load_results(out)[0]["processes"] == 2
     assert load_results(out)[0]["command"].startswith("torchrun --nproc-per-node 2 -m metarobust run patch")
 
@@ -139,9 +134,8 @@ def test_both_processes_compare(pair):
     assert done.returncode == 0, done.stderr
     posted = posted_by_others(out)
     assert posted
-    assert len(set(posted)) == len(posted) < 10  # of 1 search, and 1 start, 1 baseline and 1 rule on each of 2 networks
-    units = {path.stem for path in (out / "units").iterdir()}
-    assert set(posted) < units - {"patch.learned.0"}
+    assert len(set(posted)) == len(posted) < 6  # 1 start, 1 baseline and 1 rule on each of 2 networks
+    assert set(posted) < {path.stem for path in (out / "units").iterdir()} - {LESSON, SEARCH}
 
 
 def test_process_0_alone_writes_and_speaks(pair):
@@ -149,22 +143,22 @@ def test_process_0_alone_writes_and_speaks(pair):
     out, done = pair
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("results: ") == 1
-    assert "patch, learned" in done.stderr
+    assert "11/11" in done.stderr
     assert "[default0]" in done.stderr
     assert "[default1]" not in done.stdout + done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "manifest.json", "results.csv", "units"]
 
 
 @pytest.mark.slow
-def test_four_processes_learn_what_one_learns(alone, tmp_path):
+def test_four_processes_find_what_one_finds(alone, tmp_path):
     done = start(4, tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert_alike(alone, tmp_path / "run")
+    assert ends(tmp_path / "run") == ends(alone)
 
 
 @pytest.mark.slow
-def test_killed_three_times_and_resumed_it_ends_with_the_same_bytes(pair, tmp_path):
-    """A helper is killed, then process 0, then a helper that compares: the other one ends, and says so."""
+def test_killed_twice_while_it_learns_and_resumed_it_ends_with_the_same_bytes(pair, tmp_path):
+    """Process 1 is killed, then process 0: the other one ends, and says so."""
     out, before, options = tmp_path / "run", 0, []
     for dies in (1, 0):
         done = start(2, out, *options, dies=dies)
@@ -174,12 +168,22 @@ def test_killed_three_times_and_resumed_it_ends_with_the_same_bytes(pair, tmp_pa
         assert before < lesson(out)[0] < 6
         assert not (out / "results.csv").exists()
         before, options = lesson(out)[0], ["--resume"]
-    done = start(2, out, *options, dies="comparing")
-    assert errors(done) == [("0", LOST)]
-    assert not (out / "results.csv").exists()
-    kept, (posted, *_) = {path.stem for path in (out / "units").iterdir()}, posted_by_others(out)
-    assert {"patch.learned.0", "patch.tune.adam", posted} < kept
     done = start(2, out, *options)
+    assert done.returncode == 0, done.stderr
+    assert ends(out) == ends(pair[0])
+
+
+@pytest.mark.slow
+def test_killed_while_it_compares_and_resumed_it_ends_with_the_same_bytes(pair, tmp_path):
+    """Process 1 is killed after its first comparison, which process 0 has kept by then."""
+    out = tmp_path / "run"
+    done = start(2, out, dies="comparing")
+    assert errors(done) == [("0", LOST)]
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert not (out / "results.csv").exists()
+    (posted,) = posted_by_others(out)
+    assert (out / "units" / f"{posted}.json").exists()
+    done = start(2, out, "--resume")
     assert done.returncode == 0, done.stderr
     assert ends(out) == ends(pair[0])
 
@@ -191,24 +195,24 @@ def spied(alone, tmp_path, monkeypatch):
     shutil.copytree(alone, out)
     manifest = results.read_json(out / "manifest.json")
     results.write_json(out / "manifest.json", manifest | {"status": "running"})
-    prepare(monkeypatch, 4)
+    prepare(monkeypatch)
     tell, learn = Share.tell, Stages.learn
     monkeypatch.setattr(Share, "tell", lambda share, value=None: told.append(value) or tell(share, value))
     monkeypatch.setattr(Stages, "learn", lambda stages, *what: learned.append(what) or learn(stages, *what))
     return out, told, learned
 
 
-def test_process_0_tells_which_lessons_are_missing(spied, alone):
+def test_process_0_tells_which_units_are_missing(spied, alone):
     out, told, learned = spied
     run("patch", scale="smoke", out=out, resume=True)
-    assert told == [None, True, [], [], []]  # no lesson, no search and no comparison
+    assert told == [None, True, []]
     assert not learned
-    (out / "units" / "patch.learned.0.json").unlink()
+    (out / "units" / f"{LESSON}.json").unlink()
     manifest = results.read_json(out / "manifest.json")
     results.write_json(out / "manifest.json", manifest | {"status": "running"})
     del told[:]
     run("patch", scale="smoke", out=out, resume=True)
-    assert told[:3] == [None, True, ["patch.learned.0"]]
+    assert told == [None, True, [LESSON]]
     assert [(rule.name, seed) for rule, seed in learned] == [("learned", 0)]
     assert ends(out) == ends(alone)
     del told[:]
@@ -216,24 +220,29 @@ def test_process_0_tells_which_lessons_are_missing(spied, alone):
     assert told == [None, False]
 
 
-@pytest.mark.parametrize("lessons", [[], ["patch.learned.0"]])
+@pytest.mark.parametrize("lessons", [[], [LESSON]])
 def test_the_others_do_what_they_are_told_and_nothing_else(lessons, spied, monkeypatch):
-    """Of the units that all share, what process 0 has not taken; and they leave it where process 0 finds it."""
+    """Of what is missing, all that process 0 has not taken; and they leave it where process 0 finds it."""
     out, _, learned = spied
     ready = Run(out, results.read_json(out / "manifest.json")["spec"], resume=True, about=ABOUT)
-    tuning, comparisons = ["patch.tune.adam"], ["patch.cnn-2-tanh.start", "patch.cnn-2-tanh.learned"]
-    told = iter([lessons, tuning, {name: ready.rows(name) for name in tuning}, comparisons])
-    monkeypatch.setattr(Share, "tell", lambda share, value=None: next(told))
-    monkeypatch.setattr(Share, "hand_out", lambda share, held=None: ready.restore("patch.learned.0"))
-    store, patch = dist.HashStore(), Comparison("patch")
+    first, second = "patch.cnn-2-tanh.start", "patch.cnn-2-tanh.learned"
+    monkeypatch.setattr(Share, "tell", lambda share, value=None: [*lessons, SEARCH, first, second])
+    store = dist.HashStore()
     zero, one = Share(0, 2, 0, store), Share(1, 2, 1, store)
-    assert next(zero.next_of(comparisons)) == comparisons[0]
-    assert patch.execute(ready.spec, None, drawn(), CPU, one) is None
+    assert zero.take(first)
+    if not lessons:
+        zero.post_checkpoint(LESSON, ready.restore(LESSON))
+        zero.post(LESSON, ready.rows(LESSON))
+    assert Comparison("patch").execute(ready.spec, None, drawn(), CPU, one) is None
     assert [(rule.name, seed) for rule, seed in learned] == [("learned", 0)] * len(lessons)
-    assert zero.posted(tuning[0]) == ready.rows(tuning[0])
-    assert zero.posted(comparisons[0]) is None
-    assert zero.posted(comparisons[1]) == ready.rows(comparisons[1])
-    assert not list(zero.next_of(comparisons))
+    for name in (*lessons, SEARCH, second):
+        assert zero.posted(name) == ready.rows(name)
+        assert zero.taken(name)
+        assert not zero.take(name)
+    assert zero.posted(first) is None
+    mine, yours = zero.posted_checkpoint(LESSON), ready.restore(LESSON)
+    assert mine[1] == yours[1]
+    assert all(torch.equal(mine[0][name], tensor) for name, tensor in yours[0].items())
 
 
 def test_process_0_keeps_what_the_others_have_found(spied, alone, monkeypatch):
@@ -243,9 +252,8 @@ def test_process_0_keeps_what_the_others_have_found(spied, alone, monkeypatch):
     (out / "units" / f"{taken}.json").unlink()
     store = dist.HashStore()
     one, zero = Share(1, 2, 1, store), Share(0, 2, 0, store)
-    assert next(one.next_of([taken])) == taken
+    assert one.take(taken)
     monkeypatch.setattr(Share, "tell", lambda share, value=None: value)
-    monkeypatch.setattr(Share, "hand_out", lambda share, held=None: held)
     monkeypatch.setattr(Stages, "compare_learned", forbid)
     monkeypatch.setattr("metarobust.experiments.dealing.time.sleep", lambda _: one.post(taken, rows))
     run = Run(out, results.read_json(out / "manifest.json")["spec"], resume=True, about=ABOUT)
@@ -253,14 +261,53 @@ def test_process_0_keeps_what_the_others_have_found(spied, alone, monkeypatch):
     assert ends(out) == ends(alone)
 
 
-def test_more_processes_than_groups_find_what_one_finds(monkeypatch, tmp_path):
-    """One has no group, waits while the others learn, and compares as they do."""
-    prepare(monkeypatch, 2)
-    run("patch", scale="smoke", out=tmp_path / "alone")
-    done = start(3, tmp_path / "run", groups=2)
+def test_process_0_keeps_the_checkpoints_of_the_others(spied, alone, monkeypatch):
+    """Before they are through: so much of a meta-training outlives a death. What needs it waits."""
+    out, _, _ = spied
+    (tensors, about), rows = (ready := taken_up(out)).restore(LESSON), ready.rows(LESSON)
+    taken, needs = (out / "units" / f"{name}.json" for name in (LESSON, "patch.cnn-2-tanh.learned"))
+    for path in (taken, needs, *(out / "checkpoints").iterdir()):
+        path.unlink()
+    store = dist.HashStore()
+    one, zero = Share(1, 2, 1, store), Share(0, 2, 0, store)
+    assert one.take(LESSON)
+    monkeypatch.setattr(Share, "tell", lambda share, value=None: value)
+    seen, run = [], taken_up(out)
+
+    def meanwhile(_):
+        held = taken_up(out).restore(LESSON)
+        seen.append((held and held[1]["episode"], taken.exists(), needs.exists()))
+        number = len(seen) + 3  # episode 4, 5, 6
+        one.post_checkpoint(LESSON, (tensors, about | {"episode": number}))
+        if number == 6:
+            one.post(LESSON, rows)
+
+    monkeypatch.setattr("metarobust.experiments.dealing.time.sleep", meanwhile)
+    Comparison("patch").execute(run.spec, run, drawn(), CPU, zero)
+    assert seen == [(None, False, False), (4, False, False), (5, False, False)]
+    assert ends(out) == ends(alone)
+
+
+def test_three_processes_find_what_one_finds(alone, tmp_path):
+    """Two have nothing to do but to wait, for a while."""
+    done = start(3, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert load_results(tmp_path / "run")[0]["processes"] == 3
-    assert_alike(tmp_path / "alone", tmp_path / "run")
+    assert ends(tmp_path / "run") == ends(alone)
+
+
+def test_one_meta_training_shared_by_processes_ends_as_by_one(tmp_path):
+    """theta up to the order of sums, the log as well; three processes for two groups, so that one has none."""
+    mine = learned_together(ALONE)
+    for processes in (2, 3):
+        done = torchrun(processes, tmp_path / f"log-{processes}", "together")
+        assert done.returncode == 0, done.stderr
+        (line,) = re.findall(r"\[default0\]:(\{.*)", done.stdout)
+        yours = json.loads(line)
+        assert torch.tensor(mine["theta"]).abs().max() > 0
+        torch.testing.assert_close(torch.tensor(yours["theta"]), torch.tensor(mine["theta"]), rtol=1e-5, atol=1e-5)
+        assert yours["losses"] == pytest.approx(mine["losses"], rel=1e-5)
+        assert len(yours["losses"]) == PLAN.episodes
 
 
 def test_what_is_not_shared_is_one_line_and_nothing_is_written(monkeypatch, tmp_path):
@@ -285,7 +332,8 @@ def test_a_place_that_is_gone_is_a_line():
             raise RuntimeError("Connection reset by peer")
 
     share = Share(0, 2, 0, Gone())
-    for ask in (lambda: share.post("a", 1), lambda: share.posted("a"), lambda: next(share.next_of(["a"]))):
+    calls = (share.take, share.taken, share.is_posted, share.posted, share.posted_checkpoint)
+    for ask in (lambda: share.post("a", 1), *(lambda call=call: call("a") for call in calls)):
         with pytest.raises(InputError, match=LOST):
             ask()
 
@@ -301,8 +349,13 @@ def test_outside_torchrun_nothing_is_set_up(alone):
         assert signal.getsignal(signal.SIGTERM) is before
     tensors = [torch.ones(2)]
     assert share.sum(tensors, 3.0) == (tensors, 3.0)
-    assert share.hand_out() is None
     assert share.tell([1]) == [1]
+    share.post("a", 1)
+    share.post_checkpoint("a", ({}, {}))
+    assert share.posted("a") is None
+    assert share.posted_checkpoint("a") is None
+    assert share.take("a")
+    assert not share.taken("a")
 
 
 @pytest.mark.parametrize(
@@ -315,16 +368,15 @@ def test_an_environment_that_torchrun_does_not_make_is_refused(given):
     assert share_of(given) is ALONE
 
 
-def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+def test_processes_share_the_gpus_of_a_machine(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert Share(3, 4, 1).device(torch.device("cuda")) == torch.device("cuda:1")
-    assert chosen == [1]
+    found = [Share(4 + local, 8, local).device(torch.device("cuda")) for local in range(4)]
+    assert found == [torch.device("cuda", number) for number in (0, 1, 0, 1)]
+    assert chosen == [0, 1, 0, 1]
     assert Share(3, 4, 1).device(torch.device("cpu")) == torch.device("cpu")
     assert ALONE.device(torch.device("cuda")) == torch.device("cuda")
-    with pytest.raises(InputError, match=r"has 2 GPU\(s\), too few .* one for each, or give --device cpu"):
-        Share(2, 3, 2).device(torch.device("cuda"))
 
 
 def test_the_efficiency_of_one_process_is_refused():
@@ -350,10 +402,34 @@ def test_what_is_timed_is_a_meta_training(capsys):
     assert 0 < found["cpu"] < 60
 
 
+def taken_up(out):
+    """The run that is in a folder."""
+    return Run(out, results.read_json(out / "manifest.json")["spec"], resume=True, about=ABOUT)
+
+
+def learned_together(share):
+    """A meta-training of two groups an episode: theta, and the meta-loss of each episode."""
+    numbers = generator_of("cpu", 0)
+    pool = Split(torch.rand(60, 1, 4, 4, generator=numbers), torch.arange(60) % 3)
+    family = Family(("mlp-4-tanh", "mlp-3-relu"), pool, 3, 30)
+    optimizer = FeatureMLP(generator=torch.Generator().manual_seed(0))
+    log = meta_train(
+        optimizer, family.sample, PLAN, inner=clean, meta=Adversarial(0.1), seed=0, share=share, label=None
+    )
+    return {
+        "theta": torch.cat([p.detach().flatten() for p in optimizer.parameters()]).tolist(),
+        "losses": [row["meta_loss"] for row in log],
+    }
+
+
 def posted_by_others(out):
-    """The units that other processes than the first have posted, in order."""
+    """The comparisons that other processes than the first have posted, in order."""
     path = Path(f"{out}-posted")
     return path.read_text().split() if path.exists() else []
+
+
+def compares(name):
+    return name not in (LESSON, SEARCH)
 
 
 def remember(out, dies):
@@ -366,7 +442,7 @@ def remember(out, dies):
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         post(share, name, value)
-        if ".tune." not in name:
+        if compares(name):
             seen.append(name)
             with open(f"{out}-posted", "a") as file:
                 file.write(f"{name}\n")
@@ -376,29 +452,37 @@ def remember(out, dies):
 
 def patient(out):
     """Does not take a second comparison before another process has done one."""
-    next_of = Share.next_of
+    take, mine = Share.take, []
 
-    def taking(share, names):
-        for number, name in enumerate(next_of(share, names)):
-            end = time.monotonic() + 60
-            while number and ".tune." not in name and not posted_by_others(out) and time.monotonic() < end:
-                time.sleep(0.05)
-            yield name
+    def taking(share, name):
+        end = time.monotonic() + 60
+        while compares(name) and mine and not posted_by_others(out) and time.monotonic() < end:
+            time.sleep(0.05)
+        found = take(share, name)
+        mine.extend([name] * (found and compares(name)))
+        return found
 
     return taking
+
+
+def leaving(name, take):
+    """Leaves one unit to others."""
+    return lambda share, asked: asked != name and take(share, asked)
 
 
 def forbid(*_, **__):
     raise AssertionError("a process beside the first writes")
 
 
-def die_at(call):
-    """SIGKILL in the middle of an episode, after two that were whole."""
+def die_at(call, out):
+    """SIGKILL in the middle of an episode, after two that were whole, once process 0 has kept where they led."""
     sample, calls = Family.sample, []
 
     def dying(family, tasks, generator):
         calls.append(tasks)
         if len(calls) == call:
+            while not any((Path(out) / "checkpoints").glob("*.json")):
+                time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         return sample(family, tasks, generator)
 
@@ -406,15 +490,23 @@ def die_at(call):
 
 
 if __name__ == "__main__":
-    groups, dies, *arguments = sys.argv[1:]
-    patch = pytest.MonkeyPatch()
-    prepare(patch, int(groups))
+    if sys.argv[1:] == ["together"]:
+        with joined() as share:
+            found = learned_together(share)
+        if share.rank == 0:
+            print(json.dumps(found))
+        raise SystemExit
+    dies, *arguments = sys.argv[1:]
+    patch, out = pytest.MonkeyPatch(), arguments[arguments.index("--out") + 1]
+    prepare(patch)
     if os.environ["RANK"] != "0":
         patch.setattr("metarobust.storage.write_atomic", forbid)
         patch.setattr("metarobust.experiments.running.FileLock", forbid)
-        patch.setattr(Share, "post", remember(arguments[arguments.index("--out") + 1], dies == "comparing"))
+        patch.setattr(Share, "post", remember(out, dies == "comparing"))
     else:
-        patch.setattr(Share, "next_of", patient(arguments[arguments.index("--out") + 1]))
+        patch.setattr(Share, "take", patient(out))
     if os.environ["RANK"] == dies:
-        patch.setattr(Family, "sample", die_at(6))  # of two groups an episode
+        patch.setattr(Family, "sample", die_at(6, out))  # of two groups an episode
+    elif dies.isdecimal():
+        patch.setattr(Share, "take", leaving(LESSON, Share.take))
     raise SystemExit(main(arguments))
