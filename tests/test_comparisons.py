@@ -17,7 +17,7 @@ from metarobust.experiments import EXPERIMENTS, catalogue
 from metarobust.experiments.ablation import ablation
 from metarobust.experiments.attacked import confined, several, speaking
 from metarobust.experiments.comparison import SEARCHES
-from metarobust.experiments.fit import over_models, together
+from metarobust.experiments.fit import over_models, together, under_quick
 from metarobust.experiments.scrutiny import checked, lowered, overstated
 from metarobust.experiments.spec import ALL, FAMILY, NEW, VALIDATION, Part, Rule
 from metarobust.experiments.spec import UNSEEN as FIRST_UNSEEN
@@ -409,6 +409,39 @@ def test_models_attacked_together_stand_as_they_do_alone():
     for model in range(6):
         falls = [once[name][model] for name in once]
         assert falls == sorted(falls, reverse=True)
+
+
+def test_searches_measure_many_models_at_once_as_one_by_one():
+    """As a GPU does it: in batches, the last one smaller; random starts are other ones."""
+    here = stages(Part("patch", methods=("adam",), **SIZE))
+    tasks = here.tasks(UNSEEN[0], (0, 1, 2))
+    how = {"eps": 0.1, "steps": 10}
+    apart, batched, whole = (
+        under_quick(tasks, tasks.params, here.test, **how, generator=torch.Generator().manual_seed(0), at_once=many)
+        for many in (None, 2, 3)
+    )
+    assert apart.keys() == batched.keys() == whole.keys()
+    assert apart["clean"] == batched["clean"] == whole["clean"]
+    assert len(batched["robust"]) == 3
+    for found in (batched, whole):
+        assert found["robust"] == pytest.approx(apart["robust"], abs=0.1)
+        assert found["robust"] < found["clean"]
+
+
+def test_scale_full_is_wider_and_no_longer_than_small():
+    """A GPU takes as long for an episode as a processor, however many optimizees it has."""
+    for name in catalogue.PARTS:
+        small, full = (catalogue.make(name, scale, "mnist", None) for scale in ("small", "full"))
+        assert (full.test_images, small.test_images) == (2000, 500)
+        assert len(full.meta_seeds) == 3
+        by_name = {rule.name: rule.plan for part in small.parts for rule in part.rules}
+        plans = {rule.name: rule.plan for part in full.parts for rule in part.rules}
+        assert by_name.keys() <= plans.keys()  # a larger scale may learn on more data sets
+        for rule, plan in by_name.items():
+            assert plans[rule].tasks == 4 * plan.tasks
+            assert plans[rule].groups == plan.groups
+            assert 4 * plan.episodes <= 5 * plans[rule].episodes <= 5 * plan.episodes
+            assert plans[rule].episodes >= plans[rule].validate_every
 
 
 def test_a_model_that_hides_its_gradient_is_flagged():

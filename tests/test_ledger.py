@@ -361,7 +361,7 @@ def test_benches_and_manifests_can_be_asked(functions):
         (f'acc("{RUN}", "learned", modle="x")', "unexpected keyword argument 'modle'; it takes run, method"),
         ('acc("pach-mnist-small", "learned")', "did you mean 'patch-mnist-small'"),
         ('acc("bench/peer", "learned")', "did you mean 'bench/peers'"),
-        ('acc("patch-mnist-full", "learned")', "patch-mnist-full is not recorded"),
+        ('acc("train-cifar10-full", "learned")', "train-cifar10-full is not recorded"),
         ('value("bench/peers", "speed")', "unknown column of bench/peers 'speed'"),
         ('value("bench/peers", "loss")', "does not hold a number in every row"),
         (f'fact("{RUN}", "spec/epsilon")', "did you mean 'eps'"),

@@ -147,18 +147,25 @@ def together(
 
 
 def under_quick(
-    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
+    tasks: Tasks,
+    params: Tensor,
+    test: Split,
+    *,
+    eps: float,
+    steps: int,
+    generator: torch.Generator,
+    at_once: int | None = None,
 ) -> dict[str, list[float]]:
     """For each of the T models its `clean` and `robust` accuracy, under two PGDs.
 
-    A processor takes the models one by one, since images that are fooled can leave then. A GPU, where a small model
-    mostly waits, takes AT_ONCE of them.
+    at_once: how many models are attacked together; None for AT_ONCE on a GPU, where a small model mostly waits, and for
+    one after the other on a processor, where images that are fooled can leave.
     """
-    how = {"eps": eps, "steps": steps}
-    if not params.is_cuda:
+    many, how = at_once or (AT_ONCE if params.is_cuda else 1), {"eps": eps, "steps": steps}
+    if many == 1:
         return over_models(tasks, params, test, quick(**how), generator, alone=False)
     found: dict[str, list[float]] = {}
-    for some in params.split(AT_ONCE):
+    for some in params.split(many):
         for name, values in together(tasks, some, test, quick(**how, leave=False), generator).items():
             found.setdefault(name, []).extend(values)
     return found
