@@ -28,9 +28,9 @@ FAST_RULES = ("adam", "std-prune", "falling noise + last-layer decay", "input-gr
 def times(number: int, scale: str) -> int:
     """So many episodes at scale smoke, and more at others.
 
-    A GPU takes as long for an episode as a processor does, thousands of small steps that wait for each other; but what
-    it takes many optimizees at once for costs it nothing. So at full an episode has four times as many, see `batches`,
-    and there are a fifth fewer episodes than at small.
+    A GPU takes about as long for an episode as a processor does: thousands of small steps that wait for each other.
+    But more optimizees at once cost it little. So at full an episode has four times as many, see `batches`, and there
+    are a fifth fewer episodes than at small.
     """
     return {"smoke": number, "small": 2 * number, "full": 8 * number // 5}[scale]
 
@@ -195,8 +195,9 @@ def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
     return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
 
 
-SCORED_ONCE = ("trade-off", "robust-training", "low-data", "transfer-architecture")
-"""Recorded at small before there was a second round: the best settings of a search are not scored again there."""
+SCORED_ONCE = ("patch-digits", "train-digits", "trade-off", "robust-training", "low-data", "transfer-architecture")
+"""Recorded at small before there was a second round: the best settings of a search are not scored again there. Names of
+experiments, or of one on one data set."""
 
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
@@ -233,7 +234,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
         numbers |= {"strong_seeds": 10, "strong_images": 200}
     # A network that had few images says less about a setting than one that had many: more of them are asked.
     tuning = range(100, 103) if name == "low-data" else range(100, 102)
-    once = scale == "small" and name in SCORED_ONCE
+    once = scale == "small" and not {name, f"{name}-{dataset}"}.isdisjoint(SCORED_ONCE)
     again = {} if once else {"finalists": 8, "deciding_seeds": tuple(range(110, 120))}
     most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(

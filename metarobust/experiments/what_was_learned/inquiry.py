@@ -83,8 +83,6 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     if scale == "smoke":
         plan = replace(plan, episodes=12)
         setting = replace(setting, unseen=(specs.UNSEEN[0], specs.UNSEEN[2]), test_images=200)
-    if scale == "small":  # recorded before the best settings of a search were scored again
-        setting = replace(setting, finalists=0, deciding_seeds=())
     digest = sha256(read_bytes(pretrained.FOLDER / f"{name}.safetensors"))
     watched = tuple(range(100, 102 if scale == "smoke" else 106))
     return Spec(
