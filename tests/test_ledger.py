@@ -114,7 +114,7 @@ def test_a_record_that_says_otherwise_overturns_the_verdict_and_the_page(copy):
 
 
 def test_a_record_that_says_nearly_the_same_makes_the_page_old(copy):
-    found = judged_in(copy(learned(0.004)))
+    found = judged_in(copy(learned(0.002)))
     assert found["patch-mnist-most-robust"].verdict == SUPPORTED
     text = (ROOT / "README.md").read_text()
     assert renew(text, ledger() | found) != text, "test_pages_lean_on_claims_... fails then"
