@@ -13,6 +13,9 @@ from metarobust.experiments.table import JOINT, LEARNED, Row, names, variants
 from metarobust.provenance import CHANGED, facts, took
 from metarobust.results import load_results
 
+KEPT = {"learned": "All that is learned is", "searched": "The settings of the rivals are"}
+"""What a run may have kept of others, by the entry of its manifest that names them."""
+
 
 def report(folder: Path) -> str:
     """A section for each run that is recorded in the folder. Raises InputError as `load_results` does."""
@@ -69,15 +72,26 @@ def trust(rows: Sequence[Row], part: str) -> str:
 def about(manifest: dict[str, Any], fact: dict[str, Any]) -> str:
     """What the manifest says, as a list."""
     date = (manifest.get("started") or manifest["finished"])[:10]
-    device = fact["device"]["name"] if fact["device"]["type"] != "cpu" else f"{fact['device']['name']}, no GPU"
     versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
     memory = f", {manifest['peak_memory_mb'] / 1024:.1f} GiB of memory" if manifest.get("peak_memory_mb") else ""
-    lines = [f"`{fact['command']}`", f"{date}; {took(fact['wall_seconds'])} on {device}{memory}; {versions}"]
+    lines = [f"`{fact['command']}`", f"{date}; {took(fact['wall_seconds'])} on {device_of(fact)}{memory}; {versions}"]
     if fact["dataset"]:
         seeds = " ".join(map(str, fact["seeds"]))
         lines.append(f"Data set {fact['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
     lines.append(code(fact))
+    for key, what in KEPT.items():
+        if key in manifest:
+            made = manifest[key]
+            lines.append(f"{what} of an earlier run: {made['started'][:10]}, {device_of(made)}, `{made['command']}`")
+    if "left_out" in manifest:
+        lines.append(f"Left out: {manifest['left_out']}")
     return "\n".join(f"- {line}." for line in lines)
+
+
+def device_of(manifest: dict[str, Any]) -> str:
+    """The GPU, or the kind of processor."""
+    device = manifest["device"]
+    return device["name"] if device["type"] != "cpu" else f"{device['name']}, no GPU"
 
 
 def code(fact: dict[str, Any]) -> str:

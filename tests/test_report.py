@@ -27,6 +27,20 @@ def test_a_run_is_shown_with_facts_table_and_tests(folder):
     assert "learned minus the best rule of each tier, seed by seed" in text
 
 
+def test_what_a_run_kept_of_others_and_what_it_left_out_is_said(tmp_path):
+    for name in ("patch-mnist-small", "patch-mnist-full"):
+        shutil.copytree(quote.FOLDER / name, tmp_path / name)
+    whole, small = report(tmp_path).split("(run-patch-mnist-small)=")
+    manifest, _ = quote.recorded("patch-mnist-small")
+    for key, what in (("learned", "All that is learned is"), ("searched", "The settings of the rivals are")):
+        assert f"- {what} of an earlier run: {manifest[key]['started'][:10]}, " in small
+        assert f"`{manifest[key]['command']}`." in small
+        assert what not in whole
+    assert "NVIDIA H200" in small
+    assert "- Left out: patch, step by step" in whole
+    assert "Left out" not in small
+
+
 def test_parts_that_are_not_shown_still_say_how_far_to_trust_them(tmp_path):
     shutil.copytree(quote.FOLDER / "cost-digits-small", tmp_path / "cost-digits-small")
     text = report(tmp_path)
