@@ -134,7 +134,7 @@ def test_with_few_images_every_rule_is_searched_over_all_values_on_more_networks
 def test_another_data_set_has_its_own_images_and_numbers(compare, monkeypatch):
     dataset, numbers = load("digits"), {"meta_images": 300, "per_class": 4, "test_images": 25}
     monkeypatch.setattr("metarobust.experiments.comparison.load", lambda name, *how: replace(dataset, name=name))
-    monkeypatch.setattr("metarobust.experiments.comparison.sizes", lambda name: numbers)
+    monkeypatch.setattr("metarobust.experiments.comparison.sizes", lambda name, scale: numbers)
     other = Part("patch, other", uses=(FEATURES,), home="patch", methods=("adam",), dataset="other", **SIZE)
     rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), other)
     found = {(row["part"], row["dataset"], row["n"]) for row in rows if row["metric"] == "clean accuracy"}
