@@ -1,5 +1,6 @@
 """The recorded results, and everything that quotes them: README, landing page, headline figure."""
 
+import csv
 import importlib.util
 import json
 import math
@@ -308,6 +309,15 @@ def test_the_page_says_how_searches_ended_that_ran_on_a_gpu():
     whole, mine = (quote.recorded(name)[0]["summary"]["tuned"] for name in ("patch-mnist-full", "patch-mnist-small"))
     assert whole.keys() < mine.keys()
     assert all(whole[search] == mine[search] for search in whole)
+
+
+def test_what_is_said_of_the_gpu_follows_from_what_was_sampled():
+    with open(quote.FOLDER / "patch-mnist-full" / "gpu.csv", newline="") as file:
+        samples = list(csv.DictReader(file))
+    said = quote.recorded("patch-mnist-full")[0]["gpu"]
+    assert len(samples) > 50  # every ten seconds of nine minutes
+    assert round(fmean(int(one["busy_per_cent"]) for one in samples)) == said["busy_per_cent"]
+    assert max(int(one["memory_mb"]) for one in samples) == said["memory_mb"]
 
 
 @pytest.mark.parametrize("name", [SCORED_AGAIN[0], *SEARCHED_ON_A_GPU])

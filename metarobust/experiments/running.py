@@ -39,7 +39,7 @@ def run(
     for an experiment with one of its own, a folder with another run, or processes that have nothing to share or have
     ended.
     """
-    # On a GPU too the same seed gives the same numbers, in whichever process, and convolutions are of full precision.
+    # On a GPU: convolutions of full precision, by algorithms that give the same numbers each time.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with joined() as share, exact:
         found = _run(name, scale, dataset, seeds, eps, device, data_root, out, resume, share)
