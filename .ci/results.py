@@ -17,8 +17,8 @@ END = "<!-- end of results -->"
 
 def block() -> str:
     """The tables, as they belong in the README."""
-    from metarobust.experiments.table import markdown, setting
-    from metarobust.quote import recorded
+    from metarobust.lab.quote import recorded
+    from metarobust.lab.table import markdown, setting
 
     parts = []
     for name, part in RUNS:
@@ -31,7 +31,7 @@ def block() -> str:
 
 def readme(text: str) -> str:
     """A README with its block renewed."""
-    from metarobust.ledger import renew
+    from metarobust.book.claims import renew
 
     head, rest = renew(text).split(START)
     return head + START + block() + END + rest.split(END, 1)[1]
@@ -39,7 +39,7 @@ def readme(text: str) -> str:
 
 def source() -> str:
     """The digest of what the figure is drawn from; it is kept in the picture, so that an old one is found out."""
-    from metarobust.quote import recorded
+    from metarobust.lab.quote import recorded
 
     return recorded(RUNS[0][0])[0]["files_sha256"]["results.csv"]
 
@@ -48,9 +48,9 @@ def main() -> int:
     import matplotlib
 
     matplotlib.use("Agg")
-    from metarobust.ledger import renew
-    from metarobust.plots.results import headline
-    from metarobust.quote import recorded
+    from metarobust.book.claims import renew
+    from metarobust.book.figures.results import headline
+    from metarobust.lab.quote import recorded
 
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text()))

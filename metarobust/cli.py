@@ -17,7 +17,7 @@ from pathlib import Path
 from metarobust.arguments import BOOK_RUN, parser
 from metarobust.errors import InputError, choose
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parent / "lab" / "recorded"
 RECORDED_RUN = RECORDED / "patch-digits-small"
 
 
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list(options: argparse.Namespace) -> None:
     from metarobust import data, pretrained
-    from metarobust.bench import BENCHES
-    from metarobust.experiments import EXPERIMENTS
+    from metarobust.lab import EXPERIMENTS
+    from metarobust.lab.bench import BENCHES
 
     print("experiments (metarobust run NAME)")
     for name, experiment in EXPERIMENTS.items():
@@ -71,9 +71,9 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from metarobust.experiments import EXPERIMENTS
-    from metarobust.experiments.running import run
-    from metarobust.experiments.suite import ALL, run_all
+    from metarobust.lab import EXPERIMENTS
+    from metarobust.lab.running import run
+    from metarobust.lab.suite import ALL, run_all
 
     if options.name == ALL:
         if options.eps is not None:
@@ -108,7 +108,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _results(options: argparse.Namespace) -> None:
-    from metarobust.provenance import facts, listing
+    from metarobust.lab.provenance import facts, listing
 
     found = facts(RECORDED)
     print(json.dumps(found, indent=1) if options.json else listing(found))
@@ -130,7 +130,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from metarobust.bench import BENCHES
+    from metarobust.lab.bench import BENCHES
 
     bench = BENCHES[choose(options.name, BENCHES, "comparison")]
     print(bench.run(out=options.out, quick=options.quick))
@@ -158,8 +158,8 @@ def _grade(options: argparse.Namespace) -> None:
 
 def _describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError as `load_results` does."""
-    from metarobust.experiments import EXPERIMENTS
-    from metarobust.results import load_results
+    from metarobust.lab import EXPERIMENTS
+    from metarobust.lab.results import load_results
 
     manifest, rows = load_results(folder)
     spec = manifest["spec"]

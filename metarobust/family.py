@@ -12,10 +12,10 @@ from torch import Tensor
 
 from metarobust.data import Split
 from metarobust.errors import InputError
-from metarobust.layout import Layout
 from metarobust.models import build, fresh
 from metarobust.objectives import clean
 from metarobust.optimizers import Adam
+from metarobust.params import Layout
 from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
 

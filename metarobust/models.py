@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from metarobust.errors import InputError, choose
-from metarobust.layout import Layout
+from metarobust.params import Layout
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 KINDS = ("mlp", "cnn", "resnet")
 # T models in one call make of a convolution one with T groups. A processor is quick at that while no more than FAST
 # channels go into a group. Beyond, with MANY images a model or more, the models are done sooner one after the other:
-# `python -m metarobust.bench.together` measures it.
+# `python -m metarobust.lab.bench.together` measures it.
 FAST, MANY = 8, 32
 MADRY = "madry-cnn"
 

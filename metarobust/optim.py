@@ -27,9 +27,9 @@ from torch import Tensor
 
 from metarobust import pretrained
 from metarobust.errors import InputError
-from metarobust.layout import Layout
 from metarobust.learned import describe
-from metarobust.learned.rule import Learned, Now, Place, State, places
+from metarobust.learned.protocol import Learned, Now, Place, State, places
+from metarobust.params import Layout
 
 
 class MetaOptimizer(torch.optim.Optimizer):

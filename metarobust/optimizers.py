@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.layout import Layout
+from metarobust.params import Layout
 
 
 class Optimizer(ABC):

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import counting
+from metarobust.attacks.criterion import fooled
 from metarobust.attacks.losses import cross_entropy
-from metarobust.attacks.standing import fooled
 from metarobust.attacks.threat import check
 from metarobust.errors import InputError
 from metarobust.evaluation import evaluate
 from metarobust.evaluation.measure import eval_mode
-from metarobust.learned.rule import Learned
+from metarobust.learned.protocol import Learned
 from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
 from metarobust.pretrained import DEFAULT

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from metarobust.checkpoints import Checkpoints
 from metarobust.errors import InputError, choose
-from metarobust.results import load_results
+from metarobust.lab.results import load_results
 from metarobust.storage import load_tensors, read_json, save_tensors
 
 if TYPE_CHECKING:
-    from metarobust.learned.rule import Learned
+    from metarobust.learned.protocol import Learned
 
 FOLDER = Path(__file__).parent / "weights"
 DEFAULT = "patch-mnist"
@@ -74,10 +74,10 @@ def card(name: str = DEFAULT) -> dict[str, Any]:
     names for each other network the rules that were ahead; `elsewhere` has both for the other parts of its run, with
     fewer images or on other data sets. `results` are taken out of the recorded run `run` now:
     clean/robust accuracy in per cent, ± 95 % over seeds, of this optimizer and what it is held against; what it costs
-    in clean accuracy is seen there. `quotes` name the same for `metarobust.quote`, as a mean over all meta-seeds.
+    in clean accuracy is seen there. `quotes` name the same for `metarobust.lab.quote`, as a mean over all meta-seeds.
     Raises InputError for another name, a damaged card, or an installation without the recorded run.
     """
-    from metarobust import cards, quote
+    from metarobust.lab import cards, quote
 
     about = _about(name)
     _, rows = quote.recorded(about["run"])
@@ -94,8 +94,8 @@ def export(
     `features` is added to the file's name. Raises InputError for a run that is unfinished, of another experiment, or
     without its checkpoints.
     """
-    from metarobust import cards
-    from metarobust.experiments.learning import slug
+    from metarobust.lab import cards
+    from metarobust.lab.learning import slug
 
     manifest, rows = load_results(run)
     spec = manifest["spec"]

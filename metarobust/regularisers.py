@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.count import made
+from metarobust.attacks.counter import made
 from metarobust.attacks.losses import cross_entropy
 from metarobust.attacks.threat import project, random_starts, steepest
 from metarobust.objectives import Predict

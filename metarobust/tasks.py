@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metarobust.layout import Layout
 from metarobust.models import Predictor
+from metarobust.params import Layout
 
 
 @dataclass(frozen=True)

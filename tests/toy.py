@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from metarobust.layout import Layout
 from metarobust.models import build, fresh
 from metarobust.objectives import Adversarial, Mixed
+from metarobust.params import Layout
 from metarobust.tasks import Tasks
 
 ADVERSARIAL = Mixed(Adversarial(0.1), 0.5)

@@ -15,11 +15,11 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
+from metarobust.book.claims import ORIGINS, cite, ledger
+from metarobust.book.claims.page import overview, section
 from metarobust.errors import InputError, choose
-from metarobust.ledger import ORIGINS, cite, ledger
-from metarobust.ledger.page import overview, section
-from metarobust.quote import FOLDER
-from metarobust.report import experiments, report
+from metarobust.lab.quote import FOLDER
+from metarobust.lab.report import experiments, report
 
 LINE = re.compile(r"^% (ledger (\S+)|recorded runs|experiments)$", flags=re.MULTILINE)
 logger = logging.getLogger(__name__)

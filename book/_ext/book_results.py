@@ -15,12 +15,12 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from metarobust.bench import BENCHES
-from metarobust.bench import record as bench_record
 from metarobust.errors import InputError, choose
-from metarobust.experiments import EXPERIMENTS
-from metarobust.experiments.table import setting
-from metarobust.quote import quote, recorded
+from metarobust.lab import EXPERIMENTS
+from metarobust.lab.bench import BENCHES
+from metarobust.lab.bench import record as bench_record
+from metarobust.lab.quote import quote, recorded
+from metarobust.lab.table import setting
 
 
 class Result(SphinxRole):

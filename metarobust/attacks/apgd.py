@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.count import made
-from metarobust.attacks.standing import Goal, first_look, look
+from metarobust.attacks.counter import made
+from metarobust.attacks.criterion import Goal, first_look, look
 from metarobust.attacks.threat import (
     Ball,
     check,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarobust.attacks.count import made
-from metarobust.attacks.standing import Goal, look
+from metarobust.attacks.counter import made
+from metarobust.attacks.criterion import Goal, look
 from metarobust.attacks.threat import check, check_generator, project, random_starts, steepest
 
 

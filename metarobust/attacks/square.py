@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import square_l2, square_linf
-from metarobust.attacks.count import made
-from metarobust.attacks.standing import Goal, first_look
+from metarobust.attacks.counter import made
+from metarobust.attacks.criterion import Goal, first_look
 from metarobust.attacks.threat import check, check_answer, check_count, check_generator
 from metarobust.errors import InputError
 

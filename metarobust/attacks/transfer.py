@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from metarobust.attacks.criterion import Goal, look
 from metarobust.attacks.pgd import pgd
-from metarobust.attacks.standing import Goal, look
 from metarobust.attacks.threat import check
 
 

@@ -24,7 +24,7 @@ from metarobust.course.question import (
     uniform,
     whole,
 )
-from metarobust.stats import over_seeds
+from metarobust.lab.stats import over_seeds
 
 
 class Patch(NamedTuple):

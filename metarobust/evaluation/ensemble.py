@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from metarobust.attacks import apgd, pgd, square, transfer
-from metarobust.attacks.standing import fooled
+from metarobust.attacks.criterion import fooled
 from metarobust.errors import InputError
 
 Predict = Callable[[Tensor], Tensor]

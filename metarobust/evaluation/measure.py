@@ -20,7 +20,7 @@ from metarobust.evaluation import probe
 from metarobust.evaluation.checks import Flag
 from metarobust.evaluation.ensemble import Attack, quick, standard, survivors, transferred
 from metarobust.evaluation.report import Report
-from metarobust.stats import wilson
+from metarobust.lab.stats import wilson
 
 STEPS = {"standard": 100, "quick": 40}
 

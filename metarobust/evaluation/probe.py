@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import square
+from metarobust.attacks.criterion import fooled
 from metarobust.attacks.losses import cross_entropy
-from metarobust.attacks.standing import fooled
 from metarobust.evaluation import checks
 from metarobust.evaluation.checks import Flag
 from metarobust.evaluation.ensemble import Attack, quick, survivors

@@ -12,8 +12,8 @@ from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.joint import Joint
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.learned.rule import Learned
-from metarobust.learned.steering import Steering
+from metarobust.learned.protocol import Learned
+from metarobust.learned.schedule import Steering
 
 KINDS: dict[str, type[Learned]] = {
     "lstm": CoordinateLSTM,

@@ -32,7 +32,7 @@ from metarobust.learned.features import (
 )
 from metarobust.learned.lstm import advance, cell
 from metarobust.learned.mlp import MOMENTUM, around_adam, surroundings
-from metarobust.learned.rule import Learned, Now, Place, State
+from metarobust.learned.protocol import Learned, Now, Place, State
 
 
 class FeatureLSTM(Learned):

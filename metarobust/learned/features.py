@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.layout import Layout
-from metarobust.learned.rule import Place, matrices, places
+from metarobust.learned.protocol import Place, matrices, places
+from metarobust.params import Layout
 
 BETAS = (0.5, 0.9, 0.99)
 SLOTS: dict[str, tuple[int, ...]] = {"means": (len(BETAS),), "square": ()}

@@ -1,6 +1,6 @@
 """The joint optimizer: steering sets the pace of each layer, and a small network corrects every coordinate.
 
-With rate, decay and a as in `metarobust.learned.steering`, and phi the features of `metarobust.learned.features`:
+With rate, decay and a as in `metarobust.learned.schedule`, and phi the features of `metarobust.learned.features`:
 
     (d, s, c) = net(phi)
     step      = -rate_l(s) * exp(s) * (a + d)  -  ( decay_l(s) + cap * tanh(c) ) * w
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from metarobust.learned.features import SLOTS, Summary, accumulate, blocks, of_coordinates, summarise
 from metarobust.learned.mlp import correct, correction, surroundings
-from metarobust.learned.rule import Learned, Now, Place, State
-from metarobust.learned.steering import Steering, direction, of_layer
+from metarobust.learned.protocol import Learned, Now, Place, State
+from metarobust.learned.schedule import Steering, direction, of_layer
 
 
 class JointLevers(NamedTuple):

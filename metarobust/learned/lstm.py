@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.learned.lstm_steps import Step, Weights, backward, pack
-from metarobust.learned.rule import Learned, Now, Place, State
+from metarobust.learned.protocol import Learned, Now, Place, State
 
 P = 10.0
 

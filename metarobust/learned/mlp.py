@@ -32,7 +32,7 @@ from metarobust.learned.features import (
     summarise,
     times,
 )
-from metarobust.learned.rule import Learned, Now, Place, State
+from metarobust.learned.protocol import Learned, Now, Place, State
 
 MOMENTUM = NAMES.index("momentum 0.9")  # of the coordinates' features too: those come first
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarobust.meta.config import Plan, generator_of
 from metarobust.meta.estimators import ESTIMATORS
-from metarobust.meta.plan import Plan, generator_of
 from metarobust.meta.problem import Problem
 from metarobust.meta.replay import Replay
 from metarobust.meta.sharing import ALONE, Share

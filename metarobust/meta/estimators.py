@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from metarobust.meta.plan import generator_of
+from metarobust.meta.config import generator_of
 from metarobust.meta.problem import Point, Problem
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.meta.plan import Plan
+from metarobust.meta.config import Plan
 from metarobust.objectives import Objective
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.layout import Layout
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.meta.estimators import Backprop, Found
 from metarobust.meta.problem import Point, Problem
 from metarobust.optimizers import Optimizer
+from metarobust.params import Layout
 
 
 class Tape(Optimizer):

@@ -1,6 +1,6 @@
 """Shares work out to processes: what they tell each other, and one meta-training by several of them.
 
-A run is shared in whole units, whoever is free takes the next one: see `metarobust.experiments.dealing`. Process 0
+A run is shared in whole units, whoever is free takes the next one: see `metarobust.lab.dealing`. Process 0
 leads: it alone reads and writes the run's folder. Each has a core of its own; GPUs they share where there are fewer of
 them, since a small network leaves most of a GPU idle.
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from metarobust.errors import InputError
+from metarobust.meta.config import Plan
 from metarobust.meta.episode import Episode
-from metarobust.meta.plan import Plan
 from metarobust.meta.sharing import ALONE, Share
 from metarobust.meta.state import State
 from metarobust.objectives import Adversarial, Mixed, Objective

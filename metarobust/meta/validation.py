@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import pgd
-from metarobust.attacks.standing import fooled
+from metarobust.attacks.criterion import fooled
 from metarobust.attacks.threat import check_count, check_eps
 from metarobust.errors import InputError
-from metarobust.meta.plan import generator_of
+from metarobust.meta.config import generator_of
 from metarobust.objectives import Objective
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks

@@ -1,0 +1,1 @@
+"""The book: its figures, its exercises, and the claims of its pages."""

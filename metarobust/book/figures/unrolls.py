@@ -1,0 +1,144 @@
+"""Figures about unrolled runs: the run as a graph, descent on a step size, the meta-loss over step size and horizon."""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+from torch import Tensor
+
+from metarobust.book.figures.rules import plain_numbers
+from metarobust.book.figures.slider import Drawing
+from metarobust.book.figures.style import role, style
+from metarobust.errors import InputError
+
+
+def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
+    """A run of `steps` steps as a graph: weights from left to right to the meta-loss, the optimizer's theta below.
+
+    Solid arrows are what a first-order meta-gradient goes back along; the dashed ones, from weights to gradients, are
+    left out there. cut: after which step the run is cut (truncation), or None. Raises InputError for a cut outside of
+    the run.
+    """
+    if cut is not None and not 0 < cut < steps:
+        raise InputError(f"a cut after step {cut} of {steps}; give 1 to {steps - 1}, or None")
+    with style():
+        figure, axes = plt.subplots(figsize=(5.6, 3.1))
+        right = steps + 0.75
+        for k in range(steps + 1):
+            _node(axes, k, 2, f"w{_small(k)}", "clean")
+            if k == steps:
+                break
+            _node(axes, k + 0.5, 1, f"u{_small(k)}", "learned")
+            _node(axes, k + 0.12, 1.35, f"g{_small(k)}", "control", size=8)
+            lost = "#C4C4C4" if cut is not None and k < cut else None  # no slope comes back along these
+            _arrow(axes, (k, 2), (k + 1, 2), lost or role("clean").colour)
+            _arrow(axes, (k, 2), (k + 0.12, 1.35), lost or role("robust").colour, dashed=True)
+            _arrow(axes, (k + 0.12, 1.35), (k + 0.5, 1), lost or role("robust").colour, dashed=True)
+            _arrow(axes, (k + 0.5, 1), (k + 1, 2), lost or role("learned").colour)
+            _arrow(axes, (steps / 2, 0), (k + 0.5, 1), lost or role("learned").colour)
+        _node(axes, steps / 2, 0, "θ", "learned", size=13)
+        _node(axes, right, 2, "L", "reference")
+        _arrow(axes, (steps, 2), (right, 2), "#1A1A1A")
+        if cut is not None:
+            axes.plot([cut - 0.25] * 2, [0.55, 2.45], color="#1A1A1A", lw=1.5, linestyle=(0, (2, 2)))
+            axes.text(cut - 0.25, 2.5, "cut here", ha="center", va="bottom")
+        axes.text(steps / 2 + 0.35, 0, "the optimizer's numbers", va="center", color=role("learned").ink)
+        axes.text(right + 0.1, 1.72, "meta-loss", ha="right", va="top")
+        axes.set(xlim=(-0.3, right + 0.25), ylim=(-0.35, 2.8))
+        axes.axis("off")
+    return figure
+
+
+def _small(number: int) -> str:
+    """A number as a subscript."""
+    return "".join(chr(ord("₀") + int(digit)) for digit in str(number))
+
+
+def _node(axes: Axes, x: float, y: float, text: str, name: str, size: float = 11) -> None:
+    ball = {"boxstyle": "circle,pad=0.3", "fc": "white", "ec": role(name).colour, "lw": 1.6}
+    axes.text(x, y, text, ha="center", va="center", color=role(name).ink, fontsize=size, bbox=ball, zorder=3)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, dashed: bool = False) -> None:
+    look = (0, (3, 2)) if dashed else "-"
+    axes.add_patch(
+        FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=12, shrinkB=12, color=colour, linestyle=look, lw=1.3
+        )
+    )  # fmt: skip
+
+
+def descent(sizes: Tensor, losses: Tensor, visited: Sequence[float], met: Sequence[float]) -> Figure:
+    """Gradient descent on a step size: the landscape `losses` over `sizes`, and the places that were visited, in order.
+
+    visited: step sizes. met: the meta-loss at each of them.
+    """
+    with style():
+        figure, axes = plt.subplots(figsize=(5.2, 3.4))
+        axes.plot(sizes, losses, color=role("control").colour, lw=1.5)
+        axes.plot(visited, met, linestyle="", marker="D", color=role("learned").colour, ms=5, mec="white", mew=0.6)
+        axes.annotate(
+            "begins here", (visited[0], met[0]), xytext=(4, 10), textcoords="offset points", color=role("learned").ink
+        )
+        end = {"xytext": (-8, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
+        axes.annotate("ends here", (visited[-1], met[-1]), color=role("learned").ink, **end)
+        finite = losses[losses.isfinite()]
+        low, high = float(finite.min()), float(max(losses[0], *met))
+        axes.set(xscale="log", yscale="log", xlabel="step size", ylabel="meta-loss", ylim=(low / 1.5, 1.6 * high))
+        plain_numbers(axes)
+    return figure
+
+
+def over_horizons(sizes: Tensor, horizons: Sequence[int], losses: Tensor) -> Figure:
+    """The meta-loss over step size and horizon as a map, and the best step size of each horizon as a line.
+
+    sizes: `[n]`. losses: `[len(horizons), n]`. Each row is drawn relative to its own best, so that short and long runs
+    can be compared; 2 is twice the best, and darker is better.
+    """
+    if losses.shape != (len(horizons), len(sizes)):
+        raise InputError(f"losses are {list(losses.shape)}; give [{len(horizons)}, {len(sizes)}]")
+    best = losses.nan_to_num(float("inf")).min(1, keepdim=True)
+    worse = (losses / best.values).nan_to_num(8.0).clamp(1, 8)
+    with style():
+        figure, axes = plt.subplots(figsize=(5.2, 3.6))
+        drawn = axes.pcolormesh(
+            sizes.numpy(), range(len(horizons)), worse.log2().numpy(), cmap="cividis", shading="nearest", vmin=0, vmax=3
+        )
+        bar = figure.colorbar(drawn, ax=axes, ticks=[0, 1, 2, 3])
+        bar.ax.set_yticklabels(["best", "2 ×", "4 ×", "8 ×"])
+        axes.plot(
+            sizes[best.indices[:, 0]].numpy(), range(len(horizons)), color="white", marker="D", mec="black", lw=1.5
+        )
+        axes.set(xscale="log", xlabel="step size", ylabel="horizon, in steps", title="◇ best step size of each horizon")
+        axes.set_yticks(range(len(horizons)), [str(k) for k in horizons])
+        axes.set_xticks([t for t in (0.001, 0.01, 0.1, 1) if sizes[0] <= t <= sizes[-1]])
+        axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
+        axes.minorticks_off()
+        axes.grid(visible=False)
+    return figure
+
+
+def at_horizon(sizes: Tensor, meta_loss: Callable[[int], Tensor], horizon: int, long: float) -> Drawing:
+    """One frame of the slider over the horizon: the meta-loss over step sizes, its best, and that of a long run.
+
+    meta_loss: horizon to losses `[n]`. long: the best step size of the long run, as a line to compare with.
+    """
+    losses = meta_loss(horizon).nan_to_num(float("inf"))
+    best = int(losses.argmin())
+    size, start = float(sizes[best]), float(losses[0])
+    with style():
+        figure, axes = plt.subplots(figsize=(4.6, 2.9))
+        axes.axvline(long, color=role("clean").colour, lw=1.5, linestyle="--")
+        axes.plot(sizes, losses, color=role("control").colour)
+        axes.plot(size, float(losses[best]), "D", color=role("learned").colour, ms=9, mec="white")
+        drop = max(start - float(losses[best]), 1e-9)
+        axes.set(xscale="log", xlabel="step size", ylabel="meta-loss", title=f"horizon {horizon}")
+        axes.set_ylim(float(losses[best]) - 0.15 * drop, start + 0.5 * drop)
+        axes.set_xticks([t for t in (0.001, 0.01, 0.1, 1) if sizes[0] <= t <= sizes[-1]])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.minorticks_off()
+    share = size / long
+    text = f"horizon {horizon}: best step size {size:.2g}, {share:.1f} times that of the long run"
+    return Drawing(figure, text, f"Meta-loss against step size, with the best one marked; {text}")

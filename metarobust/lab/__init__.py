@@ -1,0 +1,11 @@
+"""The experiments that `metarobust run` knows, by name."""
+
+from metarobust.lab import anchor, cost, what_was_learned
+from metarobust.lab.catalogue import PARTS
+from metarobust.lab.comparison import Comparison
+
+EXPERIMENTS = {name: Comparison(name) for name in PARTS} | {
+    anchor.NAME: anchor,
+    cost.NAME: cost,
+    what_was_learned.NAME: what_was_learned,
+}

@@ -1,0 +1,111 @@
+"""What attacks leave of T models of one kind, and which attacks those are.
+
+`under_standard` is for every figure that is recorded; `under_attacks` compares attacks, radii and norms; `confined` is
+for the question whether more was learned than to give up pixels that say nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from metarobust.attacks import fgsm, pgd
+from metarobust.data import Split
+from metarobust.evaluation import quick, standard
+from metarobust.evaluation.ensemble import Attack
+from metarobust.lab.fit import over_models, together
+from metarobust.tasks import Tasks
+
+SHARES = (0.25, 0.5, 1.5, 2.0)
+"""Other radii, in units of the one that is asked about."""
+SAYS_LITTLE = 0.05
+"""A pixel says little about the class where its means over the images of each class differ by less, as a standard
+deviation; in pixel units."""
+SHORTER = {"steps": 50, "queries": 500}
+"""The standard ensemble, half as long and with a tenth of the queries: for many models."""
+
+
+def speaking(images: Split, classes: int) -> Tensor:
+    """Which pixels `[C, H, W]` say something about the class; see SAYS_LITTLE."""
+    there = [each for each in range(classes) if (images.labels == each).any()]  # of no image there is no mean
+    means = torch.stack([images.images[images.labels == each].mean(0) for each in there])
+    return means.std(0, correction=0) >= SAYS_LITTLE
+
+
+def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
+    """PGD on cross-entropy and on the margin, in L-infinity, that moves no other pixels than these `[C, H, W]`.
+
+    It begins at the image itself: no step leads along a pixel without a gradient, and a random start would.
+    """
+
+    def attack(loss: str) -> Attack:
+        def move(predict: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, generator: torch.Generator):
+            return pgd(
+                lambda x: predict(torch.where(pixels, x, x.detach())), images, labels, eps=eps, steps=steps, loss=loss,
+                leave=True,
+            )  # fmt: skip
+
+        return Attack(f"pgd-{steps}-{loss} confined", "white", move)
+
+    return [attack(loss) for loss in ("ce", "margin")]
+
+
+def several(*, eps: float, steps: int, classes: int, leave: bool = True) -> list[Attack]:
+    """Two PGDs, and the shorter standard ensemble, in the order in which they take least time one after the other."""
+    return [*quick(eps=eps, steps=steps, leave=leave), *standard(eps=eps, classes=classes, **SHORTER, leave=leave)]
+
+
+def worst(attacks: Sequence[Attack]) -> str:
+    """The name of the worst case over attacks."""
+    return f"worst of {', '.join(attack.name for attack in attacks)}"
+
+
+def under_standard(
+    tasks: Tasks,
+    params: Tensor,
+    test: Split,
+    *,
+    eps: float,
+    steps: int,
+    classes: int,
+    generator: torch.Generator,
+    own: bool = False,
+) -> Iterator[tuple[str, float, list[float]]]:
+    """Attack, radius and the accuracy of each of the T models: under one PGD, under two, and under all of `several`.
+
+    Each attack gets what those before it have left: the worst case is the same, and it takes a third of the time. own:
+    see `fit.together`.
+    """
+    attacks = several(eps=eps, steps=steps, classes=classes, leave=False)
+    found = together(tasks, params, test, attacks, generator, own=own)
+    first, both = (attack.name for attack in attacks[:2])
+    yield "none", 0.0, found["clean"]
+    yield first, eps, found[first]
+    yield f"pgd-{steps} ce, margin", eps, found[both]
+    yield worst(attacks), eps, found["robust"]
+
+
+def under_attacks(
+    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, classes: int, generator: torch.Generator
+) -> Iterator[tuple[str, float, list[float]]]:
+    """Attack, radius and the accuracy of each of the T models, for many attacks.
+
+    In L-infinity at eps FGSM, two PGDs, and each of a shorter standard ensemble; the worst case of all; the two PGDs at
+    other radii, of which an image must stand both; and in L2, at half the distance of a corner of the L-infinity ball.
+    """
+    plain = Attack("fgsm", "white", partial(fgsm, eps=eps))
+    found = over_models(tasks, params, test, [plain], generator)
+    yield "none", 0.0, found["clean"]
+    yield "fgsm", eps, found["fgsm"]
+    both = f"pgd-{steps} ce, margin"
+    attacks = several(eps=eps, steps=steps, classes=classes)
+    found = over_models(tasks, params, test, attacks, generator)
+    for attack in attacks:
+        yield attack.name, eps, found[attack.name]
+    yield worst(attacks), eps, found["robust"]
+    far = eps * test.images[0].numel() ** 0.5 / 2
+    others = [(both, share * eps, "linf") for share in SHARES] + [(f"{both} in l2", far, "l2")]
+    for name, radius, norm in others:
+        attacks = quick(eps=radius, norm=norm, steps=steps)
+        yield name, radius, over_models(tasks, params, test, attacks, generator)["robust"]

@@ -1,0 +1,90 @@
+"""The trained models that attacks are compared on: one for each way in which a model here comes to be.
+
+All are small and trained on the handwritten digits that come with scikit-learn, so that the comparison needs no
+download: trained as usual, trained against PGD, patched by a plain rule, and patched by a learned optimizer. Patched
+models are why this is asked at all: a patch that only hides the gradient would look robust to a weak attack.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from metarobust.data import Split, load
+from metarobust.family import Family, Training, make_tasks, train_clean, vulnerable
+from metarobust.lab.baselines import std_prune
+from metarobust.lab.fit import Inner, fit, fit_learned
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.meta import Plan, generator_of, meta_train
+from metarobust.models import build
+from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.optimizers import Adam
+from metarobust.tasks import Tasks
+
+RADIUS = {"linf": 0.1, "l2": 0.5}
+"""The eps of each norm at which the models are compared, in pixel units."""
+
+MLP, CNN = "mlp-64-relu", "cnn-8-16-relu"
+SCHOOL = ("mlp-12-sigmoid", "mlp-24-tanh", "mlp-24-24-relu")
+
+
+def images(count: int | None = None) -> Split:
+    """The first `count` test images of the digits: none of them trained any of the models."""
+    return load("digits").test[slice(count)]
+
+
+def module(name: str, params: Tensor) -> nn.Module:
+    """The model of `MODELS` with the parameters `[N]`, as other libraries want it: a plain module, in eval mode."""
+    model = build(MODELS[name][0], (1, 8, 8), 10)
+    nn.utils.vector_to_parameters(params, model.parameters())
+    return model.eval()
+
+
+def _victim(architecture: str) -> Tasks:
+    """One task on all training images, its model trained as usual."""
+    tasks = _fresh(architecture)
+    return replace(tasks, params=train_clean(tasks, Training(), generator_of("cpu", 1)))
+
+
+def _fresh(architecture: str) -> Tasks:
+    data = load("digits")
+    rows = torch.arange(len(data.train))[None]
+    return make_tasks(architecture, data.train, data.classes, rows, rows, generator_of("cpu", 0))
+
+
+def _adversarial(architecture: str) -> Tensor:
+    against = Adversarial(RADIUS["linf"], 7)
+    return fit(_fresh(architecture), Adam(0.01), lambda progress: against, Inner(300, 128), generator_of("cpu", 2))[0]
+
+
+def _pruned(architecture: str) -> Tensor:
+    rule = {"threshold": torch.tensor([[0.2]]), "keep": torch.tensor([[0.6]])}
+    cut = std_prune(_victim(architecture), rule)
+    return fit(cut, Adam(0.001), lambda progress: clean, Inner(20, 64), generator_of("cpu", 3))[0]
+
+
+def _learned(architecture: str) -> Tensor:
+    data = load("digits")
+    pupils = vulnerable(SCHOOL, data.train, data.classes, 4, Training(), generator_of("cpu", 4))
+    school = Family(SCHOOL, data.train, data.classes, images=400, starts=pupils)
+    judge = Mixed(Adversarial(1.2 * RADIUS["linf"], steps=4), weight=0.5)
+    optimizer = FeatureMLP(generator=generator_of("cpu", 5))
+    meta_train(optimizer, school.sample, Plan(60), inner=clean, meta=judge, seed=0)
+    return fit_learned(_victim(architecture), optimizer, Inner(20, 64), generator_of("cpu", 3))[0]
+
+
+MODELS: dict[str, tuple[str, Callable[[str], Tensor]]] = {
+    "trained as usual": (MLP, lambda name: _victim(name).params),
+    "trained against PGD": (MLP, _adversarial),
+    "patched by std-prune": (MLP, _pruned),
+    "patched by a learned optimizer": (MLP, _learned),
+    "CNN, trained against PGD": (CNN, _adversarial),
+}
+"""By name: its architecture, and how its parameters come to be."""
+
+
+def train(name: str) -> Tensor:
+    """The parameters `[N]` of a model of `MODELS`; half a minute for the learned optimizer, seconds for the others."""
+    architecture, make = MODELS[name]
+    return make(architecture)[0].detach()

@@ -1,0 +1,62 @@
+"""A rule at work, step by step: what it saw and what it did on each, for those who look into it afterwards."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarobust.lab.fit import Inner
+from metarobust.learned.protocol import Place, places
+from metarobust.objectives import clean
+from metarobust.optimizers import Optimizer
+from metarobust.params import Layout
+from metarobust.tasks import Tasks
+from metarobust.unroll import gradient
+
+
+class Look(NamedTuple):
+    """One step of T models: its number, from 1, their parameters before it and gradients, and what it added.
+
+    params, grads, step: `[T, N]`. state: of the optimizer, after the step.
+    """
+
+    number: int
+    params: Tensor
+    grads: Tensor
+    step: Tensor
+    state: Any
+
+
+@torch.no_grad()
+def watch(tasks: Tasks, optimizer: Optimizer, how: Inner, generator: torch.Generator) -> list[Look]:
+    """The steps that an optimizer takes on clean images, as `metarobust.lab.fit.fit_learned` takes them.
+
+    For rules that take their gradients at the images as they are.
+    """
+    params, state, looks = tasks.params, optimizer.init(tasks.params, tasks.layout, how.steps), []
+    for number in range(1, how.steps + 1):
+        images, labels = tasks.batch(tasks.train, how.batch_size, generator)
+        grads = gradient(tasks, params, images, labels, clean, generator)
+        step, state = optimizer.update(grads, state, params)
+        looks.append(Look(number, params, grads, step, state))
+        params = params + step
+    return looks
+
+
+def moved(looks: list[Look]) -> Tensor:
+    """What all steps together added to the parameters `[T, N]`."""
+    return looks[-1].params + looks[-1].step - looks[0].params
+
+
+def weights(layout: Layout) -> Iterator[tuple[str, slice, Place]]:
+    """The weight matrices of a network (no biases): a name, their stretch of the vector, their place.
+
+    The names: `first layer`, `layer 2` and so on, `last layer`.
+    """
+    start = 0
+    for place, size in zip(places(layout), layout.sizes, strict=True):
+        if len(place.shape) >= 2:
+            names = {0: "first layer", place.last: "last layer"}
+            yield names.get(place.layer, f"layer {place.layer + 1}"), slice(start, start + size), place
+        start += size

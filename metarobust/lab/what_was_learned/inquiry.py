@@ -1,0 +1,226 @@
+"""The numbers and the units of work of the experiment `what-was-learned`."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarobust import pretrained
+from metarobust.data import Dataset
+from metarobust.errors import InputError, choose
+from metarobust.lab import catalogue
+from metarobust.lab import spec as specs
+from metarobust.lab.baselines import methods
+from metarobust.lab.column_decay import ColumnDecay
+from metarobust.lab.fit import fit_learned
+from metarobust.lab.learning import slug
+from metarobust.lab.results import Run
+from metarobust.lab.spec import Rule
+from metarobust.lab.stages import Stages, Unit
+from metarobust.lab.table import ADAM, LEARNED
+from metarobust.lab.what_was_learned import imitation, responses
+from metarobust.lab.what_was_learned.dissection import Look, moved, watch, weights
+from metarobust.lab.what_was_learned.explained import explain, left
+from metarobust.lab.what_was_learned.kept import CONTROL, IMITATION, without
+from metarobust.lab.what_was_learned.knockouts import PARTS, Knockout
+from metarobust.learned import describe
+from metarobust.learned.features import features
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.meta import generator_of
+from metarobust.optimizers import Optimizer
+from metarobust.params import Layout
+from metarobust.storage import read_bytes, sha256
+from metarobust.tasks import Tasks
+
+NAME = "what-was-learned"
+SCALES = specs.SCALES
+PLAIN = (ADAM, "adam + weight decay", "std-prune")
+CONSTANTS = "patch.constants"
+META_SEED = pretrained.META_SEED
+SETS = ("digits", "mnist")
+"""Where a pretrained rule learned by the plan of the experiment `patch`, which its counterpart learns by as well."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One scale on one data set.
+
+    setting: networks, seeds, data and attacks, those of the experiment `patch`. optimizer: the pretrained rule that is
+    looked into, and the digest of its weights. control: how its counterpart is meta-trained. watched: seeds of the
+    validation networks that are looked at. at: the step whose coordinates the response curves are about; coordinates:
+    how many of each layer.
+    """
+
+    scale: str
+    dataset: str
+    seeds: tuple[int, ...]
+    setting: specs.Spec
+    optimizer: str
+    optimizer_sha256: str
+    control: Rule
+    watched: tuple[int, ...]
+    at: int = 10
+    coordinates: int = 2000
+    experiment: str = NAME
+
+
+def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
+    """The numbers of a scale. Raises InputError for a data set whose patches no pretrained rule has learned."""
+    choose(scale, SCALES, f"scale of {NAME}")
+    name = f"patch-{dataset}"
+    if dataset not in SETS:
+        raise InputError(
+            f"{NAME} on {dataset!r}: no pretrained optimizer of the experiment patch learned there; "
+            f"take --dataset {' or '.join(SETS)}"
+        )
+    setting = catalogue.make("patch", scale, dataset, seeds)
+    # The shipped rules are of scale small, whatever the scale here; their counterpart is to differ in one thing.
+    plan = catalogue.patching_plan("small")
+    part = replace(setting.parts[0], rules=())
+    setting = replace(setting, experiment=NAME, meta_seeds=(META_SEED,), parts=(part,), strong_seeds=0)
+    if scale == "smoke":
+        plan = replace(plan, episodes=12)
+        setting = replace(setting, unseen=(specs.UNSEEN[0], specs.UNSEEN[2]), test_images=200)
+    digest = sha256(read_bytes(pretrained.FOLDER / f"{name}.safetensors"))
+    watched = tuple(range(100, 102 if scale == "smoke" else 106))
+    return Spec(
+        scale, dataset, setting.seeds, setting, name, digest, Rule(CONTROL, "features", plan, meta="clean"), watched
+    )
+
+
+def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
+    """The frozen specification as JSON."""
+    spec = make(scale, dataset, tuple(seeds) if seeds else None)
+    return asdict(spec) | {"setting": spec.setting.as_dict()}
+
+
+def best_fit(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """The constants whose steps come nearest to the learned ones."""
+    return max(points, key=lambda point: point["explained"])
+
+
+class Inquiry:
+    """All units of a run, in order."""
+
+    def __init__(self, spec: Spec, run: Run, dataset: Dataset, device: torch.device):
+        self.spec, self.run, self.setting, self.device = spec, run, spec.setting, device
+        part = spec.setting.parts[0]
+        self.stages = Stages(spec.setting, part, run, dataset, device)
+        # The counterpart learns to its end: no theta is picked for being robust.
+        part = replace(part, rules=(spec.control,))
+        self.control = Stages(replace(spec.setting, parts=(part,), validated=False), part, run, dataset, device)
+        self.rule = pretrained.load(spec.optimizer).to(device)
+        if not isinstance(self.rule, FeatureMLP):
+            raise InputError(
+                f"{spec.optimizer} is of kind {describe(self.rule)['kind']!r}; give one of kind 'features'"
+            )
+        known = {
+            method.name: method for method in methods(self.setting.eps, patching=True, wide=self.setting.wide_grids)
+        }
+        self.plain = [known[name] for name in PLAIN] + [imitation.tuned(wide=self.setting.wide_grids)]
+
+    def units(self) -> Iterator[Unit]:
+        """What to do, in order: later units need what earlier ones found."""
+        control = self.spec.control
+        lesson = Unit(self.control.named(control, META_SEED), lambda: self.control.learn(control, META_SEED))
+        yield replace(lesson, weight=1 + control.plan.episodes // 8)
+        yield Unit(CONSTANTS, self.constants)
+        for name in self.setting.validation:
+            yield Unit(f"look.{name}", lambda n=name: self.look(n))
+        yield Unit("look.imitation", self.imitated)
+        for method in self.plain:
+            yield Unit(f"patch.tune.{slug(method.name)}", lambda m=method: self.stages.tune(m), 4)
+        for name in self.setting.unseen:
+            yield Unit(f"patch.{name}.start", lambda n=name: self.stages.start(n))
+            for method in self.plain:
+                yield Unit(f"patch.{name}.{slug(method.name)}", lambda n=name, m=method: self.stages.compare(n, m))
+            for rule in (LEARNED, *map(without, PARTS), CONTROL, IMITATION):
+                yield Unit(f"patch.{name}.{slug(rule)}", lambda n=name, r=rule: self.compare(n, r))
+
+    def optimizer(self, name: str) -> Optimizer:
+        """The rule of this name, without a number to tune."""
+        if name == CONTROL:
+            return self.control.learned(self.spec.control, META_SEED)
+        if name == IMITATION:
+            best = best_fit(self.run.rows(CONSTANTS))
+            return ColumnDecay(best["lr"], best["strength"], best["threshold"], best["slope"])
+        parts = {without(part): part for part in PARTS}
+        return Knockout(self.rule, parts[name]) if name in parts else self.rule
+
+    def constants(self) -> list[dict[str, Any]]:
+        """How near the imitating rule comes to the learned steps on validation networks, for each point of a grid."""
+        runs = [self.watched(network) for network in self.setting.validation]
+        return imitation.fit_to_steps([(looks, tasks.layout) for looks, tasks in runs])
+
+    def watched(self, network: str, name: str = LEARNED) -> tuple[list[Look], Tasks]:
+        """A rule's steps on a validation network, and the tasks."""
+        tasks = self.stages.tasks(network, self.spec.watched, without=self.stages.held_back)
+        return watch(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4)), tasks
+
+    def look(self, network: str) -> list[dict[str, Any]]:
+        """Explanations of the learned patches of a validation network, weights left, and response curves."""
+        spread = self.stages.pool.images.flatten(1).std(0)
+        looks, tasks = self.watched(network)
+        layout, rows = tasks.layout, []
+        for layer, found in explain(looks, layout, spread).items():
+            for explanation, shares in found.items():
+                common = self.common("explained", f"{network} {layer}", explanation, self.setting.parts[0].steps)
+                rows += self.each_seed(common | {"metric": "explained"}, shares)
+        runs = {LEARNED: looks} | {name: self.watched(network, name)[0] for name in (CONTROL, IMITATION)}
+        (layer, first, place), *_ = weights(layout)
+        for name, steps in runs.items() if len(place.shape) == 2 else ():
+            before = tasks.params[:, first]
+            for pixels, shares in left(before, before + moved(steps)[:, first], spread):
+                common = self.common("weight left", f"{network} {layer}", name, len(steps))
+                rows += self.each_seed(common | {"metric": "weight left", "eps": pixels}, shares)
+        for name in (LEARNED, CONTROL):
+            rows += self.responses(network, name, runs[name], layout)
+        return rows
+
+    def responses(self, network: str, name: str, looks: list[Look], layout: Layout) -> list[dict[str, Any]]:
+        """The response curves of a rule to all of its inputs, layer by layer."""
+        look, rule = looks[self.spec.at - 1], self.optimizer(name)
+        seen = features(look.grads, look.state.slots, look.params, layout, look.number, len(looks))
+        rows = []
+        for layer, where, _ in weights(layout):
+            some = seen[:, where].flatten(0, 1)
+            order = torch.randperm(len(some), generator=generator_of(self.device, 9), device=self.device)
+            some = some[order[: self.spec.coordinates]]
+            for moving in responses.SPANS:
+                common = self.common(f"response to {moving}", f"{network} {layer}", name, look.number)
+                for value, answer in responses.curve(rule, some, moving):
+                    said = {"step": answer.step, "rate": answer.rate, "share given up": answer.share}
+                    for metric, found in said.items():
+                        here = {"seed": None, "eps": value, "metric": metric, "value": float(found), "n": len(some)}
+                        rows.append(common | here)
+        return rows
+
+    def imitated(self) -> list[dict[str, Any]]:
+        """The response of the imitating rule to a column's gradient, which is the same in every layer."""
+        rule, rows = self.optimizer(IMITATION), []
+        common = self.common("response to column", "every layer", IMITATION, self.spec.at)
+        for value in responses.values("column"):
+            gone = float(rule.gate(torch.tensor([[value]])))
+            for metric, found in (("rate", rule.lr * (1 - gone)), ("share given up", rule.strength * gone)):
+                rows.append(common | {"seed": None, "eps": value, "metric": metric, "value": found, "n": 1})
+        return rows
+
+    def compare(self, network: str, name: str) -> list[dict[str, Any]]:
+        """A rule that has no number to tune, on an unseen network."""
+        tasks = self.stages.tasks(network, self.setting.seeds)
+        params, made = fit_learned(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4))
+        meta_seed = None if name == IMITATION else META_SEED
+        return self.stages.rows(network, name, "0", meta_seed, tasks, params, self.stages.how.steps, made)
+
+    def common(self, part: str, model: str, method: str, step: int) -> dict[str, Any]:
+        """What all rows of a look say."""
+        return self.stages.common(model, method, "0", None, step) | {
+            "part": part, "split": "validation", "attack": "", "eps": None,
+        }  # fmt: skip
+
+    def each_seed(self, common: dict[str, Any], values: Tensor) -> list[dict[str, Any]]:
+        """A row for each watched model; n: how many there are."""
+        pairs = zip(self.spec.watched, values.tolist(), strict=True)
+        return [common | {"seed": seed, "value": value, "n": len(values)} for seed, value in pairs]

@@ -1,0 +1,203 @@
+"""The built pages: every link leads somewhere, every picture is described, nothing comes from elsewhere."""
+
+import os
+import re
+import runpy
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+GIVEN = os.environ.get("METAROBUST_SITE")
+SITE = (ROOT / (GIVEN or "_build/check/_build/html")).resolve()
+PAGES = sorted(page for page in SITE.rglob("*.html") if "_static" not in page.relative_to(SITE).parts)
+MADE_BY_SPHINX = {"index.html", "genindex.html", "search.html"}
+
+if not PAGES and not GIVEN:
+    pytest.skip("there are no built pages; make test builds and checks them", allow_module_level=True)
+
+
+@cache
+def soup(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    return {tag.get(key) for tag in soup(page).find_all(True) for key in ("id", "name") if tag.get(key)}
+
+
+def toc_files(node) -> list[str]:
+    """Every file that the table of contents names, at any depth."""
+    if isinstance(node, list):
+        return [name for one in node for name in toc_files(one)]
+    if isinstance(node, dict):
+        own = [node[key] for key in ("root", "file") if key in node]
+        return own + [name for one in node.values() for name in toc_files(one)]
+    return []
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def page(request):
+    return request.param
+
+
+def test_every_page_of_the_contents_is_there_and_no_other():
+    wanted = {name + ".html" for name in toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text()))}
+    assert {str(page.relative_to(SITE)) for page in PAGES} - MADE_BY_SPHINX == wanted
+
+
+def test_every_notebook_is_in_the_contents():
+    wanted = set(toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
+    assert {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= wanted
+
+
+def test_links_lead_somewhere(page):
+    dead = []
+    for tag, key in (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src"), ("source", "src")):
+        for link in soup(page).find_all(tag, attrs={key: True}):
+            url = urlsplit(link[key])
+            if url.scheme or url.netloc or link[key] in ("", "#"):
+                continue
+            target = (page.parent / unquote(url.path)).resolve() if url.path else page
+            if target.is_dir():
+                target /= "index.html"
+            if not target.is_file() or (
+                url.fragment and target.suffix == ".html" and unquote(url.fragment) not in anchors(target)
+            ):
+                dead.append(link[key])
+    assert not dead
+
+
+def test_pictures_have_alt_text(page):
+    assert not [img for img in soup(page).find_all("img") if not img.get("alt", "").strip()]
+
+
+def test_figures_are_described_in_words(page):
+    main = soup(page).find("article") or soup(page)
+    poor = [img["src"] for img in main.select(".cell_output img, figure img") if len(img.get("alt", "").split()) < 4]
+    assert not poor
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    loads = [
+        link[key]
+        for tag, key in (
+            ("script", "src"), ("img", "src"), ("img", "srcset"), ("iframe", "src"), ("source", "src"),
+            ("video", "src"), ("audio", "src"), ("embed", "src"), ("object", "data"), ("form", "action"),
+        )
+        for link in soup(page).find_all(tag, attrs={key: True})
+    ]  # fmt: skip
+    loads += [
+        link["href"]
+        for link in soup(page).find_all("link", href=True)
+        if not {"canonical", "author", "license"} & set(link.get("rel", []))
+    ]
+    assert not [url for url in loads if re.match(r"(https?:)?//", url)]
+    inline = " ".join(tag.get_text() for tag in soup(page).find_all(["script", "style"]))
+    assert not re.search(r"https?://(?!www\.w3\.org/)", inline)
+
+
+def test_styles_load_nothing_from_elsewhere():
+    found = [
+        (path.name, url)
+        for path in SITE.rglob("*.css")
+        for url in re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", path.read_text(encoding="utf-8"))
+    ]
+    assert not found
+
+
+def test_no_script_twice(page):
+    bodies = [tag.get_text().strip() for tag in soup(page).find_all("script") if not tag.get("src")]
+    bodies = [body for body in bodies if body]
+    assert len(bodies) == len(set(bodies))
+
+
+def prose(page: Path) -> str:
+    """The words of a page, without code and formulas."""
+    main = BeautifulSoup(str(soup(page).find("article") or soup(page)), "html.parser")
+    for hidden in main.find_all(["pre", "code", "script", "style", "math"]):
+        hidden.decompose()
+    return main.get_text()
+
+
+def test_no_raw_tables(page):
+    """A table that a cell returns as Markdown is one on the page, too."""
+    assert not re.search(r"^\s*\|.*\|\s*$", prose(page), flags=re.M)
+
+
+def test_no_raw_tex(page):
+    text = prose(page)
+    assert not re.search(r"\\[(\[a-zA-Z]|\$[^$\n]*[\\_^{][^$\n]*\$|\$\$", text)
+    assert not soup(page).find("merror")
+
+
+def test_ledger_page_shows_every_claim_with_its_verdict():
+    from metarobust.book.claims import ledger
+
+    page = soup(SITE / "book" / "ledger.html")
+    for name, judged in ledger().items():
+        said = page.find(id=f"claim-{name}").get_text(" ", strip=True)
+        assert said.startswith(f"{judged.verdict.capitalize()}. "), name
+    assert len(page.select('p[id^="claim-"]')) == len(ledger())
+
+
+def test_results_page_has_every_recorded_run():
+    from metarobust.lab.quote import FOLDER
+
+    names = {path.parent.relative_to(FOLDER).as_posix() for path in FOLDER.glob("**/manifest.json")}
+    page = soup(SITE / "book" / "results.html")
+    assert {title.get_text().rstrip("#") for title in page.select("article h2")} == names
+
+
+def test_colab_links_open_notebooks_that_exist(page):
+    links = [link["href"] for link in soup(page).find_all("a", href=re.compile(r"^https://colab\."))]
+    for link in links:
+        assert (ROOT / link.split("/blob/main/")[1]).is_file(), link
+    if page.parent.name == "notebooks":
+        assert {link.rsplit("/", 1)[1] for link in links} == {page.stem + ".ipynb"}
+
+
+def test_notebook_pages_have_their_buttons(page):
+    if page.parent.name != "notebooks":
+        pytest.skip("not a notebook")
+    header = soup(page).find(class_="bd-header-article")
+    links = " ".join(link["href"] for link in header.find_all("a", href=True))
+    for part in (
+        "colab.research.google.com",
+        "github.com",
+        "/issues/new",
+        f"_sources/notebooks/{page.stem}.ipynb",
+    ):
+        assert part in links
+
+
+def test_search_knows_the_pages():
+    index = (SITE / "searchindex.js").read_text(encoding="utf-8")
+    for name in toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text())):
+        assert f'"{name}"' in index
+
+
+def test_own_style_finds_its_fonts():
+    style = SITE / "_static/book.css"
+    urls = re.findall(r"url\([\"']?([^\"')]+)", style.read_text(encoding="utf-8"))
+    assert urls
+    assert [url for url in urls if not (style.parent / url).is_file()] == []
+
+
+def test_the_print_version_has_every_page_and_its_links_stay_within_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = runpy.run_path(str(ROOT / ".ci/print.py"))["one_page"](SITE)
+    book = BeautifulSoup(text, "html.parser")
+    names = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    assert [article["id"] for article in book.find_all("article")] == [name.replace("/", "-") for name in names]
+    there = {tag["id"] for tag in book.find_all(id=True)}
+    within = {link["href"][1:] for link in book.find_all("a", href=re.compile(r"^#."))}
+    assert within <= there
+    assert len(within) > len(names)
+    local = [img["src"] for img in book.find_all("img") if not img["src"].startswith("data:")]
+    assert [src for src in local if not (SITE / unquote(src)).is_file()] == []

@@ -1,0 +1,343 @@
+"""Robust accuracy on models whose answer is known, the worst case for each image, and the intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from scipy import stats as scipy_stats
+from torch import nn
+from toy import generator
+
+from metarobust.attacks import counting
+from metarobust.errors import InputError
+from metarobust.evaluation import Attack, Report, evaluate, standard, survivors
+from metarobust.evaluation.checks import Flag
+from metarobust.lab.stats import over_seeds, wilson
+from metarobust.models import build
+from metarobust.storage import write_json
+
+
+class Brightness(nn.Module):
+    """Class 1 where the mean pixel is above a half, else class 0: robust exactly where it is right and far enough."""
+
+    def forward(self, x):
+        score = 4 * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-score, score], 1)
+
+
+def grey(*values):
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 3).clone()
+
+
+IMAGES = grey(0.1, 0.35, 0.45, 0.55, 0.65, 0.9, 0.4, 0.95)
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
+
+
+def measure(model=None, **changes):
+    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "attacks": "quick", "steps": 5, "checks": 0} | changes
+    return evaluate(model or Brightness(), given.pop("images"), given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "robust"),
+    [
+        *((0, "linf", 6), (0.04, "linf", 6), (0.1, "linf", 4), (0.2, "linf", 2), (0.45, "linf", 0)),
+        # The mean of 6 pixels falls by eps / sqrt(6).
+        *((0.04, "l2", 6), (0.1, "l2", 6), (0.2, "l2", 4), (0.5, "l2", 2), (1.2, "l2", 0)),
+    ],
+)
+def test_a_model_with_a_known_answer(eps, norm, robust):
+    for batch_size in (3, 1000):
+        report = measure(eps=eps, norm=norm, batch_size=batch_size)
+        assert (report.clean, report.robust, report.n) == (6 / 8, robust / 8, 8)
+        assert report.under == {"pgd-5-ce": robust / 8, "pgd-5-margin": robust / 8}
+        assert report.clean_interval == wilson(6, 8)
+        assert report.robust_interval == wilson(robust, 8)
+        assert (report.eps, report.norm, report.attacks, report.steps, report.restarts) == (eps, norm, "quick", 5, 2)
+        assert type(report.eps) is float
+
+
+def test_the_report_says_all_that_belongs_together():
+    text = str(measure())
+    for part in ("clean", " 75.0 %", "robust", " 50.0 %", "linf", "eps 0.1", "8 images", "pgd-5-ce", "pgd-5-margin"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "robust"),
+    [(0.04, "linf", 6), (0.1, "linf", 4), (0.2, "linf", 2), (0.1, "l2", 6), (0.2, "l2", 4), (0.5, "l2", 2)],
+)
+def test_standard_on_a_model_with_a_known_answer(eps, norm, robust):
+    for alone in (True, False):
+        report = measure(eps=eps, norm=norm, attacks="standard", steps=20, queries=300, alone=alone)
+        assert report.robust == robust / 8
+        assert list(report.under) == ["apgd-20-ce", "apgd-20-margin-targeted", "square-300"]
+        assert report.under["apgd-20-ce"] == robust / 8
+
+
+def fake(name, turned):
+    """An attack that turns images of these grey values into their negatives, and keeps what it was given."""
+
+    def move(predict, images, labels, generator):
+        move.given = images[:, 0, 0, 0].tolist()
+        return torch.where(torch.isin(images[:, :1, :1, :1], torch.tensor(turned)), 1 - images, images)
+
+    return Attack(name, "white", move)
+
+
+def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it():
+    # Image 6 is wrong, and the attack would make it right: it is not robust for that.
+    attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
+    found = survivors(Brightness(), IMAGES, LABELS, attacks, generator=generator())
+    right = {name: mask.nonzero().flatten().tolist() for name, mask in found.items()}
+    assert right == {"clean": [0, 1, 2, 3, 4, 5], "a": [1, 2, 3, 4, 5], "b": [0, 2, 3, 4, 5], "robust": [2, 3, 4, 5]}
+    assert [len(attack.move.given) for attack in attacks] == [6, 6]
+
+
+def test_in_a_cascade_each_attack_gets_what_is_left():
+    attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
+    found = survivors(Brightness(), IMAGES, LABELS, attacks, generator=generator(), alone=False)
+    assert found["a"].nonzero().flatten().tolist() == [1, 2, 3, 4, 5]
+    assert found["b"].tolist() == found["robust"].tolist()
+    assert [len(attack.move.given) for attack in attacks] == [6, 5]
+
+
+def test_standard_runs_toward_as_many_classes_as_there_are():
+    for classes, name, targets in ((10, "dlr", 9), (20, "dlr", 9), (4, "dlr", 3), (3, "margin", 2), (2, "margin", 1)):
+        first, second, third = standard(eps=0.1, classes=classes, restarts=3, queries=7)
+        assert (second.name, second.move.keywords["targets"]) == (f"apgd-100-{name}-targeted", targets)
+        assert (first.move.keywords["restarts"], third.move.keywords["queries"]) == (3, 7)
+        assert [attack.kind for attack in (first, second, third)] == ["white", "white", "black"]
+    with pytest.raises(InputError, match=r"1 output.*at least 2"):
+        standard(eps=0.1, classes=1)
+
+
+@pytest.mark.parametrize("attacks", ["quick", "standard"])
+def test_the_size_of_a_batch_changes_nothing(attacks):
+    torch.manual_seed(1)
+    model, images = build("mlp-8-relu", (1, 4, 4), 5).double(), torch.rand(40, 1, 4, 4, dtype=torch.float64)
+    how = {"images": images, "labels": model(images).argmax(1), "attacks": attacks, "eps": 0.05, "checks": 10}
+    whole = measure(model, **how, queries=30)
+    assert 0 < whole.robust < 1
+    for batch_size in (1, 7):
+        for alone in (True, False):
+            found = measure(model, **how, queries=30, batch_size=batch_size, alone=alone)
+            assert found.robust == whole.robust or not alone
+            if alone:
+                assert (found.under, found.flags, found.curve) == (whole.under, whole.flags, whole.curve)
+
+
+def test_a_surrogate_joins_the_ensemble_and_is_left_as_it_was():
+    surrogate = Modes().train()
+    report = measure(surrogate=surrogate)
+    assert report.under["transfer-40"] == 4 / 8  # another model of the same kind: what fools it fools this one
+    assert surrogate.training
+    assert list(report.under) == ["pgd-5-ce", "pgd-5-margin", "transfer-40"]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["mlp-8-relu", "cnn-4-tanh"])
+def test_robust_is_at_most_every_attack_and_clean(name, norm):
+    torch.manual_seed(0)
+    model, images = build(name, (1, 4, 4), 3), torch.rand(60, 1, 4, 4)
+    with torch.no_grad():
+        model[-1].bias -= model(images).mean(0)  # so that it does not say the same of every image
+    said = model(images).argmax(1)
+    labels = torch.where(torch.rand(60) < 0.8, said, (said + 1) % 3)
+    before = measure(model, images=images, labels=labels, eps=0, norm=norm)
+    assert before.clean == before.robust
+    last = before.robust
+    for eps in (0.01, 0.03, 0.1, 0.9):
+        report = measure(model, images=images, labels=labels, eps=eps, norm=norm)
+        assert report.robust <= min(report.under.values()) <= max(report.under.values()) <= report.clean
+        assert report.robust <= last
+        last = report.robust
+    assert last < 0.5 < before.robust < 1
+    assert measure(model, images=images, labels=labels, norm=norm) == measure(
+        model, images=images, labels=labels, norm=norm
+    )
+
+
+def test_a_model_that_answers_nan_is_right_nowhere():
+    """argmax would take the NaN for class 0, and no attack could change that: a broken model would look robust."""
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return Brightness()(x) * math.nan
+
+    report = measure(Broken(), labels=torch.zeros(8, dtype=torch.int64))
+    assert (report.clean, report.robust, set(report.under.values())) == (0, 0, {0})
+
+
+class Modes(nn.Module):
+    """Refuses to be asked in training mode, where dropout would blur every gradient of an attack."""
+
+    def __init__(self, fails=False):
+        super().__init__()
+        self.inner = nn.Sequential(Brightness(), nn.BatchNorm1d(2, affine=True), nn.Dropout(0.5))
+        self.fails = fails
+
+    def forward(self, x):
+        assert not any(part.training for part in self.modules())
+        if self.fails:
+            raise ZeroDivisionError
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_gradients_and_statistics_are_left_as_they_were(fails):
+    model = Modes(fails).train()
+    model.inner[2].eval()
+    model.inner[1].weight.requires_grad_(False)
+    model.inner[1].bias.grad = torch.ones(2)
+    modes = [part.training for part in model.modules()]
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            measure(model)
+    else:
+        measure(model)
+    assert [part.training for part in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == [False, True]
+    assert model.inner[1].bias.grad.tolist() == [1, 1]
+    assert model.inner[1].weight.grad is None
+    assert all(torch.equal(values[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_evaluation_counts_as_attacks():
+    with counting() as tally:
+        measure()
+    assert tally.examples == 2 * 6  # what is wrong as it is needs no attack
+
+
+BAD = {
+    "bytes": ({"images": (IMAGES * 255).byte()}, r"uint8.*divide by 255"),
+    "normalised": ({"images": IMAGES - 0.5}, r"-0\.4.*undo the normalisation"),
+    "NaN": ({"images": IMAGES * math.nan}, r"nan.*\[0, 1\]"),
+    "no image": ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"evaluating 0 images.*at least one"),
+    "no batch": ({"batch_size": 0}, r"batches of 0.*at least 1"),
+    "checks": ({"checks": -1}, r"checks on -1.*0 or more"),
+    "queries": ({"attacks": "standard", "queries": 0}, r"queries.*0.*from 1"),
+    "label": ({"labels": LABELS + 1}, r"label is 2; the model has 2 outputs, 0 to 1"),
+    "negative label": ({"labels": LABELS - 1}, r"-1.*from 0"),
+    "float labels": ({"labels": LABELS.float()}, r"float32.*int64"),
+    "eps": ({"eps": 8}, r"eps is 8.*8/255"),
+    "norm": ({"norm": "l3"}, r"'l3'.*linf, l2"),
+    "attacks": ({"attacks": "autoattack"}, r"'autoattack'.*standard.*quick"),
+    "steps": ({"steps": 0}, r"steps.*0.*from 1"),
+    "restarts": ({"restarts": 0}, r"restarts.*0.*from 1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_and_the_model_is_left_as_it_was(changes, message):
+    model = Brightness().train()
+    with pytest.raises(InputError) as error:
+        measure(model, **changes)
+    assert re.search(message, str(error.value)), str(error.value)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("right", "n"), [(0, 10), (1, 10), (5, 10), (81, 263), (15, 148), (10, 10), (999, 1000), (0, 1)]
+)
+def test_the_wilson_interval_is_scipys(right, n):
+    theirs = scipy_stats.binomtest(right, n).proportion_ci(0.95, "wilson")
+    assert wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=2e-5)
+
+
+def test_the_wilson_interval_holds_the_share():
+    for n in range(1, 150):
+        for right in range(n + 1):
+            low, high = wilson(right, n)
+            assert 0 <= low <= right / n <= high <= 1
+
+
+def test_the_wilson_interval_in_the_literature():
+    """Newcombe 1998 (Statistics in Medicine 17, 857), table I: score method without correction."""
+    known = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0, 0.1611), (1, 29): (0.0061, 0.1718)}
+    for (right, n), bounds in known.items():
+        assert wilson(right, n) == pytest.approx(bounds, abs=5e-5)
+
+
+@pytest.mark.parametrize(("right", "n"), [(-1, 5), (6, 5), (0, 0), (1, -1), (math.nan, 5)])
+def test_what_is_no_share_is_refused(right, n):
+    with pytest.raises(InputError, match=rf"{right} right of {n}.*n of at least 1"):
+        wilson(right, n)
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.7], [0.1, 0.2, 0.4], [0.3] * 4, list(np.linspace(0.2, 0.9, 10))])
+def test_the_interval_over_seeds_is_scipys(values):
+    mean, half = over_seeds(values)
+    assert mean == pytest.approx(np.mean(values))
+    low, high = scipy_stats.t.interval(0.95, len(values) - 1, np.mean(values), max(scipy_stats.sem(values), 1e-300))
+    assert half == pytest.approx((high - low) / 2, abs=1e-12)
+
+
+def test_one_seed_shows_no_spread_and_none_is_refused():
+    assert over_seeds([0.4]) == (0.4, math.inf)
+    with pytest.raises(InputError, match="no values"):
+        over_seeds([])
+
+
+def test_the_report_says_what_it_took():
+    calls = []
+
+    class Watched(Brightness):
+        def forward(self, x):
+            calls.append((len(x), x.requires_grad))
+            return super().forward(x)
+
+    report = measure(Watched(), attacks="standard", steps=3, queries=4, checks=5)
+    asked = calls[1:]  # the first call only looks at the number of outputs
+    assert report.images_asked == sum(n for n, _ in asked)
+    assert report.gradients_asked == sum(n for n, gradient in asked if gradient) > 0
+    assert report.seconds > 0
+
+
+def test_a_report_is_a_value():
+    first, second = measure(checks=8), measure(checks=8)
+    assert first == second  # the same seed, the same result; the seconds are left out
+    assert measure(checks=8, eps=0.2) != first
+    with pytest.raises(AttributeError):
+        first.robust = 1.0
+
+
+def test_a_card_is_flat_and_reads_back(tmp_path):
+    report = measure(Brightness(), labels=1 - LABELS, eps=0.1, attacks="standard", steps=4, queries=9, checks=8)
+    path = tmp_path / "cards" / "card.json"
+    report.save(path)
+    assert Report.load(path) == report
+    card = json.loads(path.read_text())
+    assert not any(isinstance(value, dict | list) for value in card.values())
+    assert card["under.square-9"] == report.under["square-9"]
+    assert card["robust_high"] == report.robust_interval[1]
+
+
+def test_a_damaged_or_foreign_card_is_refused(tmp_path):
+    path = tmp_path / "card.json"
+    measure().save(path)
+    path.write_bytes(path.read_bytes().replace(b"0.75", b"0.95", 1))
+    with pytest.raises(InputError, match=r"card\.json"):
+        Report.load(path)
+    write_json(path, {"experiment": "transfer"})
+    with pytest.raises(InputError, match=r"no card of an evaluation.*Report\.save"):
+        Report.load(path)
+
+
+def test_a_notebook_shows_a_table_with_everything_in_words():
+    report = measure(checks=8)
+    text = BeautifulSoup(report._repr_html_(), "html.parser")
+    assert [row.th.text for row in text.find_all("tr")] == ["clean", "robust", "under pgd-5-ce", "under pgd-5-margin"]
+    assert "no check raised a flag" in text.li.text
+    report = replace(report, flags=(Flag("eps zero", "a < b & c"),))
+    assert "FLAG, eps zero: a < b & c." in BeautifulSoup(report._repr_html_(), "html.parser").li.text
+    assert "FLAG, eps zero: a < b & c." in str(report)
+    assert "no checks were made" in str(measure())

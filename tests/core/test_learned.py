@@ -1,0 +1,428 @@
+"""The learned optimizers: what they see, what they are before training, and that they treat coordinates alike."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from toy import generator, scatter, tasks
+
+from metarobust import learned
+from metarobust.learned import features as seen
+from metarobust.learned import protocol as rule
+from metarobust.learned.feature_lstm import FeatureLSTM
+from metarobust.learned.features import NAMES, accumulate, features
+from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.models import build
+from metarobust.objectives import clean
+from metarobust.optimizers import Adam
+from metarobust.params import Layout
+from metarobust.unroll import unroll
+
+NETWORKS = {"mlp": build("mlp-4-relu", (1, 2, 3), 3), "cnn": build("cnn-2-3-relu", (2, 3, 3), 3)}
+LEARNED = {kind: lambda kind=kind: scatter(learned.make(kind, generator()).double()) for kind in learned.KINDS}
+every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+every_learned = pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
+
+
+def path(layout, steps=4, lead=(), dtype=torch.float64, seed=0):
+    """Parameters and the gradients of some steps; sizes differ from coordinate to coordinate."""
+    rng = generator(seed)
+    size = torch.randn(layout.size, generator=rng, dtype=dtype).exp()
+    draws = torch.randn(steps + 1, *lead, layout.size, generator=rng, dtype=dtype)
+    return 0.3 * draws[0], list(draws[1:] * size)
+
+
+def steps_of(optimizer, layout, params, grads, total=10):
+    """The updates that the optimizer writes for these gradients."""
+    state, found = optimizer.init(params, layout, total), []
+    with torch.no_grad():
+        for g in grads:
+            step, state = optimizer.update(g, state, params)
+            params = params + step
+            found.append(step)
+    return torch.stack(found)
+
+
+def slow_features(layout, params, grads, total):
+    """What NAMES say, one coordinate at a time: a list of dictionaries in the order of the vector."""
+    k, tiny = len(grads), 1e-14
+    average = {}
+    for beta in (0.5, 0.9, 0.99):
+        kept = torch.zeros_like(params)
+        for g in grads:
+            kept = beta * kept + (1 - beta) * g
+        average[beta] = layout.split(kept / (1 - beta**k))
+    square = torch.zeros_like(params)
+    for g in grads:
+        square = 0.99 * square + 0.01 * g**2
+    square = layout.split(square / (1 - 0.99**k))
+    gradient, weight = layout.split(grads[-1]), layout.split(params)
+
+    def matrix(tensor):
+        """Rows are units; a vector is a matrix with a column."""
+        return tensor.reshape(len(tensor), -1).tolist()
+
+    def mean(values):
+        values = list(values)
+        return sum(values) / len(values)
+
+    def second_moments(values, is_vector):
+        """Averages of a matrix's squares over each row, each column and all; a vector's rows are its entries."""
+        rows = [mean(v + tiny for v in row) for row in values]
+        columns = [mean(v + tiny for v in column) for column in zip(*values, strict=True)]
+        return rows, columns, mean(rows) if not is_vector else columns[0]
+
+    found, last = [], max(layout.layers)
+    for number, (name, shape) in enumerate(zip(layout.names, layout.shapes, strict=True)):
+        layer, (fan_in, fan_out) = layout.layers[number], layout.fans[number]
+        vector = len(shape) == 1
+        g_row, g_column, g_all = second_moments(matrix(square[name]), vector)
+        squares = [[w * w for w in row] for row in matrix(weight[name])]
+        w_row, w_column, w_all = second_moments(squares, vector)
+        bias = average[0.9][name if vector else layout.names[number + 1]].tolist()
+        bias_size = math.sqrt(mean(b * b for b in bias) + tiny)
+        for i, row in enumerate(matrix(weight[name])):
+            for j, w in enumerate(row):
+                v = matrix(square[name])[i][j] + tiny
+                m = {beta: matrix(average[beta][name])[i][j] for beta in average}
+                g = matrix(gradient[name])[i][j]
+                factor = math.sqrt(g_all / (g_row[i] * g_column[j]))
+                found.append({
+                    "gradient": g / math.sqrt(v),
+                    "momentum 0.5": m[0.5] / math.sqrt(v),
+                    "momentum 0.9": m[0.9] / math.sqrt(v),
+                    "momentum 0.99": m[0.99] / math.sqrt(v),
+                    "factored gradient": g * factor,
+                    "factored momentum": m[0.9] * factor,
+                    "log gradient^2 of the row": math.log(g_row[i] / g_all) / 2,
+                    "log gradient^2 of the column": math.log(g_column[j] / g_all) / 2,
+                    "log gradient^2": math.log(v / g_all) / 4,
+                    "weight over tensor": w / math.sqrt(w_all),
+                    "weight times root fan-in": math.asinh(w * math.sqrt(fan_in)),
+                    "log |weight|": math.log((w * w + tiny) / w_all) / 4,
+                    "log weight^2 of the row": math.log(w_row[i] / w_all) / 2,
+                    "log weight^2 of the column": math.log(w_column[j] / w_all) / 2,
+                    "gradient of the unit's bias": bias[i] / bias_size,
+                    "log gradient of the tensor": math.log(g_all) / 8 + 1,
+                    "log weight of the tensor": math.log(w_all * fan_in) / 2,
+                    "log fan-in": math.log(fan_in) / 4 - 1,
+                    "log fan-out": math.log(fan_out) / 4 - 1,
+                    "depth": layer / last,
+                    "first layer": float(layer == 0),
+                    "last layer": float(layer == last),
+                    "bias": float(vector),
+                    "convolution": float(len(shape) == 4),
+                    "progress": k / total,
+                    "log total steps": math.log(total) / 4 - 1,
+                    "log step": math.log(k) / 4 - 1,
+                })  # fmt: skip
+    return found
+
+
+def watched(params, grads):
+    """The running averages after these gradients."""
+    slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in seen.SLOTS.items()}
+    for g in grads:
+        slots = accumulate(g, slots)
+    return slots
+
+
+def fast_features(layout, params, grads, total):
+    return features(grads[-1], watched(params, grads), params, layout, len(grads), total)
+
+
+@every_network
+@pytest.mark.parametrize("steps", [1, 4])
+def test_features_are_what_their_names_say(network, steps):
+    layout = Layout.of(network)
+    params, grads = path(layout, steps)
+    params[1] = grads[-1][2] = 0
+    expected = slow_features(layout, params, grads, 10)
+    assert set(expected[0]) == set(NAMES)
+    table = torch.tensor([[row[name] for name in NAMES] for row in expected], dtype=torch.float64).clamp(-5, 5)
+    found = fast_features(layout, params, grads, 10)
+    for column, name in enumerate(NAMES):
+        torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
+
+
+def in_parts(layer, params, grads, layout, total):
+    """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
+    slots, where, found = watched(params, grads), rule.places(layout), []
+    split = {name: rule.matrices(slot, where) for name, slot in slots.items()}
+    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
+    gs, ws = rule.matrices(grads[-1], where), rule.matrices(params, where)
+    for i, place in enumerate(where):
+        bias = each[i + 1] if place.biased else None
+        summary = seen.summarise(each[i], ws[i], bias, place, len(grads))
+        coordinates = seen.of_coordinates(gs[i], each[i], ws[i], summary, place, len(grads))
+        weights, around = seen.blocks(layer.weight), seen.of_surroundings(summary, place, len(grads), total)
+        rows, columns = seen.offsets(weights, layer.bias, around)
+        found.append((seen.times(weights[0], coordinates) + rows + columns).flatten(-2).movedim(0, -1))
+    return torch.cat(found, -2)
+
+
+@every_network
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
+    """Value, gradient and gradient of the gradient, for a layer, the weights and the gradients it looks at."""
+    layout = Layout.of(network)
+    params, grads = path(layout, 3, lead)
+    layer = nn.Linear(len(NAMES), 4).double()
+    leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
+    found = []
+    for result in (
+        in_parts(layer, params, grads, layout, 10),
+        layer(fast_features(layout, params, grads, 10)),
+    ):
+        first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        found.append([result, *first, *second])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-9, -0.3, 2.0, -50.0, 73.0])
+def test_asinh_and_its_slope(x):
+    x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(seen.asinh(x), x.asinh(), rtol=1e-12, atol=1e-15)
+    (slope,) = torch.autograd.grad(seen.asinh(x), x)
+    torch.testing.assert_close(slope, (1 + x * x).rsqrt().detach(), rtol=1e-10, atol=0)
+    assert float(seen.asinh(torch.tensor(1e30))) > seen.LIMIT
+
+
+SIZES = {"zero": 0.0, "tiny": 1e-30, "one": 1.0, "large": 1e9, "huge": 1e30, "infinite": math.inf}
+
+
+@every_network
+@pytest.mark.parametrize("weight", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("gradient", SIZES.values(), ids=SIZES)
+def test_features_and_steps_stay_finite(network, gradient, weight):
+    layout = Layout.of(network)
+    params, grads = path(layout, 3, (2,), torch.float32)
+    params = params.clone() if weight == 1 else params.sign() * weight if weight else torch.zeros_like(params)
+    grads = [g if gradient == 1 else g.sign() * gradient if gradient else torch.zeros_like(g) for g in grads]
+    grads[1] = torch.zeros_like(grads[1])
+    found = fast_features(layout, params, grads, 10)
+    assert bool(found.isfinite().all())
+    assert float(found.abs().max()) <= 5
+    if weight == math.inf:
+        return
+    for kind in learned.KINDS:
+        optimizer = scatter(learned.make(kind, generator()))
+        state = optimizer.init(params, layout, 10)
+        with torch.no_grad():
+            for g in grads:
+                step, state = optimizer.update(g, state, params)
+                assert bool(step.isfinite().all()), kind
+
+
+def test_rows_and_columns_of_a_convolution():
+    """[out, in, h, w] is the matrix [out, in * h * w], whatever comes after it."""
+    layout = Layout.of(build("cnn-4-3-relu", (2, 6, 6), 3))
+    params, grads = path(layout, 2)
+    slots, (place, *_) = watched(params, grads), rule.places(layout)
+    weights, square = (layout.split(x)[layout.names[0]] for x in (params, slots["square"] / (1 - 0.99**2)))
+    assert weights.shape == (4, 2, 3, 3)
+    here = {name: rule.matrices(slot, rule.places(layout))[0] for name, slot in slots.items()}
+    found = seen.summarise(here, weights.flatten(1), None, place, 2)
+    torch.testing.assert_close(found.g_row.flatten(), square.mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.w_row.flatten(), weights.square().mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.g_column.view(2, 3, 3), square.mean(0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.w_column.view(2, 3, 3), weights.square().mean(0), rtol=1e-9, atol=1e-12)
+
+
+@every_network
+@pytest.mark.parametrize("kind", [FeatureMLP, FeatureLSTM])
+def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network, kind):
+    layout = Layout.of(network)
+    params, grads = path(layout, 6)
+    grads[0][3:] = grads[0][3:] * 0 + 1e-3
+    tensors = layout.split(params)
+    tensors[layout.names[1]].mul_(1e-4)  # a bias near 0 goes by the floor
+    params = layout.flatten(tensors)
+    found = steps_of(kind(lr=0.05).double(), layout, params, grads)
+    # Adam's direction does not depend on the parameters; the scale is that of the tensor as it is now.
+    directions = steps_of(Adam(1.0, beta2=0.99, tiny=0.0), layout, params, grads)
+    now = params
+    for step, direction in zip(found, directions, strict=True):
+        sizes = [t.square().mean().sqrt() for t in layout.split(now).values()]
+        scale = [max(float(s), 0.1 * fan_in**-0.5) for s, (fan_in, _) in zip(sizes, layout.fans, strict=True)]
+        expected = 0.05 * layout.spread(torch.tensor(scale, dtype=torch.float64)) * direction
+        torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-9)
+        now = now + step
+
+
+def test_the_cap_bounds_what_a_step_takes_of_a_weight():
+    layout = Layout.of(NETWORKS["mlp"])
+    params = torch.ones(layout.size)
+    optimizer = FeatureMLP(cap=0.3)
+    with torch.no_grad():
+        optimizer.net[4].bias[2] = 50.0
+    step, _ = optimizer.update(torch.zeros(layout.size), optimizer.init(params, layout, 5), params)
+    torch.testing.assert_close(step, -0.3 * params, rtol=1e-5, atol=1e-6)
+
+
+@every_learned
+@every_network
+def test_a_batch_of_tasks_is_a_loop(make, network):
+    layout = Layout.of(network)
+    params, grads = path(layout, lead=(3,))
+    optimizer = make()
+    together = steps_of(optimizer, layout, params, grads)
+    assert together.shape == (4, 3, layout.size)
+    for row in range(3):
+        alone = steps_of(optimizer, layout, params[row], [g[row] for g in grads])
+        torch.testing.assert_close(together[:, row], alone, rtol=1e-9, atol=1e-12)
+
+
+@every_learned
+def test_hidden_units_have_no_order(make):
+    """With the units of a network in another order, the updates are the same in that order."""
+    layout = Layout.of(build("mlp-5-4-relu", (1, 2, 3), 3))
+    index = layout.split(torch.arange(layout.size))
+    names, units = list(layout.names), torch.tensor([3, 0, 4, 1, 2])
+    for name in names[:2]:
+        index[name] = index[name][units]
+    index[names[2]] = index[names[2]][:, units]
+    order = layout.flatten(index)
+    params, grads = path(layout)
+    optimizer = make()
+    plain = steps_of(optimizer, layout, params, grads)
+    moved = steps_of(optimizer, layout, params[order], [g[order] for g in grads])
+    torch.testing.assert_close(moved, plain[:, order], rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(moved, plain)
+
+
+@every_learned
+@every_network
+def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
+    layout = Layout.of(network)
+    params, grads = path(layout, lead=(2,))
+    optimizer = make()
+    state, expected, at = optimizer.init(params, layout, 10), [], params
+    for g in grads:  # to be differentiated, whole matrices
+        step, state = optimizer.update(g, state, at)
+        at = at + step
+        expected.append(step.detach())
+    calls = []
+    monkeypatch.setattr(optimizer, "write", lambda *args, write=optimizer.write: calls.append(0) or write(*args))
+    monkeypatch.setattr(rule, "CHUNK", 5)
+    torch.testing.assert_close(steps_of(optimizer, layout, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12)
+    # The LSTM takes all matrices at once, in chunks of its own: `test_lstm_steps`.
+    assert isinstance(optimizer, CoordinateLSTM) or len(calls) > len(grads) * len(layout.shapes)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "magnitude", "direction"),
+    [
+        (1.0, 0.0, 1.0),
+        (-1.0, 0.0, -1.0),
+        (1e3, math.log(1e3) / 10, 1.0),
+        (math.exp(-5), -0.5, 1.0),
+        (-math.exp(-9.999), -0.9999, -1.0),
+        (math.exp(-12), -1.0, math.exp(-2)),
+        (-math.exp(-12), -1.0, -math.exp(-2)),
+        (0.0, -1.0, 0.0),
+    ],
+)
+def test_the_lstm_reads_the_logarithm_and_the_sign(gradient, magnitude, direction):
+    found = log_and_sign(torch.tensor([gradient], dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor([[magnitude], [direction]], dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_the_lstm_is_two_cells_and_a_read_out():
+    optimizer = CoordinateLSTM(hidden=3, generator=generator()).double()
+    layout = Layout.of(NETWORKS["mlp"])
+    params, grads = path(layout, 3)
+
+    def cell(of, x, output, memory):
+        gates = of.weight_ih @ x + of.bias_ih + of.weight_hh @ output + of.bias_hh
+        enter, forget, new, leave = gates.split(3)
+        memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
+        return leave.sigmoid() * memory.tanh(), memory
+
+    found = steps_of(optimizer, layout, params, grads)
+    for at in (0, 7, layout.size - 1):
+        lower = upper = (torch.zeros(3, dtype=torch.float64),) * 2
+        for k, g in enumerate(grads):
+            lower = cell(optimizer.lower, log_and_sign(g[at]), *lower)
+            upper = cell(optimizer.upper, lower[0], *upper)
+            torch.testing.assert_close(found[k, at], 0.1 * (optimizer.head.weight @ upper[0])[0].detach())
+    assert bool((optimizer.lower.bias_ih[3:6] == 1).all())  # the forget gate is open at first
+
+
+def test_the_feature_lstm_is_a_cell_of_the_features_and_a_read_out():
+    optimizer = scatter(FeatureLSTM(hidden=3, generator=generator()).double())
+    layout = Layout.of(NETWORKS["cnn"])
+    params, grads = path(layout, 3)
+    found = steps_of(optimizer, layout, params, grads)
+    state = (torch.zeros(layout.size, 3, dtype=torch.float64),) * 2
+    for k in range(3):
+        table = fast_features(layout, params, grads[: k + 1], 10)
+        state = optimizer.cell(table, state)
+        turn, pace, give = optimizer.head(state[0]).unbind(-1)
+        root_fan_in = layout.spread(torch.tensor([fan_in for fan_in, _ in layout.fans])).double().sqrt()
+        spread = table[:, NAMES.index("log weight of the tensor")].exp().clamp_min(0.1) / root_fan_in
+        direction = table[:, NAMES.index("momentum 0.9")] + turn
+        expected = -(optimizer.log_lr + pace).exp() * spread * direction - optimizer.cap * give.tanh() * params
+        torch.testing.assert_close(found[k], expected.detach(), rtol=1e-9, atol=1e-12)
+        params = params + found[k]
+
+
+WITH_NETS = {kind: LEARNED[kind] for kind in ("lstm", "features", "feature-lstm")}
+UNTRAINED = {f"untrained {k}": lambda k=k: learned.make(k, generator()).double() for k in ("features", "feature-lstm")}
+
+
+@pytest.mark.parametrize("make", [*WITH_NETS.values(), *UNTRAINED.values()], ids=[*WITH_NETS, *UNTRAINED])
+def test_meta_gradients_reach_every_weight(make):
+    """Every tensor of theta, and of an LSTM every gate, gets a gradient: none is left as it was drawn."""
+    problem, optimizer = tasks(), make()
+    state = optimizer.init(problem.params, problem.layout, 4)
+    how = {"steps": 4, "batch_size": 4, "inner": clean, "generator": generator()}
+    params, _ = unroll(problem, optimizer, problem.params, state, **how)
+    batch = problem.batch(problem.held_out, 4, generator())
+    loss = clean(problem.predictor(params), *batch, generator()).mean()
+    names, theta = zip(*optimizer.named_parameters(), strict=True)
+    head = {"features": "net.4", "feature-lstm": "head"}.get(learned.describe(optimizer)["kind"])
+    waits = head is not None and not bool(optimizer.get_submodule(head).weight.any())
+    for name, grad in zip(names, torch.autograd.grad(loss, theta), strict=True):
+        gates = grad.chunk(4) if name.split(".")[0] in ("lower", "upper", "cell") else [grad]
+        reached = all(bool((gate != 0).any()) for gate in gates)
+        # Behind a head of zeros the body has no gradient in the very first step.
+        assert reached or (waits and name != "log_lr" and not name.startswith(head)), name
+        assert bool(grad.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", learned.KINDS)
+@pytest.mark.parametrize("architecture", ["mlp-8-sigmoid", "mlp-8-8-relu", "cnn-4-relu", "resnet-4-1-relu"])
+def test_untrained_it_does_not_diverge_in_20_steps(kind, architecture):
+    problem = tasks(4, architecture, each=20, shape=(1, 4, 4), dtype=torch.float32)
+    optimizer = learned.make(kind, generator())
+    batch = problem.batch(problem.train, 20, generator())
+
+    def loss(params):
+        return float(clean(problem.predictor(params), *batch, generator()).mean())
+
+    with torch.no_grad():
+        state = optimizer.init(problem.params, problem.layout, 20)
+        how = {"steps": 20, "batch_size": 20, "inner": clean, "generator": generator()}
+        params, _ = unroll(problem, optimizer, problem.params, state, **how)
+    assert bool(params.isfinite().all())
+    limit = 1.5 if kind == "lstm" else 1.0  # as Adam, the others even learn
+    assert loss(params) < limit * loss(problem.params)
+
+
+@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM, FeatureLSTM])
+def test_theta_depends_on_the_generator_alone(make):
+    def theta(seed):
+        return nn.utils.parameters_to_vector(make(generator=generator(seed)).parameters())
+
+    torch.manual_seed(0)
+    first = theta(3)
+    torch.manual_seed(1)
+    assert torch.equal(theta(3), first)
+    assert not torch.equal(theta(4), first)

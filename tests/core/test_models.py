@@ -1,0 +1,229 @@
+"""Layout, networks and Predictor: one vector and the named tensors are the same numbers, T models are T models."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.stats import ks_2samp
+from torch import nn
+from torch.func import functional_call
+from toy import generator
+
+from metarobust import models
+from metarobust.errors import InputError
+from metarobust.models import ACTIVATIONS, MADRY, Normalise, Predictor, build, fresh
+from metarobust.params import Layout
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
+KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]
+SOME = ["mlp-5-4-tanh", "cnn-3-4-relu", "resnet-4-2-relu", MADRY]
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+def test_a_vector_is_split_and_joined_without_loss(name, lead):
+    model = build(name, (1, 8, 8), 3)
+    layout = Layout.of(model)
+    flat = torch.randn(*lead, layout.size)
+    tensors = layout.split(flat)
+    shapes = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    assert {n: tuple(t.shape) for n, t in tensors.items()} == {n: (*lead, *s) for n, s in shapes.items()}
+    assert torch.equal(layout.flatten(tensors), flat)
+    tensors[layout.names[0]].mul_(0)
+    assert bool((flat[..., : layout.sizes[0]] == 0).all())  # split gives views
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_models_own_parameters_make_the_round_trip(name):
+    model = build(name, (3, 8, 8), 4)
+    layout = Layout.of(model)
+    flat = layout.flatten(dict(model.named_parameters())).detach()
+    assert torch.equal(flat, nn.utils.parameters_to_vector(model.parameters()).detach())
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(Predictor(model, layout, flat)(images), model(images))
+
+
+def test_layers_fans_and_spread_by_hand():
+    layout = Layout.of(build("cnn-4-relu", (3, 8, 8), 10))
+    assert layout.shapes == ((4, 3, 3, 3), (4,), (10, 64), (10,))
+    assert layout.sizes == [108, 4, 640, 10]
+    assert layout.size == 762
+    assert layout.layers == [0, 0, 1, 1]
+    assert layout.fans == [(27, 36), (27, 36), (64, 10), (64, 10)]
+    spread = layout.spread(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]))
+    assert [row.unique_consecutive().tolist() for row in spread] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert (spread[0] == 3).sum() == 640
+    # Scales and shifts of a normalisation belong to the layer before them, and take its fans.
+    norms = Layout.of(build("resnet-4-relu", (1, 8, 8), 2))
+    at = norms.names.index("3.body.1.weight")
+    assert (norms.layers[at], norms.fans[at]) == (norms.layers[at - 1], norms.fans[at - 2])
+    assert norms.layers[-1] == len([s for s in norms.shapes if len(s) >= 2]) - 1
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("each", [0, 1, 3, 32])
+def test_many_models_predict_as_each_alone(name, each):
+    model = build(name, (1, 8, 8), 3).double()
+    layout = Layout.of(model)
+    params = fresh(model, 3, generator()).double()
+    images = torch.rand(3 * each, 1, 8, 8, dtype=torch.float64)
+    together = Predictor(model, layout, params)(images)
+    alone = [
+        functional_call(model, layout.split(p), (x,))
+        for p, x in zip(params, images.view(3, each, 1, 8, 8), strict=True)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert together.shape == (3 * each, 3)
+
+
+def test_many_models_have_each_its_own_gradient():
+    model = build("mlp-4-tanh", (1, 8, 8), 3).double()
+    params = fresh(model, 3, generator()).double().requires_grad_()
+    Predictor(model, Layout.of(model), params)(torch.rand(6, 1, 8, 8, dtype=torch.float64))[2:4].sum().backward()
+    assert [bool(g.any()) for g in params.grad] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "each", "calls"), [("cnn-9-4-tanh", 32, 3), ("cnn-9-4-tanh", 31, 1), ("cnn-8-4-tanh", 32, 1)]
+)
+def test_wide_convolutions_go_one_model_at_a_time_with_the_same_gradients(name, each, calls, monkeypatch):
+    model = build(name, (1, 8, 8), 3).double()
+    layout, seen = Layout.of(model), []
+    monkeypatch.setattr(models, "functional_call", lambda *args: seen.append(1) or functional_call(*args))
+    images = torch.rand(3 * each, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    params = fresh(model, 3, generator()).double().requires_grad_()
+
+    def slopes(logits):
+        """Of a loss with a penalty on its gradient, as plain rules and meta-training take them."""
+        (inside,) = torch.autograd.grad(logits.square().sum(), images, create_graph=True)
+        return torch.autograd.grad(inside.square().sum(), params)[0]
+
+    found = slopes(Predictor(model, layout, params)(images))
+    assert len(seen) == calls
+    rows = zip(params, images.split(each), strict=True)
+    torch.testing.assert_close(found, slopes(torch.cat([Predictor(model, layout, p)(x) for p, x in rows])))
+
+
+def test_images_that_cannot_be_shared_out_are_refused():
+    model = build("mlp-4-tanh", (1, 8, 8), 3)
+    with pytest.raises(InputError, match=r"7 images.*3 models.*multiple of 3"):
+        Predictor(model, Layout.of(model), fresh(model, 3, generator()))(torch.rand(7, 1, 8, 8))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_fresh_parameters_are_distributed_as_pytorchs(name):
+    models = [build(name, (1, 8, 8), 3) for _ in range(60)]
+    layout = Layout.of(models[0])
+    theirs = layout.split(torch.stack([nn.utils.parameters_to_vector(m.parameters()).detach() for m in models]))
+    ours = layout.split(fresh(models[0], 60, generator()))
+    for tensor in layout.names:
+        a, b = ours[tensor].flatten(), theirs[tensor].flatten()
+        if bool((b == b[0]).all()):  # of a normalisation
+            assert torch.equal(a, b), tensor
+        else:
+            assert ks_2samp(a[:20_000], b[:20_000]).pvalue > 1e-4, tensor
+            assert float(a.abs().max()) == pytest.approx(float(b.abs().max()), rel=0.1)
+
+
+def test_fresh_parameters_depend_on_the_generator_alone():
+    model = build("cnn-3-relu", (1, 8, 8), 3)
+    torch.manual_seed(0)
+    first = fresh(model, 2, generator(5))
+    torch.manual_seed(1)
+    for p in model.parameters():
+        p.data.zero_()
+    before = torch.get_rng_state()
+    assert torch.equal(fresh(model, 2, generator(5)), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(fresh(model, 2, generator(6)), first)
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_network_builds_for_every_image(kind, activation):
+    for shape in SHAPES:
+        model = build(f"{kind}-{activation}", shape, 7, mean=0.4, std=0.3)
+        assert model(torch.rand(2, *shape)).shape == (2, 7)
+        assert any(isinstance(module, ACTIVATIONS[activation]) for module in model.modules())
+        assert not list(model.buffers())  # a model is its parameters: nothing runs beside them
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [
+        ("mlp-20-sigmoid", (1, 28, 28), 784 * 20 + 20 + 20 * 10 + 10),
+        ("mlp-40-30-relu", (1, 8, 8), 64 * 40 + 40 + 40 * 30 + 30 + 30 * 10 + 10),
+        (MADRY, (1, 28, 28), 32 * 25 + 32 + 64 * 32 * 25 + 64 + 1024 * 7 * 7 * 64 + 1024 + 1024 * 10 + 10),
+        (MADRY, (1, 8, 8), 32 * 25 + 32 + 64 * 32 * 25 + 64 + 1024 * 2 * 2 * 64 + 1024 + 1024 * 10 + 10),
+        ("cnn-8-16-relu", (1, 28, 28), 8 * 9 + 8 + 16 * 8 * 9 + 16 + 16 * 7 * 7 * 10 + 10),
+    ],
+)
+def test_a_name_means_these_layers(name, shape, parameters):
+    assert Layout.of(build(name, shape, 10)).size == parameters
+
+
+def test_madrys_network_is_that_of_the_released_code():
+    """Layer by layer, against PyTorch: two convolutions of 5x5 with SAME padding, ReLU, pooling; 1024; the logits."""
+    model = build(MADRY, (1, 28, 28), 10)
+    weights = list(model.parameters())
+    x = images = torch.rand(2, 1, 28, 28)
+    for kernel, bias in zip(weights[:4:2], weights[1:4:2], strict=True):
+        x = nn.functional.max_pool2d(nn.functional.conv2d(x, kernel, bias, padding=2).relu(), 2)
+    x = (x.flatten(1) @ weights[4].T + weights[5]).relu() @ weights[6].T + weights[7]
+    torch.testing.assert_close(model(images), x)
+    for shape in [(3, 7, 5), (1, 1, 1), *SHAPES]:
+        assert build(MADRY, shape, 7, mean=0.4, std=0.3)(torch.rand(2, *shape)).shape == (2, 7)
+
+
+def test_normalisation_is_the_first_layer():
+    model = build("mlp-5-relu", (1, 2, 2), 3, mean=0.25, std=0.5)
+    plain = build("mlp-5-relu", (1, 2, 2), 3)
+    plain.load_state_dict(model.state_dict())
+    images = torch.rand(4, 1, 2, 2)
+    torch.testing.assert_close(model(images), plain((images - 0.25) / 0.5))
+
+
+BAD = {
+    "transformer-20-relu": r"madry-cnn.*'transformer'.*mlp, cnn, resnet",
+    "mpl-20-relu": r"'mpl'.*did you mean 'mlp'",
+    "mlp": r"activation|widths",
+    "mlp-relu": r"mlp-20-sigmoid.*'mlp-relu'",
+    "": r"mlp-20-sigmoid.*''",
+    "mlp-20-swish": r"'swish'.*sigmoid",
+    "mlp-20-": r"activation ''.*sigmoid",
+    "mlp-0-relu": r"'mlp-0-relu'.*above 0",
+    "mlp-2.5-relu": r"'mlp-2\.5-relu'.*above 0",
+    "mlp--3-relu": r"'mlp--3-relu'.*above 0",
+    "mlp-x-relu": r"'mlp-x-relu'.*above 0",
+    "mlp-²-relu": r"'mlp-²-relu'.*above 0",
+    "madry-cnn-relu": r"madry-cnn.*'madry'",
+    "madry": r"madry-cnn.*'madry'",
+    "MLP-20-relu": r"'MLP'.*'mlp'",
+    "resnet-8-1-3-relu": r"'resnet-8-1-3-relu'.*width.*blocks",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), BAD.items())
+def test_a_bad_name_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        build(name, (1, 8, 8), 10)
+
+
+def test_initial_logits_are_of_a_sane_size():
+    """Fresh networks of every kind predict about evenly: a start that is sure of itself would spoil a comparison."""
+    for name in SOME:
+        model = build(name, (1, 8, 8), 10)
+        params = fresh(model, 20, generator())
+        logits = Predictor(model, Layout.of(model), params)(torch.rand(200, 1, 8, 8))
+        loss = float((logits.logsumexp(1) - logits.mean(1)).mean())
+        assert math.log(10) - 0.1 < loss < math.log(10) + 0.5
+
+
+def test_pixels_as_they_are_pass_through_untouched_and_others_are_scaled():
+    x = torch.rand(2, 1, 8, 8, generator=generator())
+    assert Normalise(0.0, 1.0)(x) is x
+    for mean, std in ((0.0, 2.0), (0.5, 1.0), (0.5, 0.25)):
+        assert torch.equal(Normalise(mean, std)(x), (x - mean) / std)

@@ -1,0 +1,413 @@
+"""The strong attacks: inside the ball, without side effects, equal to plain references, and as strong as their peer."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import cache, partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from toy import generator
+
+from metarobust.attacks import apgd, fgsm, mi_fgsm, pgd, square, square_l2
+from metarobust.attacks.apgd import checkpoints
+from metarobust.attacks.criterion import fooled
+from metarobust.attacks.losses import LOSSES, TARGETED, dlr, margin
+from metarobust.attacks.square import MOVES, share
+from metarobust.attacks.square_l2 import eta, hill
+from metarobust.attacks.square_linf import place, sign
+from metarobust.attacks.threat import length, steepest
+from metarobust.data import load
+from metarobust.errors import InputError
+from metarobust.models import Predictor, build, fresh
+from metarobust.params import Layout
+
+every_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
+
+
+def problem(n=12, architecture="mlp-8-relu", shape=(1, 4, 4), dtype=torch.float32, seed=0, classes=5):
+    """A random network, random images, and labels that it gets right but for every fifth."""
+    torch.manual_seed(seed)
+    model, images = build(architecture, shape, classes).to(dtype), torch.rand(n, *shape, dtype=dtype)
+    labels = model(images).argmax(1)
+    labels[::5] = (labels[::5] + 1) % classes
+    return model, images, labels
+
+
+# Losses
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(n=st.integers(0, 5), classes=st.integers(4, 7), size=st.sampled_from([1e-3, 1.0, 1e4]), seed=st.integers(0, 999))
+def test_losses_are_their_equations(n, classes, size, seed):
+    rng = generator(seed)
+    logits = size * torch.randn(n, classes, generator=rng, dtype=torch.float64)
+    labels = torch.randint(classes, (n,), generator=rng)
+    targets = (labels + torch.randint(1, classes, (n,), generator=rng)) % classes
+    untargeted = {name: loss(logits, labels).tolist() for name, loss in LOSSES.items()}
+    targeted = {name: loss(logits, labels, targets).tolist() for name, loss in TARGETED.items()}
+    assert LOSSES.keys() == TARGETED.keys()
+    for i, z in enumerate(logits.tolist()):
+        y, t, (first, _, third, fourth, *_) = int(labels[i]), int(targets[i]), sorted(z, reverse=True)
+        total = math.log(sum(math.exp(value - first) for value in z)) + first
+        best = {k: max(z[:k] + z[k + 1 :]) for k in (y, t)}
+        assert [untargeted[name][i] for name in ("ce", "margin", "dlr")] == pytest.approx(
+            [total - z[y], best[y] - z[y], (best[y] - z[y]) / (first - third)], rel=1e-6, abs=1e-9
+        )
+        assert [targeted[name][i] for name in ("ce", "margin", "dlr")] == pytest.approx(
+            [z[t] - total, z[t] - best[t], (z[t] - z[y]) / (first - (third + fourth) / 2)], rel=1e-6, abs=1e-9
+        )
+
+
+def test_dlr_has_no_units():
+    logits, labels = torch.randn(20, 6, generator=generator(), dtype=torch.float64), torch.arange(20) % 6
+    for loss in (dlr, lambda z, y: TARGETED["dlr"](z, y, (y + 1) % 6)):
+        torch.testing.assert_close(loss(1000 * logits - 70, labels), loss(logits, labels))
+    assert torch.equal(dlr(logits, labels) > 0, margin(logits, labels) > 0)
+    assert torch.equal(dlr(torch.ones(1, 4), torch.tensor([2])), torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "few"),
+    [(dlr, 3, 2), (lambda z, y: TARGETED["dlr"](z, y, 1 - y), 4, 3)],
+    ids=["dlr", "targeted"],
+)
+def test_dlr_needs_enough_classes(loss, classes, few):
+    loss(torch.zeros(2, classes), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match=f"{classes} largest.* {few} outputs: climb 'margin' or 'ce'"):
+        loss(torch.zeros(2, few), torch.tensor([0, 1]))
+
+
+# Momentum
+
+
+@every_norm
+@pytest.mark.parametrize("loss", LOSSES)
+def test_mi_fgsm_of_one_step_is_fgsm_and_without_memory_is_pgd(norm, loss):
+    model, images, labels = problem()
+    given = {"eps": 0.2, "norm": norm, "loss": loss}
+    torch.testing.assert_close(mi_fgsm(model, images, labels, **given, steps=1), fgsm(model, images, labels, **given))
+    plain = pgd(model, images, labels, **given, steps=6, step_size=0.2 / 6, best=False)
+    torch.testing.assert_close(mi_fgsm(model, images, labels, **given, steps=6, momentum=0), plain)
+
+
+@every_norm
+@pytest.mark.parametrize("mu", [0.5, 1.0])
+def test_mi_fgsm_equals_a_plain_reference(norm, mu):
+    model, images, labels = problem(6, "cnn-4-tanh", dtype=torch.float64)
+    found = []
+    for image, label in zip(images, labels, strict=True):
+        x, g = image.clone(), torch.zeros_like(image)
+        for _ in range(5):
+            x = x.detach().requires_grad_()
+            F.cross_entropy(model(x[None]), label[None]).backward()
+            g = mu * g + x.grad / x.grad.abs().sum()
+            delta = x.detach() + 0.1 * (g.sign() if norm == "linf" else g / g.norm()) - image
+            delta = delta.clip(-0.5, 0.5) if norm == "linf" else delta * min(1, 0.5 / float(delta.norm()))
+            x = (image + delta).clip(0, 1)
+        found.append(x)
+    ours = mi_fgsm(model, images, labels, eps=0.5, steps=5, momentum=mu, norm=norm)
+    torch.testing.assert_close(ours, torch.stack(found), rtol=0, atol=1e-9)
+
+
+# Schedules, and who leaves
+
+
+def test_schedules_are_those_of_the_papers():
+    assert list(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [share(query, 10_000) for query in (1, 10, 11, 51, 201, 1001, 8001)] == [
+        0.8 / 2**k for k in (0, 0, 1, 2, 3, 5, 9)
+    ]
+    assert [share(query, 1000) for query in (1, 2, 6, 801)] == [0.8 / 2**k for k in (0, 1, 2, 9)]
+
+
+def recording(model):
+    """The model, and the list of the batch sizes it is asked about."""
+    sizes = []
+
+    def predict(x):
+        sizes.append(len(x))
+        return model(x)
+
+    return predict, sizes
+
+
+@pytest.mark.parametrize(
+    ("attack", "most"),
+    [
+        (partial(apgd, steps=10, restarts=3), 2 + 3 * 11),
+        (partial(apgd, steps=10, loss="dlr", targets=4), 2 + 4 * 11),
+        (partial(square, queries=60), 2 + 60),
+    ],
+    ids=["restarts", "targets", "square"],
+)
+def test_images_leave_when_they_are_fooled(attack, most):
+    model, images, labels = problem(60)
+    predict, sizes = recording(model)
+    moved = attack(predict, images, labels, eps=0.2, generator=generator())
+    right = ~fooled(model(images), labels)
+    stand = ~fooled(model(moved), labels)
+    assert torch.equal(moved[~right], images[~right])
+    assert not bool((stand & ~right).any())
+    assert sizes[:2] == [60, 1]
+    assert sizes[2] == int(right.sum()) > sizes[-1] >= int(stand.sum()) > 0
+    assert sizes[2:] == sorted(sizes[2:], reverse=True)
+    assert len(sizes) == most
+    model, images, labels = digits(0)
+    predict, sizes = recording(model)
+    moved = attack(predict, images, labels, eps=0.6, generator=generator())  # all of them fall
+    assert bool(fooled(model(moved), labels).all())
+    assert len(sizes) < most
+
+
+def test_more_targets_only_take_away_and_restarts_help():
+    model, images, labels = problem(200)
+    stands = []
+    for targets, restarts, rng in ((1, 1, None), (4, 1, None), (1, 4, generator())):
+        moved = apgd(
+            model, images, labels, eps=0.2, steps=2, targets=targets, restarts=restarts, loss="dlr", generator=rng
+        )
+        stands.append(~fooled(model(moved), labels))
+    one, more, again = stands
+    assert not bool((more & ~one).any())
+    assert int(one.sum()) > int(again.sum()) > int(more.sum()) > 0
+
+
+@pytest.mark.parametrize("attack", [apgd, partial(square, generator=generator())], ids=["apgd", "square"])
+def test_many_models_at_once_are_refused(attack):
+    """Where images leave, those that stay would be given to another model: that must not pass in silence."""
+    model, images, labels = problem(6)
+    many = Predictor(model, Layout.of(model), fresh(model, 2, generator()))
+    with pytest.raises(InputError, match="1 images cannot be shared out to 2 models"):
+        attack(many, images, labels, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(apgd, steps=10, restarts=2),
+        partial(apgd, steps=10, loss="dlr", targets=3),
+        partial(square, queries=60),
+    ],
+    ids=["restarts", "targets", "square"],
+)
+def test_where_nobody_leaves_the_images_are_the_same_for_one_model_and_for_many(attack):
+    model, images, labels = problem(60)
+    predict, sizes = recording(model)
+    alone = attack(predict, images, labels, eps=0.2, generator=generator())
+    together = attack(predict, images, labels, eps=0.2, generator=generator(), leave=False)
+    assert torch.allclose(alone, together, atol=1e-6)
+    assert 0 < int(fooled(model(alone), labels).sum()) < 60
+    assert set(sizes[-11:]) == {60}
+    # Two models, the second of which is the first with other weights: each gets what it would get by itself.
+    layout = Layout.of(model)
+    params = torch.stack([layout.flatten(dict(model.named_parameters())).detach(), fresh(model, 1, generator(1))[0]])
+    many = attack(
+        Predictor(model, layout, params), images.repeat(2, 1, 1, 1), labels.repeat(2), eps=0.2, generator=generator(),
+        leave=False,
+    )  # fmt: skip
+    assert torch.allclose(many[:60], alone, atol=1e-5)
+
+
+# The moves of the square attack
+
+
+def test_a_hill_is_equation_2():
+    for height, width in ((1, 1), (1, 3), (2, 3), (3, 7), (4, 7), (4, 8)):
+        n = max(height, width) // 2
+        expected = torch.zeros(height, width, dtype=torch.float64)
+        for r in range(1, height + 1):
+            for s in range(1, width + 1):
+                m = n - max(abs(r - height // 2 - 1), abs(s - width // 2 - 1))
+                expected[r - 1, s - 1] = sum(1 / (n + 1 - k) ** 2 for k in range(m + 1))
+        torch.testing.assert_close(hill(height, width), expected)
+    for side in (1, 2, 3, 5, 8):
+        both = eta(side)
+        assert both.shape == (side, side)
+        assert float(both.norm()) == pytest.approx(1)
+        assert bool((both[: side // 2] > 0).all())
+        assert bool((both[side // 2 :] < 0).all())
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    channels=st.integers(1, 3), height=st.integers(3, 12), width=st.integers(3, 12), share=st.floats(0.01, 0.8),
+    spent=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_window_of_the_l2_square_is_algorithm_3(channels, height, width, share, spent, seed):
+    """Grey images and a small eps, so that nothing is clipped."""
+    rng, eps = generator(seed), 0.2
+    images = torch.full((4, channels, height, width), 0.5, dtype=torch.float64)
+    noise = torch.randn(images.shape, generator=rng, dtype=torch.float64)
+    current = images + spent * eps * steepest(noise, "l2")
+    chance = torch.rand(4, channels + 5, generator=rng)
+    moved = square_l2.change(images, current, eps, share, chance)
+    h = min(max(round((share * height * width) ** 0.5), 3) // 2 * 2 + 1, height, width)
+    for image, before, after, u in zip(images, current, moved, chance.tolist(), strict=True):
+        r1, s1, r2, s2 = (int(u[k] * (size - h + 1)) for k, size in enumerate((height, width, height, width)))
+        nu, unused = before - image, eps**2 - float((before - image).square().sum())
+        pattern = eta(h).to(image) if u[4] < 0.5 else eta(h).to(image).T
+        for i in range(channels):
+            window = nu[i, r1 : r1 + h, s1 : s1 + h].clone()
+            mask = torch.zeros(height, width, dtype=torch.bool)
+            mask[r1 : r1 + h, s1 : s1 + h] = mask[r2 : r2 + h, s2 : s2 + h] = True
+            available = math.sqrt(float(nu[i][mask].square().sum()) + max(unused, 0) / channels)
+            temp = (-1 if u[5 + i] < 0.5 else 1) * pattern + window / max(float(window.norm()), 1e-12)
+            nu[i, r2 : r2 + h, s2 : s2 + h] = 0
+            nu[i, r1 : r1 + h, s1 : s1 + h] = temp / temp.norm() * available
+        torch.testing.assert_close(after, image + nu, rtol=0, atol=1e-7)
+    torch.testing.assert_close(length(moved - images, "l2"), torch.full((4,), eps, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("size", [(2, 9), (8, 8), (28, 28), (32, 32)])
+def test_the_square_attack_begins_and_stays_at_the_surface_of_the_ball(norm, size):
+    images = torch.full((50, 2, *size), 0.5, dtype=torch.float64)
+    moves = MOVES[norm]
+    first, later = moves.numbers(2, *size)
+    rng = generator()
+    x = moves.begin(images, 0.3, torch.rand(50, first, generator=rng))
+    for share_ in (0.8, 0.2, 0.01):
+        torch.testing.assert_close(length(x - images, norm), torch.full((50,), 0.3, dtype=torch.float64))
+        x = moves.change(images, x, 0.3, share_, torch.rand(50, later, generator=rng))
+    assert int(((x - images)[:, :, size[0] // 2, size[1] // 2] != 0).sum()) > 0
+
+
+def test_squares_come_to_every_place_equally_often():
+    rng = generator()
+    assert torch.bincount(place(torch.rand(60_000, generator=rng), 8, 3)).div(10_000).sub(1).abs().max() < 0.04
+    assert int(place(torch.tensor([1 - 2**-24]), 1000, 1)) == 999
+    assert torch.bincount(sign(torch.rand(60_000, generator=rng)).long() + 1)[[0, 2]].sub(30_000).abs().max() < 500
+
+
+# Strength
+
+
+@every_norm
+def test_on_a_linear_model_apgd_is_exact(norm):
+    """With m = (w_y - w_k) x + b the ball takes eps times the dual norm of w off m: an image falls where that is more.
+
+    Those that stand are brought to the worst case.
+    """
+    rng = generator()
+    linear = nn.Linear(9, 2, dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), linear)
+    images = 0.5 + 0.2 * (torch.rand(200, 1, 3, 3, generator=rng, dtype=torch.float64) - 0.5)
+    weight, bias = (linear.weight[1] - linear.weight[0]).detach(), (linear.bias[1] - linear.bias[0]).detach()
+    bias -= float((images.flatten(1) @ weight + bias).median())  # about as many images on both sides
+    linear.bias.data = torch.stack([torch.zeros_like(bias), bias])
+    score = images.flatten(1) @ weight + bias
+    labels = (score > 0).long()
+    dual = weight.abs().sum() if norm == "linf" else weight.norm()
+    eps = float(1.001 * score.abs().median() / dual)  # and no image on the very edge
+    expected = score.abs() - eps * dual
+    moved = apgd(model, images, labels, eps=eps, norm=norm, steps=100, generator=generator())
+    found = -margin(model(moved), labels).detach()
+    assert torch.equal(found > 0, expected > 0)
+    assert 80 < int((found > 0).sum()) < 120
+    torch.testing.assert_close(found[found > 0], expected[found > 0], rtol=0, atol=1e-5)
+
+
+def test_square_finds_the_one_weak_corner_of_a_linear_model():
+    """Two pixels, one corner of the ball that fools: random search comes to it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    model[1].weight.data = torch.tensor([[0.0] * 4, [1.0, -1.0, 1.0, -1.0]])
+    model[1].bias.data = torch.tensor([0.39, 0.0])
+    images = torch.full((30, 1, 2, 2), 0.5)
+    moved = square(model, images, torch.zeros(30, dtype=torch.int64), eps=0.1, queries=200, generator=generator())
+    assert torch.allclose(moved - images, 0.1 * torch.tensor([[1.0, -1.0], [1.0, -1.0]]).expand(30, 1, 2, 2))
+
+
+@cache
+def digits(eps):
+    """A small network trained on handwritten digits, against PGD where eps is not 0, and the test images."""
+    torch.manual_seed(0)
+    data, rng, model = load("digits"), generator(), build("mlp-64-relu", (1, 8, 8), 10)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(30):
+        for rows in torch.randperm(len(data.train), generator=rng).split(128):
+            images, labels = data.train.images[rows], data.train.labels[rows]
+            if eps:
+                images = pgd(model, images, labels, eps=eps, steps=5, best=False, generator=rng)
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+    return model.eval(), data.test.images, data.test.labels
+
+
+def points(model, labels, *moved):
+    """Accuracy in percent, an image counting as right if it is right under every attack."""
+    return 100 * float(torch.stack([~fooled(model(x), labels) for x in moved]).all(0).double().mean())
+
+
+TRAINED = [(0, "linf", 0.05), (0, "l2", 0.3), (0.2, "linf", 0.2), (0.2, "l2", 0.6)]
+every_trained = pytest.mark.parametrize(("trained", "norm", "eps"), TRAINED)
+
+
+@every_trained
+def test_apgd_is_at_least_as_strong_as_pgd(trained, norm, eps):
+    model, images, labels = digits(trained)
+    for steps in (10, 40, 100):
+        given = {"eps": eps, "steps": steps, "norm": norm}
+        ours, plain = (attack(model, images, labels, **given, generator=generator()) for attack in (apgd, pgd))
+        assert points(model, labels, ours) <= points(model, labels, plain) + 0.5
+        assert points(model, labels, plain) < points(model, labels, images) - 5
+
+
+@every_trained
+def test_apgd_is_as_strong_as_that_of_a_peer(trained, norm, eps):
+    peer = pytest.importorskip("pyautoattack.autopgd_base")
+    model, images, labels = digits(trained)
+    attack = partial(apgd, model, images, labels, eps=eps, norm=norm, generator=generator())
+    ours = attack(), attack(loss="dlr", targets=9)
+    given = {"eps": eps, "norm": {"linf": "Linf", "l2": "L2"}[norm], "n_iter": 100, "seed": 0, "device": "cpu"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of points without a gradient
+        theirs = [kind(model, **given).perturb(images, labels) for kind in (peer.APGDAttack, peer.APGDAttack_targeted)]
+    for a, b in zip(ours, theirs, strict=True):
+        assert points(model, labels, a) <= points(model, labels, b) + 1
+    assert points(model, labels, *ours) <= points(model, labels, *theirs) + 0.5
+
+
+@every_trained
+def test_square_is_as_strong_as_that_of_a_peer(trained, norm, eps):
+    peer = pytest.importorskip("pyautoattack.square")
+    model, images, labels = digits(trained)
+    ours = square(model, images, labels, eps=eps, norm=norm, queries=300, generator=generator())
+    given = {"eps": eps, "norm": {"linf": "Linf", "l2": "L2"}[norm], "n_queries": 300, "seed": 0, "device": "cpu"}
+    theirs = peer.SquareAttack(model, **given).perturb(images, labels)
+    assert points(model, labels, ours) <= points(model, labels, theirs) + 0.5
+    assert points(model, labels, ours) < points(model, labels, images) - 5
+
+
+@pytest.mark.parametrize("trained", [0, 0.2])
+def test_square_fools_a_model_without_gradients_where_pgd_does_not(trained):
+    model, images, labels = digits(trained)
+
+    def rounded(x):
+        return model((4 * x).round() / 4)
+
+    def outside(x):
+        """Not differentiable at all: the numbers leave PyTorch on the way."""
+        return rounded(torch.from_numpy(x.numpy().copy()))
+
+    eps = 0.15
+    moved = pgd(rounded, images, labels, eps=eps, steps=20)
+    clean = points(rounded, labels, images)
+    assert points(rounded, labels, moved) == points(rounded, labels, apgd(rounded, images, labels, eps=eps)) == clean
+    found = square(outside, images, labels, eps=eps, queries=300, generator=generator())
+    assert points(rounded, labels, found) < clean - 20
+
+
+def test_a_gradient_that_is_not_a_number_points_nowhere():
+    def predict(x):
+        return torch.stack([x.flatten(1).sum(1), (x.flatten(1).sum(1) * 0).sqrt()], 1)  # the root's slope at 0
+
+    images = torch.full((3, 1, 2, 2), 0.5)
+    moved = apgd(predict, images, torch.zeros(3, dtype=torch.int64), eps=0.1, steps=5)
+    assert torch.equal(moved, images)

@@ -1,0 +1,412 @@
+"""The anchor experiment, very small: what is trained and measured, what is printed, and that a kill changes nothing.
+
+`python tests/test_anchor.py DIR CODE` runs it into a folder, or goes on with the run that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy import generator
+
+from metarobust import attacks
+from metarobust.data import Dataset, Split, load
+from metarobust.errors import InputError
+from metarobust.lab import EXPERIMENTS, anchor, published, results
+from metarobust.lab.anchor import Recipe
+from metarobust.lab.published import PUBLISHED, RELEASED
+from metarobust.lab.results import COLUMNS, Run, load_results
+from metarobust.models import build
+
+ROOT = Path(__file__).parents[2]
+CODE = results.code()  # once: asking git at every start would take long
+CPU = torch.device("cpu")
+MAKE = anchor.make
+TINY = (Recipe("clean training", 0, 4, 8), Recipe("PGD-2 training", 2, 6, 8))
+
+
+def prepare(monkeypatch):
+    """A small network, a few steps, a checkpoint after every second one."""
+
+    def tiny(scale, dataset, seeds):
+        spec = MAKE(scale, dataset, seeds)
+        return replace(spec, recipes=TINY, test_images=20, attacks="quick", checks=0, network="cnn-2-relu")
+
+    monkeypatch.setattr(anchor, "make", tiny)
+    monkeypatch.setattr(anchor, "EVERY", 2)
+
+
+def execute(out, dataset=None, name="digits"):
+    """Runs what is missing, and returns the manifest and the rows."""
+    spec = anchor.make_spec("smoke", name, None)
+    dataset = dataset or load("digits")
+    run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
+    anchor.execute(spec, run, dataset, CPU)
+    return load_results(out)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No waiting for the disk, and git is asked once."""
+    monkeypatch.setattr(results, "code", lambda: CODE)
+    monkeypatch.setattr("metarobust.storage.os.fsync", lambda file: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole tiny run, never stopped: its folder, manifest and rows."""
+    out = tmp_path_factory.mktemp("anchor") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "code", lambda: CODE)
+        prepare(patch)
+        return out, *execute(out)
+
+
+# The specification
+
+
+@pytest.mark.parametrize("scale", anchor.SCALES)
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "folder:x"])
+def test_a_scale_is_a_whole_specification(scale, dataset):
+    spec = anchor.make_spec(scale, dataset, None)
+    assert json.loads(json.dumps(spec))["experiment"] == "anchor"
+    assert spec["network"] == "madry-cnn"
+    assert spec["eps"] == {"mnist": 0.3, "cifar10": 8 / 255}.get(dataset, 0.1)
+    assert [recipe["attack_steps"] > 0 for recipe in spec["recipes"]] == [False, True]
+    assert len(spec["seeds"]) >= (2 if scale == "smoke" else 3)  # a spread needs more than one
+    assert anchor.make_spec(scale, dataset, [7])["seeds"] == (7,)
+    assert spec["attacks"] == ("quick" if scale == "smoke" else "standard")
+    assert spec["checks"] > 0
+
+
+def test_full_is_near_the_released_code():
+    spec = anchor.make("full", "mnist", None)
+    recipe = spec.recipes[1]
+    assert recipe.attack_steps == 40
+    assert recipe.reach * spec.eps / recipe.attack_steps == pytest.approx(0.01)
+    assert spec.test_images == 10_000
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(InputError, match=r"unknown scale of anchor 'smal'; choose one of smoke.*did you mean 'small'"):
+        anchor.make_spec("smal", "mnist", None)
+
+
+def test_it_is_listed():
+    assert EXPERIMENTS["anchor"] is anchor
+    assert anchor.SUMMARY
+
+
+# Training
+
+
+def train(recipe, eps=0.1, seed=0, resume=None, stop=None, network="cnn-2-relu"):
+    """Weights after training, and all checkpoints; `stop` kills it after so many."""
+    data, saved = load("digits"), []
+    model = build(network, data.shape, data.classes)
+    torch.nn.utils.vector_to_parameters(
+        torch.linspace(-0.1, 0.1, sum(p.numel() for p in model.parameters())), model.parameters()
+    )
+
+    def save(tensors, about):
+        saved.append((tensors, about))
+        if len(saved) == stop:
+            raise Killed
+
+    try:
+        made = anchor.train(model, data.train, recipe, eps, seed, save=save, resume=resume)
+    except Killed:
+        made = None
+    return [p.detach().clone() for p in model.parameters()], saved, made
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("network", ["cnn-2-relu", "madry-cnn"])
+@pytest.mark.parametrize("recipe", TINY, ids=lambda recipe: recipe.method)
+def test_a_resumed_training_ends_with_the_same_weights(monkeypatch, recipe, network):
+    monkeypatch.setattr(anchor, "EVERY", 2)
+    whole, saved, made = train(recipe, network=network)
+    assert [about["step"] for _, about in saved] == list(range(2, recipe.steps + 1, 2))
+    _, before, _ = train(recipe, network=network, stop=1)
+    # As a checkpoint comes back from the disk: whatever its layout was, it is contiguous.
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in before[0][0].items()}
+    resumed, _, again = train(recipe, network=network, resume=(tensors, before[0][1]))
+    assert all(map(torch.equal, whole, resumed))
+    assert made == again == (recipe.steps * recipe.batch_size if recipe.attack_steps else 0)
+    other, _, _ = train(recipe, network=network, seed=1)
+    assert not all(map(torch.equal, whole, other))
+
+
+def test_eps_grows_the_rate_falls_and_the_path_keeps_its_reach(monkeypatch):
+    recipe = Recipe("PGD-4 training", 4, 10, 8, lr=1e-2, reach=2.0, growth=0.5)
+    seen, rates = [], []
+    adam = torch.optim.Adam.step
+
+    def spy_pgd(*args, eps, steps, step_size, **how):
+        seen.append((eps, steps, step_size * steps / eps))
+        assert not how["best"], "training takes the last point, as Madry et al. do"
+        return attacks.pgd(*args, eps=eps, steps=steps, step_size=step_size, **how)
+
+    def spy_adam(self):
+        rates.append(self.param_groups[0]["lr"])
+        return adam(self)
+
+    monkeypatch.setattr(anchor, "pgd", spy_pgd)
+    monkeypatch.setattr(torch.optim.Adam, "step", spy_adam)
+    train(recipe)
+    assert [eps for eps, _, _ in seen] == pytest.approx([0.02, 0.04, 0.06, 0.08] + [0.1] * 6)
+    assert rates == pytest.approx([1e-2 * (1 - step / 10) for step in range(10)])
+    assert seen[-1][1] == 4
+    assert seen[-1][2] == pytest.approx(2.0)
+
+
+def test_batches_come_from_the_training_images_and_differ(monkeypatch):
+    data, seen = load("digits"), []
+
+    def spy(predict, images, labels, **how):
+        seen.append(images)
+        return images
+
+    monkeypatch.setattr(anchor, "pgd", spy)
+    train(Recipe("PGD-1 training", 1, 5, 16))
+    known = {image.numpy().tobytes() for image in data.train.images}
+    assert {image.numpy().tobytes() for batch in seen for image in batch} <= known
+    assert len({batch.numpy().tobytes() for batch in seen}) == 5
+
+
+# The run
+
+
+def test_rows_are_tidy_and_complete(whole):
+    _, manifest, rows = whole
+    assert manifest["status"] == "complete"
+    assert set(rows[0]) == set(COLUMNS)
+    keys = [tuple(row[k] for k in row if k != "value") for row in rows]
+    assert len(set(keys)) == len(rows)
+    worst = "worst of pgd-40-ce, pgd-40-margin"
+    for recipe in TINY:
+        for seed in (0, 1):
+            mine = [row for row in rows if (row["method"], row["seed"]) == (recipe.method, seed)]
+            found = {row["attack"]: row for row in mine if row["attack"]}
+            assert list(found) == ["none", "up to pgd-40-ce", "up to pgd-40-margin", worst]
+            values = [row["value"] for row in found.values()]
+            assert values == sorted(values, reverse=True)
+            assert values[-1] == values[-2]
+            assert all(math.isclose(v * 20, round(v * 20), abs_tol=1e-5) for v in values)
+            assert [row["eps"] for row in found.values()] == [0.0, 0.1, 0.1, 0.1]
+            made = next(row["value"] for row in mine if row["metric"] == "adversarial examples")
+            assert made == (6 * 8 if recipe.attack_steps else 0)
+            assert {row["tier"] for row in mine} == {"adversarial" if recipe.attack_steps else "0"}
+            assert {row["step"] for row in mine} == {recipe.steps}
+    assert {row["n"] for row in rows} == {20}
+
+
+def test_the_final_weights_are_kept_and_are_what_was_measured(whole, monkeypatch):
+    out, _, rows = whole
+    prepare(monkeypatch)
+    digits = load("digits")
+    spec = anchor.make_spec("smoke", "digits", None)
+    run = Run(out, spec, resume=True, about={"data_sha256": digits.sha256, "device": "cpu"})
+    tensors, about = run.restore("adversarial.1")
+    assert about == {"step": 6, "made": 48}
+    model = build("cnn-2-relu", digits.shape, 10)
+    model.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
+    order = torch.randperm(len(digits.test), generator=anchor.generator_of(CPU, 7))[:20]
+    right = (model(digits.test.images[order]).argmax(1) == digits.test.labels[order]).float().mean()
+    (row,) = [r for r in rows if (r["method"], r["seed"], r["attack"]) == ("PGD-2 training", 1, "none")]
+    assert row["value"] == pytest.approx(float(right))
+
+
+def test_flags_of_the_checks_are_counted_and_kept_in_words(tmp_path, monkeypatch):
+    prepare(monkeypatch)
+    evaluate = anchor.evaluate
+
+    def doubtful(*args, **how):
+        return replace(evaluate(*args, **how), flags=(anchor_flag,))
+
+    from metarobust.evaluation import Flag
+
+    anchor_flag = Flag("some check", "that is odd")
+    monkeypatch.setattr(anchor, "evaluate", doubtful)
+    manifest, rows = execute(tmp_path / "run")
+    assert manifest["summary"]["flags"]["clean.0"] == ["some check: that is odd"]
+    assert [row["value"] for row in rows if row["metric"] == "flags"] == [1.0] * 4
+    assert "4 flags, see the manifest" in anchor.table(rows)
+
+
+@pytest.mark.parametrize("every", [5, 8])
+def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole, every):
+    """Every few files that are written, the run dies before the file is in place, in the middle of any unit."""
+    prepare(monkeypatch)
+    calls, kills, rename = iter(range(1, 10_000)), 0, os.replace
+
+    def dying(source, target):
+        if next(calls) % every == 0:
+            raise Killed
+        rename(source, target)
+
+    monkeypatch.setattr("metarobust.storage.os.replace", dying)
+    for _ in range(200):
+        try:
+            execute(tmp_path / "run")
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 3
+    assert (tmp_path / "run" / "results.csv").read_bytes() == (whole[0] / "results.csv").read_bytes()
+
+
+def test_killed_from_outside_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
+    out = tmp_path / "run"
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(out), json.dumps(CODE)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        until = time.monotonic() + 60
+        while not (out / "checkpoints" / "clean.1.0.safetensors").exists():
+            assert time.monotonic() < until
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not (out / "results.csv").exists()
+    prepare(monkeypatch)
+    execute(out)
+    assert (out / "results.csv").read_bytes() == (whole[0] / "results.csv").read_bytes()
+
+
+# What is printed
+
+
+def rows_of(dataset="mnist", eps=0.3):
+    """Two seeds of two ways of training: 0.99/0.00, 0.98/0.86 and 0.97/0.90."""
+    rows = []
+    for method, seed, clean, robust in [
+        ("clean training", 0, 0.99, 0.0), ("clean training", 1, 0.99, 0.0),
+        ("PGD-5 training", 0, 0.98, 0.86), ("PGD-5 training", 1, 0.97, 0.90),
+    ]:  # fmt: skip
+        common = dict.fromkeys(COLUMNS) | {
+            "experiment": "anchor", "dataset": dataset, "part": "train", "model": "madry-cnn", "method": method,
+            "tier": "0", "seed": seed, "step": 9, "n": 500,
+        }  # fmt: skip
+        for attack, at, metric, value in [
+            ("none", 0.0, "clean accuracy", clean), ("up to a", eps, "robust accuracy", 0.95),
+            ("worst of a, b", eps, "robust accuracy", robust), ("", None, "adversarial examples", 1000.0),
+            ("", None, "flags", 0.0),
+        ]:  # fmt: skip
+            rows.append(common | {"attack": attack, "eps": at, "metric": metric, "value": value})
+    return rows
+
+
+def test_the_table_shows_clean_beside_robust_the_spread_and_what_is_published():
+    text = anchor.table(rows_of())
+    line = next(line for line in text.splitlines() if line.startswith("PGD-5 training"))
+    assert line.split()[2:] == ["97.5", "±6.4", "88.0", "±25.4", "86.0..90.0", "2,000"]
+    for needed in ("mnist", "eps 0.3", "worst of a, b", "500 test images", "2 seeds", "[84.9, 90.6]", "0 flags"):
+        assert needed in text, needed
+    for figure in PUBLISHED:
+        line = next(line for line in text.splitlines() if figure.model in line and figure.attack in line)
+        assert f"{figure.clean:.2f}" in line
+        assert f"{figure.robust:.2f}" in line
+        assert line.endswith(figure.source)
+    assert max(map(len, text.splitlines())) <= 160
+
+
+def test_the_page_shows_the_same_as_the_table():
+    head, rule, clean, ours, *theirs = anchor.markdown(rows_of(), "train").splitlines()
+    assert "| 99.0 | 0.0 ±0.0; 2 seeds, 0.0 to 0.0 |" in clean
+    assert head.count("|") == rule.count("|") == ours.count("|")
+    assert "88.0 ±25.4; 2 seeds, 86.0 to 90.0" in ours
+    assert len(theirs) == len(PUBLISHED)
+    assert all(
+        f"| {figure.clean:.2f} | {figure.robust:.2f} |" in line for figure, line in zip(PUBLISHED, theirs, strict=True)
+    )
+    assert len(anchor.markdown(rows_of("digits", 0.1), "train").splitlines()) == 4
+
+
+def test_the_headline_is_short_and_says_how_published_figures_differ():
+    lines = anchor.brief(rows_of()).splitlines()
+    assert len(lines) == 4
+    assert "clean 97.5 %, robust 88.0 ±25.4 %, seeds from 86.0 to 90.0" in lines[2]
+    assert lines[3].startswith(RELEASED)
+    assert "88.0 to 92.5 %" in lines[3]
+    assert "by attack" in lines[3]
+
+
+@pytest.mark.parametrize(("dataset", "eps"), [("digits", 0.1), ("fashion-mnist", 0.3), ("mnist", 0.1)])
+def test_published_figures_stand_only_beside_what_compares(dataset, eps):
+    for text in (anchor.table(rows_of(dataset, eps)), anchor.brief(rows_of(dataset, eps))):
+        assert "Madry et al." not in text
+        assert "88.0" in text
+
+
+def test_one_seed_shows_no_spread():
+    rows = [row for row in rows_of() if row["seed"] == 0]
+    assert "±inf" in anchor.table(rows)
+    assert "1 seeds" in anchor.brief(rows)
+
+
+def test_published_figures_are_whole_and_in_order():
+    for figure in PUBLISHED:
+        assert 80 < figure.robust < figure.clean < 100
+        assert "arXiv" in figure.source or "github.com" in figure.source
+    released = [figure.robust for figure in PUBLISHED if figure.model == RELEASED]
+    assert released == sorted(released, reverse=True)
+    assert (released[0], released[-1]) == (92.52, 88.00)
+    assert published.comparable(rows_of())
+
+
+# What it shows
+
+
+def test_a_data_set_of_another_shape_runs(tmp_path, monkeypatch):
+    """Colour images of an odd size, three classes, fewer test images than the scale asks for."""
+    prepare(monkeypatch)
+    monkeypatch.setattr(anchor, "make", lambda *args: replace(MAKE(*args), recipes=TINY, checks=0))
+    rng = generator(0)
+    parts = [Split(torch.rand(n, 3, 7, 5, generator=rng), torch.arange(n) % 3, 3) for n in (30, 12)]
+    _, rows = execute(tmp_path / "run", Dataset("odd", *parts, 3, "digest"), "folder:odd")
+    assert {row["n"] for row in rows} == {12}
+
+
+@pytest.mark.slow
+def test_at_scale_smoke_adversarial_training_beats_chance_and_clean_training(tmp_path):
+    """The command as a reader types it."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "metarobust", "run", "anchor", "--scale", "smoke", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    _, rows = load_results(out)
+
+    def values(method, start):
+        return [row["value"] for row in rows if row["method"] == method and row["attack"].startswith(start)]
+
+    assert min(values("PGD-3 training", "worst")) > max(values("clean training", "worst")) + 0.05
+    assert min(values("PGD-3 training", "worst")) > 0.4  # chance is 0.1
+    assert min(values("PGD-3 training", "none")) > 0.8
+    assert "PGD-3 training" in done.stdout
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "code", lambda: json.loads(sys.argv[2]))
+        prepare(patch)
+        execute(sys.argv[1])

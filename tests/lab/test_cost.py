@@ -1,0 +1,452 @@
+"""The experiment cost, very small: what is counted, when meta-training pays, what is printed, what a stop changes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from toy import generator
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from metarobust import pretrained
+from metarobust.book.figures.cost import against_cost
+from metarobust.data import load
+from metarobust.errors import InputError
+from metarobust.family import Training, make_tasks
+from metarobust.lab import EXPERIMENTS, catalogue, cost, results
+from metarobust.lab import spec as specs
+from metarobust.lab.baselines import methods
+from metarobust.lab.cost import break_even
+from metarobust.lab.cost import once as cost_once
+from metarobust.lab.cost import spec as cost_spec
+from metarobust.lab.cost.passes import Passes, counted
+from metarobust.lab.cost.spec import NETWORKS, RIVALS, drawn, rivals
+from metarobust.lab.cost.stages import Costs
+from metarobust.lab.cost.text import amount, models
+from metarobust.lab.fit import Inner, as_hyper, fit_baseline, fit_learned, settings
+from metarobust.lab.results import COLUMNS, Run, load_results
+from metarobust.lab.stages import Stages
+from metarobust.lab.table import FLAGS, measured
+
+CODE = results.code()  # once: asking git at every start would take long
+CPU = torch.device("cpu")
+MAKE, BASE = cost_spec.make, catalogue.make
+MODELS = ("mlp-5-sigmoid", "cnn-2-tanh")
+
+
+def prepare(patch):
+    """The tiny numbers in place of the real ones."""
+
+    def tiny(scale, dataset, seeds):
+        return replace(
+            MAKE(scale, dataset, seeds), seeds=seeds or (0, 1), networks=MODELS, points=2, tuning_seeds=(100,),
+            test_images=20, rounds=2, piece=1, horizons=(2, 4), marks=(1, 2, 4), batch_size=8, attack_steps=2,
+        )  # fmt: skip
+
+    def base(*arguments):
+        return replace(
+            BASE(*arguments), per_class=5, validation=("mlp-3-relu", "cnn-2-relu"), victims=2,
+            training=Training(10, 16, 0.01),
+        )  # fmt: skip
+
+    patch.setattr(results, "code", lambda: CODE)
+    patch.setattr("metarobust.storage.os.fsync", lambda file: None)
+    patch.setattr(cost_spec, "make", tiny)
+    patch.setattr(catalogue, "make", base)
+    patch.setattr(cost_once, "BRIEFLY", 2)
+    patch.setattr(Stages, "held_back", torch.arange(20))
+
+
+def execute(out):
+    """Runs what is missing, and returns the manifest and the rows."""
+    dataset = load("digits")
+    spec = cost.make_spec("smoke", "digits", None)
+    run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
+    cost.execute(spec, run, dataset, CPU)
+    return load_results(out)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A tiny run: its manifest and rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        return execute(tmp_path_factory.mktemp("cost") / "run")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def tasks(count=2, network="mlp-3-tanh"):
+    data = load("digits")
+    rows = torch.arange(10).expand(count, -1)
+    return make_tasks(network, data.train, data.classes, rows, rows, generator())
+
+
+# Counting
+
+
+@pytest.mark.parametrize("network", ["mlp-3-tanh", "cnn-2-relu"])
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        ("adam", 2),
+        ("std-prune", 2),
+        ("falling noise + last-layer decay", 2),
+        ("input-gradient penalty", 4),  # forward, its slope, the slope of that slope, and the gradient
+        ("FGSM training", 4),
+        ("PGD-7 training", 16),
+    ],
+)
+def test_passes_are_counted_and_change_nothing(name, passes, network):
+    method = next(each for each in methods(0.1, patching=True) if each.name == name)
+    tally, plain = Passes(), tasks(network=network)
+    hyper = as_hyper([next(settings(method))], 2, plain.params)
+    found = [fit_baseline(each, method, hyper, Inner(3, 5), generator(1))[0] for each in (plain, counted(plain, tally))]
+    assert torch.equal(*found)
+    assert tally.evaluations == 2 * 3 * 5 * passes
+    assert tally.forward == 2 * 3 * 5 * {"PGD-7 training": 8, "FGSM training": 2}.get(name, 1)
+
+
+def test_a_learned_step_takes_one_pass_in_each_direction():
+    tally, seen = Passes(), []
+    watch = lambda step, params, made: seen.append((step, params.clone(), tally.evaluations))  # noqa: E731
+    rule = pretrained.load("patch-digits")
+    params, made = fit_learned(counted(tasks(), tally), rule, Inner(3, 5), generator(1), watch=watch)
+    assert [(step, passes) for step, _, passes in seen] == [(1, 20), (2, 40), (3, 60)]
+    assert torch.equal(seen[-1][1], params)
+    assert not torch.equal(seen[0][1], params)
+    assert made == 0
+
+
+def test_looking_without_a_gradient_is_a_forward_pass_alone():
+    tally, some = Passes(), tasks()
+    with torch.no_grad():
+        counted(some, tally).predictor(some.params)(some.images[:6])
+    assert (tally.forward, tally.backward) == (6, 0)
+
+
+# The specification
+
+
+@pytest.mark.parametrize("scale", cost.SCALES)
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion-mnist"])
+def test_a_scale_is_a_whole_specification(scale, dataset):
+    spec = json.loads(json.dumps(cost.make_spec(scale, dataset, None)))
+    assert spec["optimizer"] == f"patch-{dataset}"
+    assert len(spec["seeds"]) >= (3 if scale == "smoke" else 10)
+    assert {len(drawn(method, spec["points"])) for method in rivals(MAKE(scale, dataset, None))} == {spec["points"]}
+    runs = list(MAKE(scale, dataset, None).runs())
+    assert [mark for _, _, marks in runs for mark in marks] == spec["marks"]
+    assert all(marks[-1] == steps for _, steps, marks in runs)
+    assert cost.make_spec(scale, dataset, [7])["seeds"] == (7,)
+
+
+def test_nobody_has_looked_at_the_networks():
+    assert not set(NETWORKS) & {*specs.FAMILY, *specs.VALIDATION, *specs.UNSEEN, *specs.NEW}
+    learned = {
+        name for each in ("digits", "mnist") for name in pretrained.card(f"patch-{each}")["meta_trained_on"]["family"]
+    }
+    assert not set(NETWORKS) & learned
+    assert {name.split("-")[0] for name in MAKE("small", "digits", None).networks} == {"mlp", "cnn"}
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "folder:x", "mnist-joint"])
+def test_a_data_set_without_a_learned_optimizer_is_refused(dataset):
+    with pytest.raises(InputError, match=r"no learned optimizer.*give --dataset digits or mnist or fashion-mnist"):
+        cost.make_spec("small", dataset, None)
+
+
+def test_it_is_listed_and_an_unknown_scale_is_refused():
+    assert EXPERIMENTS["cost"] is cost
+    with pytest.raises(InputError, match="unknown scale of cost 'smal'"):
+        cost.make_spec("smal", "digits", None)
+
+
+def test_searches_are_of_equal_size_without_repeats_and_not_all_at_the_edge():
+    for method in rivals(MAKE("small", "digits", None)):
+        points = drawn(method, 16)
+        assert points == drawn(method, 16)
+        assert len({tuple(point.items()) for point in points}) == 16
+        assert all(method.sound(point) and set(point) == set(method.grid) for point in points)
+        assert len({point["lr"] for point in points}) > 2
+    with pytest.raises(InputError, match="500 points of"):
+        drawn(method, 500)
+
+
+# What is measured
+
+
+def test_every_figure_that_is_recorded_is_of_the_standard_ensemble_with_checks():
+    assert {MAKE(scale, "digits", None).measures for scale in ("small", "full")} == {"standard"}
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        small = replace(cost_spec.make("small", "digits", None), seeds=(0, 1))
+        costs = Costs(small, None, load("digits"), CPU)
+        some = costs.stage.tasks(MODELS[0], small.seeds)
+        found = {
+            step: costs.accuracies(costs.common("short", MODELS[0], "learned", step), some, some.params)
+            for step in (1, 2)
+        }
+    for step, rows in found.items():
+        assert [row["seed"] for row in measured(rows, "clean accuracy")] == [0, 1]
+        robust = measured(rows, "robust accuracy")
+        assert [row["seed"] for row in robust] == [0, 1]
+        assert all("apgd" in row["attack"] and "square" in row["attack"] for row in robust)
+        flags = [row for row in rows if row["metric"] == FLAGS]
+        assert len(flags) == (step == 2), "at the end of a run, once"
+
+
+# After how many models it pays
+
+
+@pytest.mark.parametrize("own_once", [0, 7, 30])
+@pytest.mark.parametrize("own_each", [1, 2, 5])
+@pytest.mark.parametrize("other_once", [0, 9, 30])
+@pytest.mark.parametrize("other_each", [1, 2, 4])
+def test_break_even_is_what_trying_every_number_finds(own_once, own_each, other_once, other_each):
+    first, last = break_even.break_even(own_once, own_each, other_once, other_each)
+    paid = [n for n in range(1, 200) if own_once + n * own_each <= other_once + n * other_each]
+    assert first == (paid[0] if paid else math.inf)
+    assert last == (paid[-1] if paid and paid[-1] < 199 else math.inf)
+    assert paid == list(range(paid[0], paid[-1] + 1)) if paid else True
+
+
+def make_rows():
+    """Rows of one network at steps 0, 2 and 4. Learned: 0.5 at 2. Pruning: as much at 4. PGD-7: 0.6, then 0.8.
+
+    Before: 0.9 clean, 0.2 robust.
+    """
+    rows = []
+
+    def add(part, model, method, step, **values):
+        for metric, value in values.items():
+            accuracy = metric in ("clean", "robust")
+            for seed in (0, 1) if accuracy else (None,):
+                rows.append(
+                    dict.fromkeys(COLUMNS) | {
+                        "experiment": "cost", "dataset": "digits", "part": part, "model": model, "method": method,
+                        "tier": {"learned": "0", "std-prune": "0", "before": ""}.get(method, "adversarial"),
+                        "seed": seed, "step": step, "split": "test" if accuracy else "", "n": 10,
+                        "eps": 0.1 if metric == "robust" else 0.0,
+                        "attack": {"clean": "none", "robust": "worst of a, b"}.get(metric, ""),
+                        "metric": f"{metric} accuracy" if accuracy else metric.replace("_", " "),
+                        "value": value + (0.02 * seed - 0.01 if accuracy else 0.0),
+                    }
+                )  # fmt: skip
+
+    def costs(seconds, evaluations, examples):
+        return {"seconds": seconds, "model_evaluations": evaluations, "adversarial_examples": examples}
+
+    add("meta-training", "", "learned", 9, **costs(100.0, 1000.0, 50.0))
+    add("search", "dense", "std-prune", 4, **costs(10.0, 400.0, 0.0))
+    add("search", "dense", "PGD-7 training", 4, **costs(50.0, 700.0, 80.0))
+    add("before", "mlp-7-relu", "before", 0, clean=0.9, robust=0.2)
+    add("short", "mlp-7-relu", "learned", 2, clean=0.88, robust=0.5, **costs(3.0, 10.0, 0.0))
+    add("long", "mlp-7-relu", "learned", 4, clean=0.8, robust=0.75, **costs(6.0, 20.0, 0.0))
+    add("short", "mlp-7-relu", "std-prune", 2, clean=0.9, robust=0.3, **costs(1.0, 10.0, 0.0))
+    add("long", "mlp-7-relu", "std-prune", 4, clean=0.9, robust=0.5, **costs(2.0, 20.0, 0.0))
+    add("short", "mlp-7-relu", "PGD-7 training", 2, clean=0.9, robust=0.6, **costs(8.0, 80.0, 5.0))
+    add("long", "mlp-7-relu", "PGD-7 training", 4, clean=0.9, robust=0.8, **costs(16.0, 160.0, 10.0))
+    return rows
+
+
+def derived():
+    rows = make_rows()
+    return rows + [
+        dict.fromkeys(COLUMNS) | row for row in break_even.derived(rows, {"mlp-7-relu": "dense"}, 2, drop=0.05)
+    ]
+
+
+def value(part, method, metric):
+    (found,) = (r for r in derived() if (r["part"], r["method"], r["metric"]) == (part, method, metric))
+    return found["value"]
+
+
+def test_targets_are_shares_of_the_references_gain_and_what_is_learned():
+    found = break_even.targets(make_rows(), "mlp-7-relu", 2)
+    assert found == pytest.approx({"half-gain": 0.5, "most-gain": 0.74, "as-learned": 0.5})
+
+
+def test_a_target_is_reached_at_the_first_mark_that_keeps_clean_accuracy():
+    assert value("as-learned", "learned", "model evaluations to reach it") == 10
+    assert value("as-learned", "std-prune", "model evaluations to reach it") == 20
+    assert value("as-learned", "PGD-7 training", "adversarial examples to reach it") == 5
+    assert value("most-gain", "PGD-7 training", "seconds to reach it") == 16
+    # As robust as that after 4 steps, but at 10 points of clean accuracy.
+    assert value("most-gain", "learned", "seconds to reach it") == math.inf
+    assert value("most-gain", "std-prune", "seconds to reach it") == math.inf
+
+
+def test_meta_training_pays_where_it_does_and_never_where_it_does_not():
+    first, last = (
+        lambda m, unit, search, which=which: value("as-learned", m, f"{which} in {unit}, search {search}")
+        for which in (break_even.FIRST, break_even.LAST)
+    )
+    assert first("PGD-7 training", "seconds", "counted") == 10  # (100 - 50) / (8 - 3)
+    assert first("PGD-7 training", "seconds", "left out") == 20
+    assert first("PGD-7 training", "model evaluations", "counted") == 5  # 300 / 70, rounded up
+    assert first("std-prune", "model evaluations", "left out") == 100
+    assert first("std-prune", "seconds", "counted") == math.inf
+    assert last("PGD-7 training", "seconds", "counted") == math.inf
+    assert not [row for row in derived() if row["part"] == "most-gain" and row["metric"].startswith(break_even.FIRST)]
+
+
+def test_measured_times_are_told_from_what_is_the_same_in_each_run():
+    found = {row["metric"]: break_even.timed(row["metric"]) for row in derived()}
+    times = {metric for metric, is_time in found.items() if is_time}
+    assert {"seconds", "seconds to reach it", "models to break even in seconds, search counted"} < times
+    others = {"model evaluations to reach it", "robust accuracy", "target robust accuracy", "adversarial examples"}
+    assert not (others | {"models to break even in model evaluations, search counted"}) & times
+
+
+# What is printed and drawn
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0"), (0.0424, "0.0424"), (1.273, "1.27"), (153.2, "153"), (1280, "1280"), (20480, "20.5 k"),
+        (8.352e6, "8.35 M"), (6.4e9, "6.40 G"), (math.inf, "never"),
+    ],
+)  # fmt: skip
+def test_amounts_have_three_figures(number, words):
+    assert amount(number) == words
+
+
+def test_numbers_of_models_are_words():
+    assert models(1234.0, math.inf) == "1,234"
+    assert models(1.0, 12.0) == "1 to 12"
+    assert models(math.inf, math.inf) == "never"
+
+
+def test_the_table_shows_clean_beside_robust_and_says_never():
+    text = cost.table(derived())
+    assert max(map(len, text.splitlines())) <= 160
+    for needed in (
+        "Cost of patching: digits, 2 seeds",
+        "90/20.0",
+        "88/50.0",
+        "to 74.0 % robust",
+        "search std-prune dense",
+    ):
+        assert needed in text, needed
+    part = text.split("what the learned optimizer reaches")[1].splitlines()
+    lines = {line.split("  ")[0]: line.split()[-4:] for line in part[2:5]}
+    assert lines["std-prune"] == ["60", "100", "never", "never"]
+    assert lines["PGD-7 training"] == ["5", "15", "10", "20"]
+    assert "5 points of clean accuracy" in text
+    assert "mlp-7-relu: to 50.0 % robust" in cost.brief(derived())
+
+
+def test_the_page_shows_the_same_and_refuses_another_part():
+    head, rule, *lines = cost.markdown(derived(), "as-learned").splitlines()
+    assert head.count("|") == rule.count("|") == lines[0].count("|")
+    assert lines[2] == "| PGD-7 training | 2 | 80.0 | 8.00 | 5.00 | 5 | 15 | 10 | 20 |"
+    assert "| meta-training learned | 100 | 1000 | 50.0 |" in cost.markdown(derived(), "meta-training")
+    with pytest.raises(InputError, match="unknown part of this table 'patch'"):
+        cost.markdown(derived(), "patch")
+
+
+def test_the_figure_draws_what_was_given():
+    axes = against_cost(derived(), "mlp-7-relu").axes[0]
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines[1:]]
+    assert [xs for xs, _ in lines] == [[10, 20], [10, 20], [80, 160]]
+    assert [y for _, ys in lines for y in ys] == pytest.approx([0.5, 0.75, 0.3, 0.5, 0.6, 0.8])
+    assert axes.get_xscale() == "log"
+    assert {text.get_text() for text in axes.texts} == {"before", "learned", "std-prune", "PGD-7 training"}
+    only = against_cost(derived(), "mlp-7-relu", "adversarial examples").axes[0]
+    assert {text.get_text() for text in only.texts} == {"before", "PGD-7 training"}
+    for wrong in (("mlp-9-relu",), ("mlp-7-relu", "money")):
+        with pytest.raises(InputError, match="unknown"):
+            against_cost(derived(), *wrong)
+
+
+# A whole run
+
+
+def test_a_run_has_every_way_at_every_mark(whole):
+    _, rows = whole
+    assert all(set(row) == set(COLUMNS) for row in rows)
+    for model in MODELS:
+        for method in ("learned", *RIVALS):
+            marks = break_even.curve(rows, model, method)
+            assert [mark.step for mark in marks] == [0, 1, 2, 4]
+            assert all(a.cost["seconds"] < b.cost["seconds"] for a, b in pairwise(marks))
+            a_step = {"PGD-7 training": 16, "FGSM training": 4, "input-gradient penalty": 4}.get(method, 2)
+            assert [mark.cost["model evaluations"] for mark in marks] == [8 * a_step * mark.step for mark in marks]
+            made = 8 if method in ("PGD-7 training", "FGSM training") else 0
+            assert [mark.cost["adversarial examples"] for mark in marks] == [made * mark.step for mark in marks]
+    assert {
+        row["value"]
+        for row in rows
+        if row["metric"] == "adversarial examples to reach it" and row["method"] == "learned"
+    } <= {0.0, math.inf}
+
+
+def test_meta_training_is_counted_to_the_pass(whole):
+    """The piece, scaled up, is what its plan says."""
+    manifest, rows = whole
+    found = manifest["summary"]["meta-training"]["pieces"]
+    past = pretrained.card("patch-digits")["meta_trained_on"]
+    plan, attack, training = past["plan"], past["attack"], past["their_training"]
+    networks = len(past["family"]) + 2  # two validation networks
+    trained = networks * past["models_of_each"] * training["steps"] * training["batch_size"] * 2
+    assert found["models to learn on"]["model evaluations"] == trained
+    (horizon,) = plan["horizons"]
+    looks = horizon // plan["truncation"] * 2 * plan["held_out"]  # half-way through a stretch, and at its end
+    inner, outer = horizon * plan["batch_size"] * 2, looks * (2 + 2 * attack["steps"] + 2)
+    runs = plan["episodes"] * plan["groups"] * plan["tasks"]
+    assert found["episodes"]["model evaluations"] == runs * (inner + outer)
+    assert found["episodes"]["adversarial examples"] == runs * looks
+    assert found["looks at validation networks"]["adversarial examples"] > 0
+    total = {row["metric"]: row["value"] for row in rows if row["part"] == "meta-training"}
+    for metric, sum_of in total.items():
+        assert sum_of == pytest.approx(sum(part[metric] for part in found.values()))
+
+
+def test_searches_are_counted_and_recorded(whole):
+    manifest, rows = whole
+    for method in RIVALS:
+        for kind in ("dense", "convolutional"):
+            paid = break_even.once(rows, method, kind)
+            assert paid["model evaluations"] > 2 * 4 * 8 * 2
+            assert paid["adversarial examples"] > 0  # every search measures robust accuracy
+        tuned = [key for key in manifest["summary"]["tuned"] if cost.slug(method) in key]
+        assert len(tuned) == 4
+
+
+def test_a_stopped_run_goes_on_and_all_but_times_are_the_same(whole, tmp_path, monkeypatch):
+    prepare(monkeypatch)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Costs, "seconds", stop)
+        with pytest.raises(KeyboardInterrupt):
+            execute(tmp_path / "run")
+    for finished in ("meta_training", "search"):  # they are not done again
+        monkeypatch.setattr(Costs, finished, stop)
+    _, rows = execute(tmp_path / "run")
+    same = [[row for row in each if not break_even.timed(row["metric"])] for each in (whole[1], rows)]
+    assert same[0] == same[1]
+
+
+def test_a_run_can_be_printed_and_drawn(whole):
+    _, rows = whole
+    for text in (cost.table(rows), cost.brief(rows), cost.markdown(rows, "half-gain")):
+        assert all(model in text for model in MODELS)
+    against_cost(rows, MODELS[1])

@@ -1,0 +1,232 @@
+"""The optimizers that come with the package: whole, of the recorded runs, and made anew by a command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from toy import scatter
+
+from metarobust import pretrained
+from metarobust.checkpoints import Checkpoints
+from metarobust.cli import main
+from metarobust.errors import InputError
+from metarobust.lab import quote
+from metarobust.lab.table import LEARNED, over, pick
+from metarobust.learned import make
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.meta import pack
+from metarobust.storage import load_tensors, read_json, save_tensors, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = (
+    "patch-digits", "patch-digits-joint", "patch-fashion-mnist", "patch-mnist", "patch-mnist-joint", "train-digits",
+    "train-digits-steering", "train-mnist",
+)  # fmt: skip
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def test_names():
+    assert tuple(pretrained.available()) == NAMES
+    assert pretrained.DEFAULT in NAMES
+    for wrong in ("patch-mnits", "../weights/patch-mnist", ""):
+        with pytest.raises(InputError, match="choose one of patch-digits"):
+            pretrained.load(wrong)
+
+
+@each
+def test_weights_are_those_of_the_recorded_run(name):
+    optimizer, card = pretrained.load(name), pretrained.card(name)
+    assert not optimizer.load_state_dict(load_tensors(pretrained.FOLDER / f"{name}.safetensors")[0]).missing_keys
+    assert all(bool(p.isfinite().all()) for p in optimizer.parameters())
+    untrained = make(card.get("kind", "features")).state_dict()
+    moved = [key for key, value in optimizer.state_dict().items() if not torch.equal(value, untrained[key])]
+    assert {"net.4.weight", "levers", "steering.levers"} & set(moved), "what meta-training begins with"
+    manifest, _ = quote.recorded(card["run"])
+    for key in ("spec_sha256", "data_sha256", "command", "code"):
+        assert card["made_by"][key] == manifest.get("learned", manifest)[key]
+    part = next(part for part in manifest["spec"]["parts"] if part["name"] == card["part"])
+    # The run of training on MNIST is older: it had one rule, and no list of them.
+    older = {"name": "learned", "kind": "features", "source": None, "plan": part.get("plan")}
+    rules = [*part["rules"], *part["uses"]] if "rules" in part else [older]
+    rule = next(rule for rule in rules if rule["name"] == card.get("rule", "learned"))
+    assert card["meta_trained_on"]["plan"] == rule["plan"]
+    assert card["meta_seed"] == manifest["spec"]["meta_seeds"][0], "the first, not the best"
+    own = "" if rule["kind"] == "features" else f"-{rule['kind']}"
+    goal = "patch" if card["part"].startswith("patch") else "train"
+    assert card["meta_trained_on"]["dataset"] == (rule["source"] or manifest["spec"]["dataset"])
+    assert name == f"{goal}-{card['meta_trained_on']['dataset']}{own}"
+    assert card["licence"] == "MIT"
+
+
+@each
+def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
+    card = pretrained.card(name)
+    _, rows = quote.recorded(card["run"])
+    assert {*card["works"], *card["fails"]} == set(card["results"])
+    assert not set(card["works"]) & set(card["fails"])
+    for words in card["quotes"]:
+        assert 0 < float(quote.quote(words)) < 100 or words.endswith(" before robust"), "of some nothing was left"
+    rule = card.get("rule", LEARNED)
+
+    def own(part, model):
+        return [row for row in pick(rows, part, model, rule) if row["meta_seed"] == card["meta_seed"]]
+
+    for model, shown in card["results"].items():
+        clean, robust = (100 * over(own(card["part"], model), f"{kind} accuracy")[0] for kind in ("clean", "robust"))
+        assert shown["this"].startswith(f"{clean:.1f}/{robust:.1f} ")
+    for part, said in {card["part"]: card, **card.get("elsewhere", {})}.items():
+        for model in (*said["works"], *said["fails"]):
+            rivals = {
+                row["method"]
+                for row in rows
+                if (row["part"], row["model"]) == (part, model)
+                and row["tier"] in ("0", "1", "2")
+                and not row["method"].startswith(LEARNED)
+            }
+            robustness = {m: over(pick(rows, part, model, m), "robust accuracy")[0] for m in rivals}
+            robust = over(own(part, model), "robust accuracy")[0]
+            assert set(said["fails"].get(model, ())) == {m for m, value in robustness.items() if value >= robust}
+
+
+def test_a_card_says_how_it_did_on_every_data_set_of_its_run():
+    card = pretrained.card("patch-fashion-mnist")
+    assert {"patch, digits", "patch, mnist", "patch, cifar10-jpeg"} == set(card["elsewhere"])
+    assert card["untried"][0] == "images other than those of cifar10-jpeg, digits, mnist, fashion-mnist"
+    assert card["meta_trained_on"]["attack"]["eps"] == pytest.approx(0.12), "of clothes, not of photographs"
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the shipped files that may be damaged."""
+    shutil.copytree(pretrained.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def test_a_flipped_byte_is_refused(copied):
+    weights, card = (copied / f"patch-mnist{ending}" for ending in (".safetensors", ".json"))
+    content = bytearray(weights.read_bytes())
+    content[-7] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="'patch-mnist' is damaged; install metarobust anew"):
+        pretrained.load("patch-mnist")
+    card.write_text(card.read_text().replace('"hidden": 16', '"hidden": 61'))
+    for ask in (pretrained.load, pretrained.card):
+        with pytest.raises(InputError, match="damaged; install metarobust anew"):
+            ask("patch-mnist")
+    pretrained.load("patch-digits")
+
+
+def test_weights_of_another_shape_are_refused(copied):
+    theta, about = load_tensors(copied / "patch-mnist.safetensors")
+    save_tensors(copied / "patch-mnist.safetensors", theta, about | {"hidden": 8})
+    with pytest.raises(InputError, match="install metarobust anew"):
+        pretrained.load("patch-mnist")
+
+
+def checkpoints(folder):
+    """Those of the meta-training on patches."""
+    digest = read_json(folder / "manifest.json")["spec_sha256"]
+    return Checkpoints(folder / "checkpoints", "patch.learned.0", digest)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The recorded run on digits as a run's folder, with a checkpoint of made-up weights."""
+    folder = tmp_path / "run"
+    shutil.copytree(quote.FOLDER / "patch-digits-small", folder)
+    optimizer = scatter(FeatureMLP())
+    log = [{"meta_loss": 2.0}, {"meta_loss": 1.0}]
+    tensors = pack(dict(optimizer.named_parameters()), torch.optim.Adam(optimizer.parameters()))
+    checkpoints(folder).save(tensors, {"episode": 240, "log": log})
+    return folder, optimizer
+
+
+def test_export_makes_such_a_file_out_of_a_run(run, tmp_path, monkeypatch, capsys):
+    folder, optimizer = run
+    assert main(["export", str(folder), "patch", "--out", str(tmp_path / "made")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'made' / 'patch-digits.safetensors'}\n"
+    card = (tmp_path / "made" / "patch-digits.json").read_bytes()
+    pretrained.export(folder, "patch", tmp_path / "again")
+    assert (tmp_path / "again" / "patch-digits.json").read_bytes() == card
+    shipped = pretrained.card("patch-digits")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "made")
+    made = pretrained.card("patch-digits")
+    made["meta_trained_on"]["meta_loss"] = shipped["meta_trained_on"]["meta_loss"]
+    assert json.dumps(made) == json.dumps(shipped)
+    for p, q in zip(pretrained.load("patch-digits").parameters(), optimizer.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_export_of_a_rule_that_learned_on_another_data_set(tmp_path):
+    """It is used in a part of its own, and its checkpoint is named after the part that it was learned for."""
+    folder, rule = tmp_path / "run", "learned on fashion-mnist"
+    shutil.copytree(quote.FOLDER / "transfer-data-folder-cifar10-jpeg-small", folder)
+    theta, _ = load_tensors(pretrained.FOLDER / "patch-fashion-mnist.safetensors")
+    held = Checkpoints(
+        folder / "checkpoints", "patch-cifar10-jpeg.learned-on-fashion-mnist.0",
+        read_json(folder / "manifest.json")["spec_sha256"],
+    )  # fmt: skip
+    log = [{"meta_loss": loss} for loss in pretrained.card("patch-fashion-mnist")["meta_trained_on"]["meta_loss"]]
+    held.save({f"theta.{name}": value for name, value in theta.items()}, {"episode": 120, "log": log})
+    path = pretrained.export(folder, "patch, fashion-mnist", tmp_path, rule=rule)
+    assert path == tmp_path / "patch-fashion-mnist.safetensors"
+    for made in (path, path.with_suffix(".json")):
+        assert made.read_bytes() == (pretrained.FOLDER / made.name).read_bytes()
+    elsewhere = read_json(pretrained.export(folder, "patch, mnist", tmp_path, rule=rule).with_suffix(".json"))["about"]
+    assert (elsewhere["part"], elsewhere["meta_trained_on"]["dataset"]) == ("patch, mnist", "fashion-mnist")
+
+
+def test_export_of_what_is_not_there(run, tmp_path, capsys):
+    folder, _ = run
+    with pytest.raises(InputError, match=r"patch\.learned-joint\.0\.0\.safetensors is missing"):
+        pretrained.export(folder, "patch", tmp_path, rule="learned, joint")
+    with pytest.raises(InputError, match="unknown learned rule of the run 'joint'"):
+        pretrained.export(folder, "patch", tmp_path, rule="joint")
+    with pytest.raises(InputError, match="did you mean 'patch'"):
+        pretrained.export(folder, "patches", tmp_path)
+    with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
+        pretrained.export(folder, "patch", tmp_path, meta_seed=9)
+    tensors, about = checkpoints(folder).load()
+    checkpoints(folder).save(tensors, about | {"episode": 20})
+    with pytest.raises(InputError, match="not the end of this run's meta-training"):
+        pretrained.export(folder, "patch", tmp_path)
+    shutil.rmtree(folder / "checkpoints")
+    Checkpoints(folder / "checkpoints", "patch.learned.0", "another").save(tensors, about)
+    with pytest.raises(InputError, match="of another run"):
+        pretrained.export(folder, "patch", tmp_path)
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest | {"spec": manifest["spec"] | {"experiment": "anchor"}})
+    assert main(["export", str(folder), "patch"]) == 2
+    assert "anchor, which learns no optimizer" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_list_shows_each_in_a_line(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name, summary in pretrained.summaries().items():
+        assert f"  {name:24}{summary}\n" in out
+        assert len(summary) < 80
+
+
+def test_names_and_summaries_do_not_wait_for_torch():
+    code = "import sys; from metarobust import pretrained; pretrained.summaries(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_wheel_takes_them_along():
+    """Both files of each are in the package's folder, which the wheel takes whole, and named besides."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["metarobust"]
+    assert "metarobust/weights/**" in wheel["artifacts"]
+    assert pretrained.FOLDER == ROOT / "metarobust" / "weights"
+    found = {path.name for path in pretrained.FOLDER.iterdir()}
+    assert found == {f"{name}{ending}" for name in NAMES for ending in (".json", ".safetensors")}
