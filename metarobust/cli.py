@@ -124,7 +124,7 @@ def _headline(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from metarobust.pretrained import export
+    from metarobust.lab.cards import export
 
     print(export(options.folder, options.part, options.out, rule=options.rule))
 

@@ -15,7 +15,7 @@ from metarobust.errors import InputError
 from metarobust.models import build, fresh
 from metarobust.objectives import clean
 from metarobust.optimizers import Adam
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
 
@@ -35,13 +35,13 @@ def make_tasks(
     """Tasks with fresh parameters, one for each row of the indices `[T, n]` into the pool."""
     model = build(architecture, tuple(pool.images.shape[1:]), classes).to(pool.images.device)
     params = fresh(model, len(train), generator).to(pool.images.device)
-    return Tasks(model, Layout.of(model), params, pool.images, pool.labels, train, held_out)
+    return Tasks(model, ParamSpec.of(model), params, pool.images, pool.labels, train, held_out)
 
 
 def train_clean(tasks: Tasks, how: Training, generator: torch.Generator) -> Tensor:
     """Parameters `[T, N]` of the tasks' models after ordinary training: the vulnerable models."""
     adam = Adam(how.lr)
-    state = adam.init(tasks.params, tasks.layout, how.steps)
+    state = adam.init(tasks.params, tasks.param_spec, how.steps)
     batch = {"steps": how.steps, "batch_size": how.batch_size, "inner": clean, "generator": generator}
     return unroll(tasks, adam, tasks.params, state, **batch)[0].detach()
 
@@ -79,7 +79,7 @@ class Family:
             return found
         trained = self.starts[name]
         chosen = torch.randint(len(trained), (tasks,), generator=generator, device=device)
-        return Tasks(found.model, found.layout, trained[chosen], found.images, found.labels, train, held_out)
+        return Tasks(found.model, found.param_spec, trained[chosen], found.images, found.labels, train, held_out)
 
 
 def vulnerable(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from metarobust.errors import InputError, choose
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -121,8 +121,8 @@ def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:
 
     Weights and biases are uniform in ±1/sqrt(fan-in); scales of normalisation layers are 1, their shifts 0.
     """
-    layout, parts = Layout.of(model), []
-    for name, shape, (fan_in, _) in zip(layout.names, layout.shapes, layout.fans, strict=True):
+    param_spec, parts = ParamSpec.of(model), []
+    for name, shape, (fan_in, _) in zip(param_spec.names, param_spec.shapes, param_spec.fans, strict=True):
         owner, _, kind = name.rpartition(".")
         size = (tasks, math.prod(shape))
         if isinstance(model.get_submodule(owner), nn.GroupNorm):
@@ -142,12 +142,12 @@ class Predictor:
     """
 
     model: nn.Module
-    layout: Layout
+    param_spec: ParamSpec
     params: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.params.ndim == 1:
-            return functional_call(self.model, self.layout.split(self.params), (x,))
+            return functional_call(self.model, self.param_spec.split(self.params), (x,))
         tasks = len(self.params)
         if len(x) % tasks:
             raise InputError(f"{len(x)} images cannot be shared out to {tasks} models: give a multiple of {tasks}")
@@ -157,10 +157,10 @@ class Predictor:
 
     def at_once(self, x: Tensor, each: int) -> Tensor:
         """All T models in one call, `each` images for one: `[T * each, C, H, W]` to logits `[T * each, classes]`."""
-        run: Callable = vmap(lambda p, xs: functional_call(self.model, self.layout.split(p), (xs,)))
+        run: Callable = vmap(lambda p, xs: functional_call(self.model, self.param_spec.split(p), (xs,)))
         return run(self.params, x.reshape(len(self.params), each, *x.shape[1:])).flatten(0, 1)
 
     def in_turn(self, x: Tensor, each: int) -> Tensor:
         """The same, one model after the other: quicker on a processor for wide convolutions, see FAST and MANY."""
         own = zip(self.params, x.split(each), strict=True)
-        return torch.cat([functional_call(self.model, self.layout.split(p), (xs,)) for p, xs in own])
+        return torch.cat([functional_call(self.model, self.param_spec.split(p), (xs,)) for p, xs in own])

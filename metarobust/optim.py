@@ -28,8 +28,8 @@ from torch import Tensor
 from metarobust import pretrained
 from metarobust.errors import InputError
 from metarobust.learned import describe
-from metarobust.learned.protocol import Learned, Now, Place, State, places
-from metarobust.params import Layout
+from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext, places
+from metarobust.params import ParamSpec
 
 
 class MetaOptimizer(torch.optim.Optimizer):
@@ -59,11 +59,11 @@ class MetaOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        name: str | Learned = pretrained.DEFAULT,
+        name: str | LearnedOptimizer = pretrained.DEFAULT,
         *,
         total_steps: int,
     ):
-        if not isinstance(name, str | Learned):
+        if not isinstance(name, str | LearnedOptimizer):
             raise InputError(f"the optimizer is {type(name).__name__}; give a learned optimizer or {_names()}")
         found = pretrained.load(name) if isinstance(name, str) else copy.deepcopy(name)
         self.rule = found.requires_grad_(False)
@@ -120,9 +120,9 @@ class MetaOptimizer(torch.optim.Optimizer):
         rule = self.rule.to(_device([*params, *(_dense(p.grad) for p in params if p.grad is not None)]))
         like = next(rule.parameters())
         state = _state(group, params)
-        where = places(state.layout)
+        where = places(state.param_spec)
         levers, shared = rule.begin(state._replace(shared={key: x.to(like) for key, x in state.shared.items()}))
-        now = Now(done + 1, total, levers)
+        now = StepContext(done + 1, total, levers)
 
         # Every memory first: what a weight's step looks at includes that of its bias.
         for p, place in zip(params, where, strict=True):
@@ -145,7 +145,7 @@ class MetaOptimizer(torch.optim.Optimizer):
                 p.add_(step.reshape(p.shape))  # adds in the wider of the two types, and rounds once
         group |= {"step": done + 1, "shared": shared}
 
-    def _memory(self, p: Tensor, place: Place) -> dict[str, Tensor] | None:
+    def _memory(self, p: Tensor, place: ParamInfo) -> dict[str, Tensor] | None:
         """What is remembered of a parameter, as matrices (views); None before its first gradient."""
         held = self.state.get(p)
         matrix = (place.rows, place.columns)
@@ -189,7 +189,7 @@ def _device(tensors: Iterable[Tensor]) -> torch.device:
 
 
 def _dense(grad: Tensor) -> Tensor:
-    if grad.layout != torch.strided:
+    if grad.param_spec != torch.strided:
         raise InputError("a gradient is sparse; make the layer with sparse=False")
     return grad
 
@@ -201,16 +201,16 @@ def _filled(group: dict[str, Any]) -> list[Tensor]:
 
 def _state(group: dict[str, Any], params: list[Tensor]) -> State:
     """Where the run of a group is, without what its coordinates remember."""
-    layout = Layout(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params))
-    return State(group["step"], group["total_steps"], layout, {}, group["shared"])
+    param_spec = ParamSpec(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params))
+    return State(group["step"], group["total_steps"], param_spec, {}, group["shared"])
 
 
-def _gradient(p: Tensor, place: Place, like: Tensor) -> Tensor:
+def _gradient(p: Tensor, place: ParamInfo, like: Tensor) -> Tensor:
     """A parameter's gradient as a matrix, in the type that steps are computed in."""
     return (torch.zeros_like(p) if p.grad is None else p.grad).to(like).reshape(place.rows, place.columns)
 
 
-def _digest(rule: Learned) -> str:
+def _digest(rule: LearnedOptimizer) -> str:
     """The SHA-256 of the rule's kind and numbers, so that a state is not taken up by another rule."""
     content = hashlib.sha256(repr(describe(rule)).encode())
     for p in rule.parameters():

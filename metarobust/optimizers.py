@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 
 class Optimizer(ABC):
     """What `unroll` needs of an optimizer, hand-written or learned."""
 
     @abstractmethod
-    def init(self, params: Tensor, layout: Layout, total: int) -> Any:
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Any:
         """The state before the first of `total` steps, for params `[..., N]`."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class SGD(Optimizer):
     momentum: float | Tensor = 0.0
     decay: float | Tensor = 0.0
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> Tensor:
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Tensor:
         return torch.zeros_like(params)
 
     def update(self, grads: Tensor, state: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ class Adam(Optimizer):
     beta2: float = 0.999
     tiny: float = 1e-8
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> AdamState:
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> AdamState:
         return AdamState(0, torch.zeros_like(params), torch.zeros_like(params))
 
     def update(self, grads: Tensor, state: AdamState, params: Tensor) -> tuple[Tensor, AdamState]:
@@ -88,7 +88,7 @@ class RMSprop(Optimizer):
     decay: float = 0.99
     tiny: float = 1e-8
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> Tensor:
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Tensor:
         return torch.zeros_like(params)
 
     def update(self, grads: Tensor, state: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,8 +107,8 @@ class ProximalL1(Optimizer):
     inner: Optimizer
     strength: Tensor
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> Any:
-        return self.inner.init(params, layout, total)
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Any:
+        return self.inner.init(params, param_spec, total)
 
     def update(self, grads: Tensor, state: Any, params: Tensor) -> tuple[Tensor, Any]:
         step, state = self.inner.update(grads, state, params)

@@ -1,6 +1,6 @@
 """A model's parameters as one long vector of coordinates.
 
-An optimizer that treats every coordinate alike wants one vector, not a list of matrices. A `Layout` remembers
+An optimizer that treats every coordinate alike wants one vector, not a list of matrices. A `ParamSpec` remembers
 which stretch of the vector is which tensor, so that a vector `[..., N]` and the named tensors `[..., *shape]` are two
 views of the same numbers. Axes in front (`...`) are tasks: T models of one architecture are one `[T, N]` tensor.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParamSpec:
     """Names and shapes of a model's parameters, in order.
 
     names: the parameters' names, as `model.named_parameters()` gives them.
@@ -25,7 +25,7 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Layout":
+    def of(cls, model: nn.Module) -> "ParamSpec":
         named = dict(model.named_parameters())
         return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()))
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import counting
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import cross_entropy
 from metarobust.attacks.threat import check
 from metarobust.errors import InputError
 from metarobust.evaluation import evaluate
 from metarobust.evaluation.measure import eval_mode
-from metarobust.learned.protocol import Learned
+from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
 from metarobust.pretrained import DEFAULT
@@ -32,7 +32,7 @@ def patch(
     images: Tensor,
     labels: Tensor,
     *,
-    optimizer: str | Learned = DEFAULT,
+    optimizer: str | LearnedOptimizer = DEFAULT,
     steps: int = 20,
     batch_size: int = 64,
     eps: float = 0.1,
@@ -106,7 +106,7 @@ def _largest_part(
     def clean() -> float:
         with torch.no_grad():
             batches = zip(images.split(1000), labels.split(1000), strict=True)
-            return sum(int((~fooled(model(x), y)).sum()) for x, y in batches) / len(images)
+            return sum(int((~misclassified(model(x), y)).sum()) for x, y in batches) / len(images)
 
     after = copy.deepcopy(model.state_dict())
     model.load_state_dict(before)

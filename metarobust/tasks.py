@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.models import Predictor
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Tasks:
     """
 
     model: nn.Module
-    layout: Layout
+    param_spec: ParamSpec
     params: Tensor
     images: Tensor
     labels: Tensor
@@ -36,4 +36,4 @@ class Tasks:
 
     def predictor(self, params: Tensor) -> Predictor:
         """Prediction by the T optimizees with these parameters `[T, N]`."""
-        return Predictor(self.model, self.layout, params)
+        return Predictor(self.model, self.param_spec, params)

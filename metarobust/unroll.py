@@ -48,19 +48,19 @@ def unroll(
     batch_size: int,
     inner: Objective,
     generator: torch.Generator,
-    chance: torch.Generator | None = None,
+    noise_rng: torch.Generator | None = None,
     second_order: bool = False,
 ) -> tuple[Tensor, Any]:
     """Parameters `[T, N]` and optimizer state after `steps` more steps on fresh random batches.
 
-    chance: the stream of noise and of an attack's random starts; generator's if None. With one of its own, whatever a
-    method draws, all see the same batches.
+    noise_rng: the stream of noise and of an attack's random starts; generator's if None. With one of its own,
+    whatever a method draws, all see the same batches.
     """
-    chance = generator if chance is None else chance
+    noise_rng = generator if noise_rng is None else noise_rng
     for _ in range(steps):
         images, labels = tasks.batch(tasks.train, batch_size, generator)
-        images = optimizer.inputs(images, state, chance)
-        grads = gradient(tasks, params, images, labels, inner, chance, second_order=second_order)
+        images = optimizer.inputs(images, state, noise_rng)
+        grads = gradient(tasks, params, images, labels, inner, noise_rng, second_order=second_order)
         step, state = optimizer.update(grads, state, params)
         params = params + step
     return params, state

@@ -6,7 +6,7 @@ import torch
 
 from metarobust.models import build, fresh
 from metarobust.objectives import Adversarial, Mixed
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.tasks import Tasks
 
 ADVERSARIAL = Mixed(Adversarial(0.1), 0.5)
@@ -31,7 +31,7 @@ def tasks(count=2, architecture="mlp-3-tanh", *, each=4, shape=(1, 2, 2), kind=W
     labels = torch.randint(3, (2 * each * count,), generator=rng)
     rows = torch.arange(2 * each * count).view(count, 2 * each)
     params = fresh(model, count, rng).to(dtype)
-    return kind(model, Layout.of(model), params, images, labels, rows[:, :each], rows[:, each:])
+    return kind(model, ParamSpec.of(model), params, images, labels, rows[:, :each], rows[:, each:])
 
 
 def scatter(module, seed=0, size=0.3):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Goal, first_look, look
+from metarobust.attacks.criterion import Criterion, first_value, look
 from metarobust.attacks.threat import (
     Ball,
     check,
@@ -70,14 +70,14 @@ def apgd(
     check_count("steps", steps)
     check_generator(generator, restarts)
     check_answer("leave", leave)
-    goal = Goal(loss, labels, toward)
+    goal = Criterion(loss, labels, toward)
     if not is_whole(targets) or targets < 0:
         raise InputError(f"targets is {said(targets)}; give 0, or how many of the likeliest wrong classes to try")
     if targets and toward is not None:
         raise InputError(f"targets is {targets}, and toward names the classes: give one of the two")
     made(len(images))
     images = images.detach()
-    logits, highest, left = first_look(predict, images, goal, alone=leave)
+    logits, highest, left = first_value(predict, images, goal, alone=leave)
     done = torch.ones(len(images), dtype=torch.bool, device=images.device).index_fill(0, left, False)
     left = left if leave else torch.arange(len(images), device=images.device)
     goals = [goal]
@@ -109,7 +109,7 @@ def _likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def _run(
-    predict: Callable, images: Tensor, start: Tensor, goal: Goal, eps: float, norm: str, steps: int
+    predict: Callable, images: Tensor, start: Tensor, goal: Criterion, eps: float, norm: str, steps: int
 ) -> tuple[Tensor, ...]:
     """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
     each = (-1, *[1] * (images.ndim - 1))

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Tally:
+class ExampleCounter:
     """examples: adversarial images generated while the tally was open."""
 
     examples: int = 0
 
 
-_open: ContextVar[tuple[Tally, ...]] = ContextVar("_open", default=())
+_open: ContextVar[tuple[ExampleCounter, ...]] = ContextVar("_open", default=())
 
 
 @contextmanager
-def counting() -> Iterator[Tally]:
+def counting() -> Iterator[ExampleCounter]:
     """`with counting() as tally: ...` counts every adversarial example made inside; tallies may be nested."""
-    tally = Tally()
+    tally = ExampleCounter()
     token = _open.set((*_open.get(), tally))
     try:
         yield tally

@@ -25,13 +25,13 @@ from metarobust.attacks.threat import check_outputs, said
 from metarobust.errors import InputError, choose
 
 
-def fooled(logits: Tensor, labels: Tensor) -> Tensor:
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
     """Which logits `[n, classes]` do not say the label. A NaN says nothing, though argmax would take it for a class."""
     return (logits.argmax(1) != labels) | logits.isnan().any(1)
 
 
 @dataclass(frozen=True)
-class Goal:
+class Criterion:
     """What is climbed for each of n images, and when the climb is over.
 
     loss: a name in LOSSES. labels: the right classes, int64 `[n]`. toward: the classes that the model shall say, int64
@@ -46,7 +46,7 @@ class Goal:
     def __post_init__(self) -> None:
         choose(self.loss, LOSSES, "attack loss")
 
-    def of(self, rows: Tensor) -> Goal:
+    def of(self, rows: Tensor) -> Criterion:
         """The same for some of the images."""
         return replace(self, labels=self.labels[rows], toward=None if self.toward is None else self.toward[rows])
 
@@ -65,8 +65,8 @@ class Goal:
     def reached(self, logits: Tensor) -> Tensor:
         """Which images are where the attack wants them."""
         if self.toward is None or self.settle:
-            return fooled(logits, self.labels)
-        return ~fooled(logits, self.toward)
+            return misclassified(logits, self.labels)
+        return ~misclassified(logits, self.toward)
 
     @cached_property
     def _tops(self) -> dict[str, int]:
@@ -75,7 +75,7 @@ class Goal:
 
 
 def look(
-    predict: Callable[[Tensor], Tensor], x: Tensor, goal: Goal, *, slope: bool = True
+    predict: Callable[[Tensor], Tensor], x: Tensor, goal: Criterion, *, slope: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits and losses at x, and where asked for the gradient of the losses (else x itself, unused).
 
@@ -104,8 +104,8 @@ def look(
 
 
 @torch.no_grad()
-def first_look(
-    predict: Callable[[Tensor], Tensor], images: Tensor, goal: Goal, *, alone: bool = True
+def first_value(
+    predict: Callable[[Tensor], Tensor], images: Tensor, goal: Criterion, *, alone: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits `[n, classes]`, losses `[n]`, and the indices of the images that are not yet where they shall be.
 

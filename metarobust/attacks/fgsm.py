@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Goal, look
+from metarobust.attacks.criterion import Criterion, look
 from metarobust.attacks.threat import check, check_generator, project, random_starts, steepest
 
 
@@ -39,7 +39,7 @@ def fgsm(
     """
     check(images, labels, eps, norm, toward)
     check_generator(generator)
-    goal = Goal(loss, labels, toward)
+    goal = Criterion(loss, labels, toward)
     made(len(images))
     images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)

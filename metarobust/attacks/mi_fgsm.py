@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Goal, look
+from metarobust.attacks.criterion import Criterion, look
 from metarobust.attacks.threat import (
     check,
     check_count,
@@ -55,7 +55,7 @@ def mi_fgsm(
     check(images, labels, eps, norm, toward)
     check_generator(generator)
     check_count("steps", steps)
-    goal = Goal(loss, labels, toward)
+    goal = Criterion(loss, labels, toward)
     if not is_number(momentum) or not 0 <= momentum < math.inf:
         raise InputError(f"momentum is {said(momentum)}; give a number from 0, which forgets at once; the paper's is 1")
     made(len(images))

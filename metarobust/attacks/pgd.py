@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Goal, look
+from metarobust.attacks.criterion import Criterion, look
 from metarobust.attacks.threat import (
     check,
     check_answer,
@@ -60,7 +60,7 @@ def pgd(
     check(images, labels, eps, norm, toward)
     check_count("steps", steps)
     check_generator(generator, restarts)
-    goal = Goal(loss, labels, toward)
+    goal = Criterion(loss, labels, toward)
     alpha = 2.5 * eps / steps if step_size is None else step_size
     if not is_number(alpha) or not (0 < alpha < math.inf or alpha == eps == 0):
         raise InputError(f"step_size is {said(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarobust.attacks import square_l2, square_linf
 from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Goal, first_look
+from metarobust.attacks.criterion import Criterion, first_value
 from metarobust.attacks.threat import check, check_answer, check_count, check_generator
 from metarobust.errors import InputError
 
@@ -59,9 +59,9 @@ def square(
         raise InputError("generator is None; the search is random: pass generator=torch.Generator()")
     check_generator(generator)
     check_answer("leave", leave)
-    goal = Goal("margin", labels, toward)
+    goal = Criterion("margin", labels, toward)
     made(len(images))
-    _, _, left = first_look(predict, images, goal, alone=leave)
+    _, _, left = first_value(predict, images, goal, alone=leave)
     done = torch.ones(len(images), dtype=torch.bool, device=images.device).index_fill(0, left, False)
     left = left if leave else torch.arange(len(images), device=images.device)
     worst = images.detach().clone()

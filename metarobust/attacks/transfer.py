@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Goal, look
+from metarobust.attacks.criterion import Criterion, look
 from metarobust.attacks.pgd import pgd
 from metarobust.attacks.threat import check
 
@@ -46,7 +46,7 @@ def transfer(
     parameter's `.grad` is touched.
     """
     check(images, labels, eps, norm, toward)
-    goal = Goal(loss, labels, toward)
+    goal = Criterion(loss, labels, toward)
     images = images.detach()
     before, _, _ = look(predict, images, goal, slope=False)
     moved = pgd(

@@ -25,8 +25,8 @@ from metarobust.course.question import (
     whole,
 )
 from metarobust.course.toys import BatchMates, Linear, Softmax, Table
+from metarobust.evaluation.intervals import wilson
 from metarobust.evaluation.known_bad import HugeLogits, NoisyOutput, RoundedInputs
-from metarobust.lab.stats import wilson
 
 
 class Splits(NamedTuple):
@@ -179,6 +179,7 @@ DIAGNOSE = Question("q4", "diagnose", _suspects, _probe_diagnose, _some_answer, 
 ))  # fmt: skip
 
 ASSIGNMENT = Assignment(
-    2, "an-honest-evaluation", "An honest evaluation", ("metarobust.evaluation", "metarobust.lab.stats", "torchattacks"),
+    2, "an-honest-evaluation", "An honest evaluation",
+    ("metarobust.evaluation", "metarobust.lab.stats", "torchattacks"),
     (ACCURACY, WORST, REPORT, DIAGNOSE),
 )  # fmt: skip

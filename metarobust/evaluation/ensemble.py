@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from metarobust.attacks import apgd, pgd, square, transfer
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.errors import InputError
 
 Predict = Callable[[Tensor], Tensor]
@@ -77,7 +77,7 @@ def transferred(surrogate: Predict, *, eps: float, norm: str = "linf", steps: in
     return Attack(f"transfer-{steps}", "transfer", move)
 
 
-def survivors(
+def robust_masks(
     predict: Predict,
     images: Tensor,
     labels: Tensor,
@@ -99,7 +99,7 @@ def survivors(
 
     def stand(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            return ~fooled(predict(x), y)
+            return ~misclassified(predict(x), y)
 
     batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     robust = clean = torch.cat([stand(x, y) for x, y in batches])

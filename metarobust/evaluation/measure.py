@@ -18,9 +18,9 @@ from metarobust.errors import InputError, choose
 from metarobust.evaluation import checks as check_for
 from metarobust.evaluation import probe
 from metarobust.evaluation.checks import Flag
-from metarobust.evaluation.ensemble import Attack, quick, standard, survivors, transferred
+from metarobust.evaluation.ensemble import Attack, quick, robust_masks, standard, transferred
+from metarobust.evaluation.intervals import wilson
 from metarobust.evaluation.report import Report
-from metarobust.lab.stats import wilson
 
 STEPS = {"standard": 100, "quick": 40}
 
@@ -60,7 +60,7 @@ def evaluate(
     attacks: `standard` (APGD on cross-entropy, APGD toward wrong classes, Square) or `quick` (PGD on cross-entropy and
     margin). surrogate: another model for the same task; its adversarial images are tried as well. steps: of each
     gradient attack, 100 or 40 if None. restarts: of PGD, and of APGD on cross-entropy. queries: of Square. alone: see
-    `ensemble.survivors`; False is faster and gives the worst case alone. checks: how many of the images the checks
+    `ensemble.robust_masks`; False is faster and gives the worst case alone. checks: how many of the images the checks
     look at, 0 for none. eps: radius in pixel units. norm: `linf` or `l2`. batch_size: images asked about at once; it
     changes the memory needed and not the result. seed: of all random numbers. label: of a progress bar, None for none.
     The model is put in eval mode and left in the mode, and with the gradients, it came with.
@@ -87,7 +87,7 @@ def evaluate(
         ensemble = make(eps=eps, norm=norm, steps=steps)
         if surrogate is not None:
             ensemble.append(transferred(surrogate, eps=eps, norm=norm))
-        right = survivors(
+        right = robust_masks(
             predict, images, labels, ensemble, generator=generator, alone=alone, batch_size=batch_size, label=label
         )
         points: list[tuple[float, float]] = []

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import square
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import cross_entropy
 from metarobust.evaluation import checks
 from metarobust.evaluation.checks import Flag
-from metarobust.evaluation.ensemble import Attack, quick, survivors
+from metarobust.evaluation.ensemble import Attack, quick, robust_masks
 
 Predict = Callable[[Tensor], Tensor]
 STEPS = 20  # of the PGD behind the curve over eps
@@ -47,7 +47,7 @@ def curve(
     points = []
     for radius in radii:
         attacks = quick(eps=radius, norm=norm, steps=STEPS)
-        right = survivors(predict, images, labels, attacks, generator=generator, alone=False)
+        right = robust_masks(predict, images, labels, attacks, generator=generator, alone=False)
         points.append((radius, share(right["robust"])))
     return points
 
@@ -67,7 +67,7 @@ def longer(
 ) -> Flag | None:
     """few: accuracy under the PGD of the curve. Does it rise when the attack works longer?"""
     attacks = quick(eps=eps, norm=norm, steps=LONGER * STEPS)
-    right = survivors(predict, images, labels, attacks, generator=generator, alone=False)
+    right = robust_masks(predict, images, labels, attacks, generator=generator, alone=False)
     return checks.more_steps(few, share(right["robust"]), (STEPS, LONGER * STEPS), len(images))
 
 
@@ -116,4 +116,4 @@ def _falls(
     """How many of the images the attack turns."""
     moved = move(predict, images, labels, generator=generator)
     with torch.no_grad():
-        return int(fooled(predict(moved), labels).sum())
+        return int(misclassified(predict(moved), labels).sum())

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
-from metarobust.lab.spec import NEW, Part, Rule
+from metarobust.lab.spec import NEW, OptimizerConfig, Setting
 from metarobust.lab.table import LEARNED
-from metarobust.meta import Plan
+from metarobust.meta import MetaTrainConfig
 
 
-def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
+def ablation(scale: str, dataset: str) -> tuple[Setting, ...]:
     """Variants of the rule and of its meta-training, all with the same number of episodes."""
-    plan = Plan(episodes=60, groups=1, tasks=16 if scale == "full" else 4)
+    plan = MetaTrainConfig(episodes=60, groups=1, tasks=16 if scale == "full" else 4)
 
-    def rule(name: str, kind: str = "features", *, plan: Plan = plan, **how) -> Rule:
-        return Rule(f"{LEARNED}, {name}", kind, plan, **how)
+    def rule(name: str, kind: str = "features", *, plan: MetaTrainConfig = plan, **how) -> OptimizerConfig:
+        return OptimizerConfig(f"{LEARNED}, {name}", kind, plan, **how)
 
-    rules = [Rule(LEARNED, "features", plan)]
+    rules = [OptimizerConfig(LEARNED, "features", plan)]
     if scale != "smoke":
         rules += [
             # What the rule sees and may do.
@@ -39,4 +39,4 @@ def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
             rule("four networks", family=("mlp-12-relu", "mlp-24-tanh", "mlp-24-24-sigmoid", "cnn-4-8-relu")),
         ]
     names = ("adam", "std-prune", "falling noise + last-layer decay", "PGD-7 training")
-    return (Part("patch", 20, 64, tuple(rules), methods=names, unseen=(NEW[0], NEW[1], NEW[3])),)
+    return (Setting("patch", 20, 64, tuple(rules), methods=names, unseen=(NEW[0], NEW[1], NEW[3])),)

@@ -30,7 +30,7 @@ from metarobust.lab.published import brief, markdown, table
 from metarobust.lab.results import COLUMNS, Run
 from metarobust.meta import ALONE, Share, generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 __all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
 
@@ -124,9 +124,9 @@ def network(
     """Trains one network, from its checkpoint where there is one, and measures it."""
     device = test.images.device
     model = build(spec.network, dataset.shape, dataset.classes).to(device)
-    layout, params = Layout.of(model), fresh(model, 1, generator_of(device, seed))[0]
+    param_spec, params = ParamSpec.of(model), fresh(model, 1, generator_of(device, seed))[0]
     with torch.no_grad():
-        for p, start in zip(model.parameters(), layout.split(params).values(), strict=True):
+        for p, start in zip(model.parameters(), param_spec.split(params).values(), strict=True):
             p.copy_(start)
     made = train(
         model, dataset.train, recipe, spec.eps, seed, save=partial(run.save, name), resume=run.restore(name),

@@ -14,8 +14,9 @@ from metarobust.attacks import fgsm, pgd
 from metarobust.data import Split
 from metarobust.evaluation import quick, standard
 from metarobust.evaluation.ensemble import Attack
-from metarobust.lab.fit import over_models, together
+from metarobust.lab.fit import together
 from metarobust.tasks import Tasks
+from metarobust.training import over_models
 
 SHARES = (0.25, 0.5, 1.5, 2.0)
 """Other radii, in units of the one that is asked about."""

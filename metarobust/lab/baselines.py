@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarobust.objectives import Adversarial, Objective, clean
 from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1, RMSprop
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.regularisers import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
 
@@ -41,7 +41,7 @@ L1_BESIDE_PGD = (0.0001, 0.0003), (0.001, 0.003, 0.01), ()
 
 
 @dataclass(frozen=True)
-class Method:
+class Baseline:
     """name: as in the tables. tier: what it may look at. grid: the values tried of each hyperparameter.
 
     optimizer: hyperparameters and layout to an optimizer. inner: hyperparameters and progress in [0, 1] to an
@@ -51,7 +51,7 @@ class Method:
     name: str
     tier: str
     grid: Mapping[str, tuple[float, ...]]
-    optimizer: Callable[[Hyper, Layout], Optimizer]
+    optimizer: Callable[[Hyper, ParamSpec], Optimizer]
     inner: Callable[[Hyper, float], Objective] = lambda hyper, progress: clean
     prepare: Callable[[Tasks, Hyper], Tasks] = lambda tasks, hyper: tasks
 
@@ -64,30 +64,30 @@ class Method:
         return point["lr"] * point.get("decay", 0.0) < 1
 
 
-def layer_mask(layout: Layout, layer: int, like: Tensor) -> Tensor:
+def layer_mask(param_spec: ParamSpec, layer: int, like: Tensor) -> Tensor:
     """1 at the weights (not biases) of one layer, counted from 0 or, if negative, from the last: `[N]`."""
-    wanted = layer % (layout.layers[-1] + 1)
-    pairs = zip(layout.shapes, layout.layers, strict=True)
-    return layout.spread(like.new_tensor([float(at == wanted and len(shape) >= 2) for shape, at in pairs]))
+    wanted = layer % (param_spec.layers[-1] + 1)
+    pairs = zip(param_spec.shapes, param_spec.layers, strict=True)
+    return param_spec.spread(like.new_tensor([float(at == wanted and len(shape) >= 2) for shape, at in pairs]))
 
 
-def _adam(hyper: Hyper, layout: Layout) -> Optimizer:
+def _adam(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:
     return Adam(hyper["lr"], hyper.get("decay", 0.0))
 
 
-def _adam_last(hyper: Hyper, layout: Layout) -> Optimizer:
+def _adam_last(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:
     # Adam's decay is lr * decay * w; dividing by lr makes `last_decay` the share of the weight lost in each step.
-    decay = hyper["last_decay"] / hyper["lr"] * layer_mask(layout, -1, hyper["lr"])
+    decay = hyper["last_decay"] / hyper["lr"] * layer_mask(param_spec, -1, hyper["lr"])
     return Adam(hyper["lr"], decay)
 
 
-def _adam_first(hyper: Hyper, layout: Layout) -> Optimizer:
-    decay = hyper["first_decay"] / hyper["lr"] * layer_mask(layout, 0, hyper["lr"])
+def _adam_first(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:
+    decay = hyper["first_decay"] / hyper["lr"] * layer_mask(param_spec, 0, hyper["lr"])
     return Adam(hyper["lr"], decay)
 
 
-def _adam_l1(hyper: Hyper, layout: Layout) -> Optimizer:
-    return ProximalL1(Adam(hyper["lr"]), hyper["l1"] * layer_mask(layout, 0, hyper["lr"]))
+def _adam_l1(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:
+    return ProximalL1(Adam(hyper["lr"]), hyper["l1"] * layer_mask(param_spec, 0, hyper["lr"]))
 
 
 def _falling(hyper: Hyper, progress: float) -> Objective:
@@ -101,18 +101,20 @@ def std_prune(tasks: Tasks, hyper: Hyper) -> Tasks:
     threshold: standard deviation over a task's training images, in pixel units. keep: factor for what stays. For a
     convolution there is no weight that belongs to one pixel: all are shrunk and none is removed.
     """
-    first = next(name for name, shape in zip(tasks.layout.names, tasks.layout.shapes, strict=True) if len(shape) >= 2)
-    tensors = dict(tasks.layout.split(tasks.params))
+    first = next(
+        name for name, shape in zip(tasks.param_spec.names, tasks.param_spec.shapes, strict=True) if len(shape) >= 2
+    )
+    tensors = dict(tasks.param_spec.split(tasks.params))
     weight = tensors[first]
     keep = hyper["keep"].view(-1, *[1] * (weight.ndim - 1))
     if weight.ndim == 3:
         spread = tasks.images[tasks.train].flatten(2).std(1)
         keep = keep * (spread > hyper["threshold"])[:, None, :]
     tensors[first] = weight * keep
-    return replace(tasks, params=tasks.layout.flatten(tensors))
+    return replace(tasks, params=tasks.param_spec.flatten(tensors))
 
 
-def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Method]:
+def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Baseline]:
     """All baselines for an attack radius eps; std-prune only where there is a trained model to prune.
 
     wide: try all values of each hyperparameter, not the usual ones alone.
@@ -122,53 +124,53 @@ def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Method]:
         return {name: sum(parts, ()) if wide else parts[1] for name, parts in names.items()}
 
     found = [
-        Method("sgd", "0", grid(lr=LR_SGD), lambda h, lay: SGD(h["lr"], 0.9)),
-        Method("adam", "0", grid(lr=LR_ADAM), _adam),
-        Method("adam + weight decay", "0", grid(lr=LR_ADAM, decay=DECAY), _adam),
-        Method("adam + first-layer decay", "0", grid(lr=LR_ADAM, first_decay=FIRST_DECAY), _adam_first),
-        Method("adam + last-layer decay", "0", grid(lr=LR_ADAM, last_decay=LAST_DECAY), _adam_last),
-        Method("adam + L1 on layer 1", "0", grid(lr=LR_ADAM, l1=L1), _adam_l1),
-        Method("noise", "1", grid(lr=LR_ADAM, sigma=SIGMA), _adam, lambda h, t: Noise(h["sigma"])),
-        Method(
+        Baseline("sgd", "0", grid(lr=LR_SGD), lambda h, lay: SGD(h["lr"], 0.9)),
+        Baseline("adam", "0", grid(lr=LR_ADAM), _adam),
+        Baseline("adam + weight decay", "0", grid(lr=LR_ADAM, decay=DECAY), _adam),
+        Baseline("adam + first-layer decay", "0", grid(lr=LR_ADAM, first_decay=FIRST_DECAY), _adam_first),
+        Baseline("adam + last-layer decay", "0", grid(lr=LR_ADAM, last_decay=LAST_DECAY), _adam_last),
+        Baseline("adam + L1 on layer 1", "0", grid(lr=LR_ADAM, l1=L1), _adam_l1),
+        Baseline("noise", "1", grid(lr=LR_ADAM, sigma=SIGMA), _adam, lambda h, t: Noise(h["sigma"])),
+        Baseline(
             "falling noise + last-layer decay", "1",
             grid(lr=LR_ADAM, sigma=FALLING_SIGMA, last_decay=FALLING_DECAY), _adam_last, _falling,
         ),
-        Method(
+        Baseline(
             "input-gradient penalty", "2", grid(lr=LR_ADAM, weight=PENALTY), _adam,
             lambda h, t: InputGradient(h["weight"]),
         ),
-        Method(
+        Baseline(
             "curvature penalty", "2", grid(lr=LR_ADAM, weight=BEND, far=FAR), _adam,
             lambda h, t: Curvature(h["weight"], h["far"]),
         ),
-        Method("FGSM training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 1)),
-        Method("PGD-7 training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 7)),
-        Method(
+        Baseline("FGSM training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 1)),
+        Baseline("PGD-7 training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 7)),
+        Baseline(
             "PGD-7 training + L1 on layer 1", "adversarial", grid(lr=LR_ADAM, l1=L1_BESIDE_PGD), _adam_l1,
             lambda h, t: Adversarial(eps, 7),
         ),
-        Method(
+        Baseline(
             "TRADES", "adversarial", grid(lr=LR_ADAM, beta=BETA), _adam, lambda h, t: Trades(h["beta"], eps)
         ),
     ]  # fmt: skip
     if patching:
         wanted = grid(lr=LR_PRUNE, threshold=THRESHOLD, keep=KEEP)
-        found.insert(6, Method("std-prune", "0", wanted, _adam, prepare=std_prune))
+        found.insert(6, Baseline("std-prune", "0", wanted, _adam, prepare=std_prune))
     return found
 
 
-def robust_methods(eps: float, *, wide: bool = True) -> list[Method]:
+def robust_methods(eps: float, *, wide: bool = True) -> list[Baseline]:
     """Adversarial training by each of four optimizers and two attacks: what a learned optimizer has to beat, where it
     is given adversarial gradients too. wide: as in `methods`.
     """
-    optimizers: dict[str, tuple[tuple[tuple[float, ...], ...], Callable[[Hyper, Layout], Optimizer]]] = {
+    optimizers: dict[str, tuple[tuple[tuple[float, ...], ...], Callable[[Hyper, ParamSpec], Optimizer]]] = {
         "SGD": (LR_SGD, lambda h, lay: SGD(h["lr"])),
         "momentum": (LR_SGD, lambda h, lay: SGD(h["lr"], 0.9)),
         "RMSprop": (LR_ADAM, lambda h, lay: RMSprop(h["lr"])),
         "Adam": (LR_ADAM, _adam),
     }
     return [
-        Method(
+        Baseline(
             f"{attack} training, {name}", "adversarial", {"lr": sum(rates, ()) if wide else rates[1]}, optimizer,
             lambda h, t, steps=steps: Adversarial(eps, steps),
         )

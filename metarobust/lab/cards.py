@@ -1,14 +1,26 @@
 """The card of a learned optimizer: what it learned from, and what it is good for, out of the run that made it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from metarobust import pretrained
+from metarobust.checkpoints import Checkpoints
+from metarobust.errors import InputError, choose
+from metarobust.lab.learning import slug
+from metarobust.lab.quote import recorded
+from metarobust.lab.results import load_results
 from metarobust.lab.running import default_folder
 from metarobust.lab.spec import sizes
 from metarobust.lab.table import ADAM, BEFORE, REFERENCE, best_plain, cell, names, over, pick, trained
 from metarobust.learned import TIERS, make
 from metarobust.learned import describe as shape
+from metarobust.storage import save_tensors
 
+META_SEED = 0
+"""Of a run's meta-seeds the first is shipped, whatever its test results."""
+FROM = ("patch", "train", "transfer-data")
+"""The experiments whose learned optimizers may be shipped: they learn as one would use them."""
 GOALS = {True: ("patch", "patches a trained model"), False: ("train", "trains a fresh model")}
 """What an optimizer is good for, by whether the models it learned on were trained: a verb and its words."""
 UNTRIED = [
@@ -116,3 +128,63 @@ def results(rows: Sequence[Mapping[str, Any]], part: str, rule: str, meta_seed: 
         found[model] = {"this": cell(_own(rows, part, model, rule, meta_seed))}
         found[model] |= {method: cell(pick(rows, part, model, method)) for method in methods}
     return found
+
+
+def card(name: str = pretrained.DEFAULT) -> dict[str, Any]:
+    """All that is known of a pretrained optimizer, as a JSON object.
+
+    `works` are the unseen networks where it was more robust than every rule that makes no adversarial example; `fails`
+    names for each other network the rules that were ahead; `elsewhere` has both for the other parts of its run, with
+    fewer images or on other data sets. `results` are taken out of the recorded run `run` now:
+    clean/robust accuracy in per cent, ± 95 % over seeds, of this optimizer and what it is held against; what it costs
+    in clean accuracy is seen there. `quotes` name the same for `metarobust.lab.quote`, as a mean over all meta-seeds.
+    Raises InputError for another name, a damaged card, or an installation without the recorded run.
+    """
+
+    about = pretrained.card(name)
+    _, rows = recorded(about["run"])
+    return about | {"results": results(rows, about["part"], about.get("rule", "learned"), about["meta_seed"])}
+
+
+def export(
+    run: str | Path, part: str, out: str | Path = ".", *, rule: str = "learned", meta_seed: int = META_SEED
+) -> Path:
+    """Writes an optimizer that a finished run meta-trained to `patch-DATASET.safetensors` in the folder out, or to
+    `train-...`; DATASET is the one that it learned on.
+
+    part: of the run, where the card's results are taken. rule: its name in the run's tables; a kind other than
+    `features` is added to the file's name. Raises InputError for a run that is unfinished, of another experiment, or
+    without its checkpoints.
+    """
+
+    manifest, rows = load_results(run)
+    spec = manifest["spec"]
+    if spec["experiment"] not in FROM:
+        raise InputError(
+            f"the run in {run} is of {spec['experiment']}, which learns no optimizer; give one of {' or '.join(FROM)}"
+        )
+    parts = {each["name"]: each for each in spec["parts"]}
+    here = parts[choose(part, parts, "part of the run")]
+    rules = {each["name"]: each for each in (*here["rules"], *here["uses"])}
+    found = rules[choose(rule, rules, "learned rule of the run")]
+    if meta_seed not in spec["meta_seeds"]:
+        raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
+    home = here["home"] if found in here["uses"] else part
+    stored = Checkpoints(
+        Path(run) / "checkpoints", f"{slug(home)}.{slug(found['name'])}.{meta_seed}", manifest["spec_sha256"]
+    )
+    held = stored.load()
+    if held is None:
+        raise InputError(f"{stored.paths[0]} is missing; run the meta-training again in another folder")
+    tensors, about = held
+    # A run that is complete has the checkpoint of its end last; patience may have ended it early.
+    if about["episode"] != found["plan"]["episodes"] and not found["plan"]["patience"]:
+        raise InputError(
+            f"{stored.paths[0]} is not the end of this run's meta-training; run it again in another folder"
+        )
+    # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
+    theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}
+    own = "" if found["kind"] == "features" else f"-{found['kind']}"
+    path = Path(out) / f"{GOALS[here['trained']][0]}-{school(spec, found)}{own}.safetensors"
+    save_tensors(path, theta, describe(manifest, rows, here, found, meta_seed, about["log"]))
+    return path

@@ -11,9 +11,9 @@ from typing import Any
 
 from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
-from metarobust.lab.spec import ALL, FAMILY, NEW, UNSEEN, VALIDATION, Part, Rule, Spec, sizes
+from metarobust.lab.spec import ALL, FAMILY, NEW, UNSEEN, VALIDATION, OptimizerConfig, Setting, Spec, sizes
 from metarobust.lab.table import JOINT, LEARNED
-from metarobust.meta import Plan
+from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
 FROM_DIGITS = "learned on digits"
@@ -40,74 +40,86 @@ def batches(scale: str) -> dict[str, int]:
     return {"groups": 2, "tasks": 8 if scale == "full" else 2}
 
 
-def patching_plan(scale: str) -> Plan:
+def patching_plan(scale: str) -> MetaTrainConfig:
     """Of features that learn to patch in twenty steps."""
     episodes = {"smoke": 60, "small": 240, "full": 192}[scale]  # fewest where a reader waits
-    return Plan(episodes=episodes, validate_every=episodes // 4, **batches(scale))
+    return MetaTrainConfig(episodes=episodes, validate_every=episodes // 4, **batches(scale))
 
 
-def variant_plan(scale: str) -> Plan:
+def variant_plan(scale: str) -> MetaTrainConfig:
     """Half as long, where many rules are learned that differ in one thing."""
     return replace(patching_plan(scale), episodes=times(60, scale))
 
 
-def training_plan(scale: str) -> Plan:
+def training_plan(scale: str) -> MetaTrainConfig:
     """Of features that learn to train in a hundred steps."""
-    return Plan(episodes=times(50, scale), horizons=(50, 100), validate_every=times(10, scale), **batches(scale))
+    return MetaTrainConfig(
+        episodes=times(50, scale), horizons=(50, 100), validate_every=times(10, scale), **batches(scale)
+    )
 
 
-def steering_plan(scale: str, horizon: int) -> Plan:
+def steering_plan(scale: str, horizon: int) -> MetaTrainConfig:
     """Levers are few, so the exact gradient through the whole run is affordable; and noise has no other."""
     each = times({20: 75, 100: 40}[horizon], scale)
-    middle = 0.0 if horizon == 20 else 0.3
-    return Plan(
+    mid_loss_weight = 0.0 if horizon == 20 else 0.3
+    return MetaTrainConfig(
         episodes=each, validate_every=each // 5 if horizon == 20 else each // 4, lr=0.02, horizons=(horizon,),
-        truncation=horizon, middle=middle, second_order=True, **batches(scale),
+        truncation=horizon, mid_loss_weight=mid_loss_weight, second_order=True, **batches(scale),
     )  # fmt: skip
 
 
-def patch(scale: str, dataset: str) -> tuple[Part, ...]:
+def patch(scale: str, dataset: str) -> tuple[Setting, ...]:
     """Twenty steps on trained models by four kinds of learned optimizer; the first also with fewer images, and at small
     step by step."""
-    whole = {"horizons": (20,), "truncation": 20, "middle": 0.0, "second_order": True}
-    joint = Plan(episodes=times(50, scale), validate_every=times(10, scale), lr=6e-3, **whole, **batches(scale))
-    lstm = Plan(episodes=times(40, scale), validate_every=times(10, scale), **batches(scale))
-    first, features = Rule(LEARNED, "features", patching_plan(scale)), patching_plan(scale)
+    whole = {"horizons": (20,), "truncation": 20, "mid_loss_weight": 0.0, "second_order": True}
+    joint = MetaTrainConfig(
+        episodes=times(50, scale), validate_every=times(10, scale), lr=6e-3, **whole, **batches(scale)
+    )
+    lstm = MetaTrainConfig(episodes=times(40, scale), validate_every=times(10, scale), **batches(scale))
+    first, features = OptimizerConfig(LEARNED, "features", patching_plan(scale)), patching_plan(scale)
     if scale == "smoke":
-        return (Part("patch", 20, 64, (first,)),)
-    far = (Rule(FROM_DIGITS, "features", features, source="digits"),) if dataset != "digits" else ()
-    steering = Rule(STEERING, "steering", steering_plan(scale, 20))
-    rules = (first, *far, steering, Rule(JOINT, "joint", joint, begins=STEERING), Rule(LSTM, "lstm", lstm))
+        return (Setting("patch", 20, 64, (first,)),)
+    far = (OptimizerConfig(FROM_DIGITS, "features", features, source="digits"),) if dataset != "digits" else ()
+    steering = OptimizerConfig(STEERING, "steering", steering_plan(scale, 20))
+    rules = (
+        first,
+        *far,
+        steering,
+        OptimizerConfig(JOINT, "joint", joint, begins=STEERING),
+        OptimizerConfig(LSTM, "lstm", lstm),
+    )
     fewer = {"uses": (first,), "home": "patch", "methods": FAST_RULES, "unseen": (UNSEEN[0], UNSEEN[4])}
-    stepwise = (Part("patch, step by step", 20, 64, marks=(1, 2, 5, 10), **fewer),)
+    stepwise = (Setting("patch, step by step", 20, 64, marks=(1, 2, 5, 10), **fewer),)
     return (
-        Part("patch", 20, 64, rules),
+        Setting("patch", 20, 64, rules),
         *(stepwise if scale == "small" else ()),
-        *(Part(f"patch, {each} images a class", 20, 64, per_class=each, **fewer) for each in (5, 20)),
+        *(Setting(f"patch, {each} images a class", 20, 64, per_class=each, **fewer) for each in (5, 20)),
     )  # fmt: skip
 
 
-def train(scale: str, dataset: str) -> tuple[Part, ...]:
+def train(scale: str, dataset: str) -> tuple[Setting, ...]:
     """A hundred steps from fresh parameters, by the two kinds of learned optimizer that patch best."""
     rules = (
-        Rule(LEARNED, "features", training_plan(scale)),
-        Rule(STEERING, "steering", steering_plan(scale, 100)),
+        OptimizerConfig(LEARNED, "features", training_plan(scale)),
+        OptimizerConfig(STEERING, "steering", steering_plan(scale, 100)),
     )
-    return (Part("train", 100, 64, rules[:1] if scale == "smoke" else rules, trained=False),)
+    return (Setting("train", 100, 64, rules[:1] if scale == "smoke" else rules, trained=False),)
 
 
-def robust_training(scale: str, dataset: str) -> tuple[Part, ...]:
+def robust_training(scale: str, dataset: str) -> tuple[Setting, ...]:
     """Robust mode: adversarial gradients for the learned optimizer and for its rivals alike, from fresh parameters."""
     # Attacks inside make a step dear: fewer episodes, and what needs seven attack steps goes on from what needs one.
-    plan = Plan(episodes=times(30, scale), horizons=(50, 100), validate_every=times(10, scale), **batches(scale))
-    fgsm = Rule(LEARNED, "features", plan, inner="fgsm")
+    plan = MetaTrainConfig(
+        episodes=times(30, scale), horizons=(50, 100), validate_every=times(10, scale), **batches(scale)
+    )
+    fgsm = OptimizerConfig(LEARNED, "features", plan, inner="fgsm")
     further = replace(plan, episodes=times(5, scale), validate_every=times(5, scale), lr=1e-3)
-    pgd = Rule("learned, PGD-7 inside", "features", further, begins=LEARNED, inner="pgd")
+    pgd = OptimizerConfig("learned, PGD-7 inside", "features", further, begins=LEARNED, inner="pgd")
     rules = (fgsm,) if scale == "smoke" else (fgsm, pgd)
-    return (Part("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)
+    return (Setting("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)
 
 
-def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
+def low_data(scale: str, dataset: str) -> tuple[Setting, ...]:
     """Training from fresh parameters with few images, on clean gradients; adversarial training beside it, which
     overfits: accuracy on the training images is measured too."""
     few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
@@ -115,8 +127,8 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     steering = steering_plan(scale, 100)
     features = replace(training_plan(scale), episodes=times(30, scale))
     rules = (
-        Rule(LEARNED, "features", features),
-        Rule(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)),
+        OptimizerConfig(LEARNED, "features", features),
+        OptimizerConfig(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)),
     )
     rules = rules[:1] if scale == "smoke" else rules
     names = (
@@ -126,15 +138,15 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     shared = {"trained": False, "methods": names, "unseen": (FEW[0], FEW[2]), "gap": True}
     parts = ["all images" if each == ALL else f"{each} images a class" for each in counts]
     return (
-        Part(parts[0], 100, 64, rules, per_class=counts[0], **shared),
+        Setting(parts[0], 100, 64, rules, per_class=counts[0], **shared),
         *(
-            Part(part, 100, 64, per_class=each, uses=rules, home=parts[0], **shared)
+            Setting(part, 100, 64, per_class=each, uses=rules, home=parts[0], **shared)
             for part, each in zip(parts[1:], counts[1:], strict=True)
         ),
     )
 
 
-def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
+def transfer_architecture(scale: str, dataset: str) -> tuple[Setting, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
     schools = {
@@ -142,64 +154,66 @@ def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
         "perceptrons": DENSE,
         "convolutions": CONVOLUTIONAL,
     }
-    rules = [Rule(LEARNED, "features", plan)]
+    rules = [OptimizerConfig(LEARNED, "features", plan)]
     if scale != "smoke":
-        rules += [Rule(f"learned on {name}", "features", plan, family=family) for name, family in schools.items()]
+        rules += [
+            OptimizerConfig(f"learned on {name}", "features", plan, family=family) for name, family in schools.items()
+        ]
         steering = steering_plan(scale, 20)
-        rules.append(Rule(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)))
-    return (Part("patch", 20, 64, tuple(rules), unseen=FEW if scale == "smoke" else NEW),)
+        rules.append(OptimizerConfig(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)))
+    return (Setting("patch", 20, 64, tuple(rules), unseen=FEW if scale == "smoke" else NEW),)
 
 
-def transfer_data(scale: str, dataset: str) -> tuple[Part, ...]:
+def transfer_data(scale: str, dataset: str) -> tuple[Setting, ...]:
     """What was learned on one data set, used on another, and the other way round."""
     if dataset == "digits":
-        return (Part("patch", 20, 64, (Rule(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
+        return (Setting("patch", 20, 64, (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
     grey = ("digits", "mnist", "fashion-mnist")
     others = {"smoke": grey[:1], "small": grey, "full": (*grey, "cifar10")}[scale]
     sources = [dataset, *(name for name in others if name != dataset)]
     plan, short = variant_plan(scale), [Path(name.rpartition(":")[2]).name for name in sources]
     rules = tuple(
-        Rule(f"learned on {word}", "features", plan, source=None if name == dataset else name)
+        OptimizerConfig(f"learned on {word}", "features", plan, source=None if name == dataset else name)
         for name, word in zip(sources, short, strict=True)
     )
     shared = {"methods": FAST_RULES, "unseen": FEW}
     parts = [f"patch, {word}" for word in short]
     return (
-        Part(parts[0], 20, 64, rules, **shared),
+        Setting(parts[0], 20, 64, rules, **shared),
         *(
-            Part(part, 20, 64, uses=rules, home=parts[0], dataset=name, **shared)
+            Setting(part, 20, 64, uses=rules, home=parts[0], dataset=name, **shared)
             for part, name in zip(parts[1:], sources[1:], strict=True)
         ),
     )
 
 
-def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
+def attack_transfer(scale: str, dataset: str) -> tuple[Setting, ...]:
     """Judged by one attack at one radius when it learned, measured under others."""
     plan = variant_plan(scale)
     rules = (
-        Rule("learned, FGSM outside", "features", plan, meta="fgsm"),
-        Rule(LEARNED, "features", plan),
-        Rule("learned, clean outside", "features", plan, meta="clean"),
+        OptimizerConfig("learned, FGSM outside", "features", plan, meta="fgsm"),
+        OptimizerConfig(LEARNED, "features", plan),
+        OptimizerConfig("learned, clean outside", "features", plan, meta="clean"),
     )
     names = (*FAST_RULES[:4], "FGSM training", "PGD-7 training")
     rules = rules[:1] if scale == "smoke" else rules
-    return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
+    return (Setting("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
 
 
-def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
+def trade_off(scale: str, dataset: str) -> tuple[Setting, ...]:
     """For those who would give up less clean accuracy: the judge, and whoever tunes the baselines, count robust
     accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
     weights = {"smoke": (0.25,), "small": (0.5, 0.25, 0.1), "full": (0.5, 0.25, 0.1)}[scale]
-    shared = {"rules": (Rule(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
+    shared = {"rules": (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
     shared |= {"measures": "confined"}
-    return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
+    return tuple(Setting(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
 
 
 SCORED_ONCE = ("patch-digits", "train-digits", "trade-off", "robust-training", "low-data", "transfer-architecture")
 """Recorded at small before there was a second round: the best settings of a search are not scored again there. Names of
 experiments, or of one on one data set."""
 
-PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
+PARTS: dict[str, Callable[[str, str], tuple[Setting, ...]]] = {
     "patch": patch,
     "train": train,
     "trade-off": trade_off,

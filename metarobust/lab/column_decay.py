@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from metarobust.optimizers import Adam, AdamState, Optimizer
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 TINY = 1e-14  # a matrix without gradient has r = 1 everywhere, not 0/0
 
@@ -40,8 +40,8 @@ class ColumnDecay(Optimizer):
     threshold: float | Tensor
     slope: float | Tensor
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> tuple[AdamState, Layout]:
-        return self._adam.init(params, layout, total), layout
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> tuple[AdamState, ParamSpec]:
+        return self._adam.init(params, param_spec, total), param_spec
 
     @property
     def _adam(self) -> Adam:
@@ -49,28 +49,30 @@ class ColumnDecay(Optimizer):
         return Adam(1.0, beta2=0.99, tiny=TINY**0.5)
 
     def update(
-        self, grads: Tensor, state: tuple[AdamState, Layout], params: Tensor
-    ) -> tuple[Tensor, tuple[AdamState, Layout]]:
+        self, grads: Tensor, state: tuple[AdamState, ParamSpec], params: Tensor
+    ) -> tuple[Tensor, tuple[AdamState, ParamSpec]]:
         train, shrink, state = self.halves(grads, state, params)
         return self.lr * train + self.strength * shrink, state
 
     def halves(
-        self, grads: Tensor, state: tuple[AdamState, Layout], params: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[AdamState, Layout]]:
+        self, grads: Tensor, state: tuple[AdamState, ParamSpec], params: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[AdamState, ParamSpec]]:
         """The two halves of the step, each `[..., N]`, without `lr` and `strength`; and the next state."""
-        adam, layout = state
+        adam, param_spec = state
         direction, adam = self._adam.update(grads, adam, params)
-        sizes = torch.stack([part.flatten(params.ndim - 1).square().mean(-1) for part in layout.split(params).values()])
+        sizes = torch.stack(
+            [part.flatten(params.ndim - 1).square().mean(-1) for part in param_spec.split(params).values()]
+        )
         # A tensor near 0 (a bias, say) could never grow again if its step were in proportion to it alone.
-        least = params.new_tensor([0.1 * fan_in**-0.5 for fan_in, _ in layout.fans])
-        size = layout.spread(sizes.movedim(0, -1).sqrt().maximum(least))
-        gone = self.given_up(adam.square, layout)
-        return size * (1 - gone) * direction, -gone * params, (adam, layout)
+        least = params.new_tensor([0.1 * fan_in**-0.5 for fan_in, _ in param_spec.fans])
+        size = param_spec.spread(sizes.movedim(0, -1).sqrt().maximum(least))
+        gone = self.given_up(adam.square, param_spec)
+        return size * (1 - gone) * direction, -gone * params, (adam, param_spec)
 
-    def given_up(self, square: Tensor, layout: Layout) -> Tensor:
+    def given_up(self, square: Tensor, param_spec: ParamSpec) -> Tensor:
         """q of each coordinate `[..., N]`, from the averages of the squared gradient. A vector is one column."""
         found = []
-        for part, shape in zip(layout.split(square).values(), layout.shapes, strict=True):
+        for part, shape in zip(param_spec.split(square).values(), param_spec.shapes, strict=True):
             front = square.shape[:-1]
             matrix = part.reshape(*front, shape[0], -1)
             log_ratio = ((matrix.mean(-2, True) + TINY) / (matrix.mean((-2, -1), True) + TINY)).log() / 2

@@ -1,111 +1,31 @@
 """Runs one method on a batch of tasks, counts what it generated, and measures what came out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from metarobust.attacks import counting
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.data import Split
-from metarobust.evaluation import quick, survivors
+from metarobust.evaluation import quick
 from metarobust.evaluation.ensemble import Attack
-from metarobust.lab.baselines import Hyper, Method
-from metarobust.objectives import Objective, clean
-from metarobust.optimizers import Optimizer
+from metarobust.lab.baselines import Baseline, Hyper
 from metarobust.tasks import Tasks
-from metarobust.unroll import unroll
+from metarobust.training import Inner, Watch, fit, over_models
 
-Watch = Callable[[int, Tensor, int], None]
 AT_ONCE = 64
 """So many models a GPU attacks at once."""
 
 
-@dataclass(frozen=True)
-class Inner:
-    """The numbers that are the same for all methods: equal steps, equal batches."""
-
-    steps: int
-    batch_size: int
-
-
-def fit(
-    tasks: Tasks,
-    optimizer: Optimizer,
-    inner: Callable[[float], Objective],
-    how: Inner,
-    generator: torch.Generator,
-    watch: Watch | None = None,
-) -> tuple[Tensor, int]:
-    """Parameters `[T, N]` after all steps, and how many adversarial examples were generated on the way.
-
-    inner: progress in [0, 1] to the objective of that step. watch: told the number of each step that is done, the
-    parameters after it, and the adversarial examples so far.
-    """
-    params, state = tasks.params, optimizer.init(tasks.params, tasks.layout, how.steps)
-    # Noise and random starts have a stream of their own: whatever they draw, all methods see the same batches.
-    chance = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ 1)
-    with counting() as tally:
-        for step in range(how.steps):
-            objective = inner(step / how.steps)
-            params, state = unroll(
-                tasks, optimizer, params, state, steps=1, batch_size=how.batch_size, inner=objective,
-                generator=generator, chance=chance,
-            )  # fmt: skip
-            params = params.detach()
-            if watch is not None:
-                watch(step + 1, params, tally.examples)
-    return params, tally.examples
-
-
-def fit_learned(
-    tasks: Tasks,
-    optimizer: Optimizer,
-    how: Inner,
-    generator: torch.Generator,
-    inner: Objective | None = None,
-    watch: Watch | None = None,
-) -> tuple[Tensor, int]:
-    """A learned optimizer: no grid, and on clean data, without any attack, unless another inner objective is given."""
-    objective = clean if inner is None else inner
-    with torch.no_grad():  # `unroll` takes the gradients that it needs itself
-        return fit(tasks, optimizer, lambda progress: objective, how, generator, watch)
-
-
 def fit_baseline(
-    tasks: Tasks, method: Method, hyper: Hyper, how: Inner, generator: torch.Generator, watch: Watch | None = None
+    tasks: Tasks, method: Baseline, hyper: Hyper, how: Inner, generator: torch.Generator, watch: Watch | None = None
 ) -> tuple[Tensor, int]:
     """A baseline with hyperparameters `[T, 1]`."""
     tasks = method.prepare(tasks, hyper)
-    optimizer = method.optimizer(hyper, tasks.layout)
+    optimizer = method.optimizer(hyper, tasks.param_spec)
     return fit(tasks, optimizer, lambda progress: method.inner(hyper, progress), how, generator, watch)
-
-
-def accuracy(
-    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
-) -> dict[str, list[float]]:
-    """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
-    return over_models(tasks, params, test, quick(eps=eps, steps=steps), generator)
-
-
-def over_models(
-    tasks: Tasks,
-    params: Tensor,
-    test: Split,
-    attacks: Sequence[Attack],
-    generator: torch.Generator,
-    *,
-    alone: bool = True,
-) -> dict[str, list[float]]:
-    """The same under any attacks. alone: see `evaluation.survivors`."""
-    found: dict[str, list[float]] = {}
-    for one in params.detach():  # one model at a time, so that images which are fooled can leave
-        right = survivors(tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=alone)
-        for name, mask in right.items():
-            found.setdefault(name, []).append(float(mask.float().mean()))
-    return found
 
 
 @torch.no_grad()
@@ -130,7 +50,7 @@ def together(
     first = torch.arange(models, device=labels.device)[:, None] * (len(labels) // models)
 
     def stands(x: Tensor, y: Tensor) -> Tensor:
-        return ~fooled(predict(x), y).view(models, -1)
+        return ~misclassified(predict(x), y).view(models, -1)
 
     right = stands(images, labels)
     masks = {"clean": right}
@@ -171,7 +91,7 @@ def under_quick(
     return found
 
 
-def settings(method: Method) -> Iterator[dict[str, float]]:
+def settings(method: Baseline) -> Iterator[dict[str, float]]:
     """Every sound point of a method's grid."""
     for values in product(*method.grid.values()):
         point = dict(zip(method.grid, values, strict=True))

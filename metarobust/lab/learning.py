@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metarobust.data import Dataset, load
 from metarobust.family import Family, vulnerable
-from metarobust.lab.spec import Part, Rule, Spec, sizes
+from metarobust.lab.spec import OptimizerConfig, Setting, Spec, sizes
 from metarobust.learned import make
 from metarobust.meta import Progress, Validation, generator_of, hold_out, meta_train
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
@@ -22,7 +22,7 @@ class Learning:
     meta-training is. after_save: called whenever a checkpoint of one is stored.
     """
 
-    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
+    def __init__(self, spec: Spec, part: Setting, run: Any, dataset: Dataset, device: torch.device):
         self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
         self.quiet = False
         self.after_save: Callable[[], None] = lambda: None
@@ -30,23 +30,23 @@ class Learning:
         self.rest = dataset.train[torch.arange(spec.meta_images, len(dataset.train), device=device)]
         self._families: dict[tuple[str | None, tuple[str, ...]], Family] = {}
 
-    def named(self, rule: Rule, seed: int) -> str:
+    def named(self, rule: OptimizerConfig, seed: int) -> str:
         """The name of a rule's unit and of its checkpoint, in the part that it was learned for."""
         home = self.part.home if rule in self.part.uses else self.part.name
         return f"{slug(home)}.{slug(rule.name)}.{seed}"
 
-    def inner(self, rule: Rule) -> Objective:
+    def inner(self, rule: OptimizerConfig) -> Objective:
         """Where a rule's gradients are taken, when it learns and when it is used."""
         steps = {"clean": 0, "fgsm": 1, "pgd": 7}[rule.inner]
         return Adversarial(self.spec.eps, steps) if steps else clean
 
-    def meta(self, rule: Rule) -> Objective:
+    def meta(self, rule: OptimizerConfig) -> Objective:
         """What the models that come out of a rule's steps are judged by."""
         steps = {"clean": 0, "fgsm": 1, "pgd": self.part.attack_steps}[rule.meta]
         eps = self.part.meta_eps * (self.radius(rule) / self.spec.eps)
         return Mixed(Adversarial(eps, steps), self.part.weight) if steps else clean
 
-    def radius(self, rule: Rule) -> float:
+    def radius(self, rule: OptimizerConfig) -> float:
         """The radius that goes with the images a rule learns from, which may be of another data set."""
         return self.spec.eps if rule.source is None else sizes(rule.source)["eps"]
 
@@ -65,7 +65,7 @@ class Learning:
             self._families[source, members] = Family(members, pool, classes, images, starts)
         return self._families[source, members]
 
-    def validation(self, rule: Rule) -> Validation:
+    def validation(self, rule: OptimizerConfig) -> Validation:
         """Validation networks, which no rule learns from, to keep the theta that does best on them."""
         sample = self.family(rule.source, self.spec.validation).sample
         how = {
@@ -76,7 +76,7 @@ class Learning:
         }
         return hold_out(sample, **how, groups=6, tasks=2, device=self.device)
 
-    def learn(self, rule: Rule, seed: int) -> list[dict[str, Any]]:
+    def learn(self, rule: OptimizerConfig, seed: int) -> list[dict[str, Any]]:
         """Meta-trains one optimizer, from its last checkpoint where there is one, and returns the log."""
         part, name = self.part, self.named(rule, seed)
         optimizer = make(rule.kind, torch.Generator().manual_seed(seed), **rule.shape).to(self.device)
@@ -102,11 +102,11 @@ class Learning:
             label=None if self.quiet else f"{part.name}, {rule.name}, meta-seed {seed}",
         )  # fmt: skip
 
-    def before(self, rule: Rule) -> Rule:
+    def before(self, rule: OptimizerConfig) -> OptimizerConfig:
         """The rule that another one begins from."""
         return next(other for other in self.part.rules if other.name == rule.begins)
 
-    def learned(self, rule: Rule, seed: int) -> nn.Module:
+    def learned(self, rule: OptimizerConfig, seed: int) -> nn.Module:
         """A meta-trained optimizer, from its checkpoint."""
         tensors, _ = self.run.stored(self.named(rule, seed))
         optimizer = make(rule.kind, **rule.shape).to(self.device)

@@ -8,7 +8,7 @@ comparable to one under an attack of the same strength: the same weights stand a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metarobust.lab.stats import wilson
+from metarobust.evaluation.intervals import wilson
 from metarobust.lab.table import Row, names, over, pick, setting
 
 

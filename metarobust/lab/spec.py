@@ -9,7 +9,7 @@ from typing import Any
 
 from metarobust.errors import InputError
 from metarobust.family import Training
-from metarobust.meta import Plan
+from metarobust.meta import MetaTrainConfig
 
 FAMILY = (
     *(f"mlp-{width}-{act}" for width in ("12", "24", "48", "24-24") for act in ("sigmoid", "relu", "tanh")),
@@ -25,7 +25,7 @@ NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-t
 
 
 @dataclass(frozen=True)
-class Rule:
+class OptimizerConfig:
     """A learned optimizer that is meta-trained and compared. name: as in the tables. kind: see `metarobust.learned`.
 
     begins: the name of a rule, earlier in the list, whose theta this one goes on from. source: the data set to learn
@@ -36,7 +36,7 @@ class Rule:
 
     name: str
     kind: str
-    plan: Plan
+    plan: MetaTrainConfig
     begins: str | None = None
     source: str | None = None
     family: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ ALL = 0
 
 
 @dataclass(frozen=True)
-class Part:
+class Setting:
     """One question. What is not said here is as the spec has it.
 
     trained: whether models are trained, and vulnerable, before the first step, or fresh. steps: of every method, tuned,
@@ -68,12 +68,12 @@ class Part:
     name: str
     steps: int
     batch_size: int
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[OptimizerConfig, ...] = ()
     trained: bool = True
     meta_eps: float = 0.12
     weight: float = 0.5
     attack_steps: int = 4
-    uses: tuple[Rule, ...] = ()
+    uses: tuple[OptimizerConfig, ...] = ()
     home: str = ""
     methods: tuple[str, ...] = ()
     robust: bool = False
@@ -103,7 +103,7 @@ class Spec:
     dataset: str
     seeds: tuple[int, ...]
     meta_seeds: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Setting, ...]
     meta_images: int
     per_class: int
     test_images: int

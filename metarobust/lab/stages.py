@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.evaluation import standard, survivors
-from metarobust.lab.baselines import Method
-from metarobust.lab.fit import Watch, as_hyper, fit_baseline, fit_learned
+from metarobust.evaluation import robust_masks, standard
+from metarobust.lab.baselines import Baseline
+from metarobust.lab.fit import as_hyper, fit_baseline
 from metarobust.lab.learning import slug
-from metarobust.lab.spec import Rule
+from metarobust.lab.spec import OptimizerConfig
 from metarobust.lab.table import BEFORE, REFERENCE, STANDARD
 from metarobust.lab.tuning import Tuned, best_point, kind, score
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
+from metarobust.training import Watch, fit_learned
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ class Stages(Tuned):
                 needs = (*map(self.search, self.methods), *(each for names in learned.values() for each in names))
                 yield Unit(f"{part}.{name}.standard", lambda n=name: self.strong(n), 4, needs)
 
-    def search(self, method: Method) -> str:
+    def search(self, method: Baseline) -> str:
         """The name of the unit that tunes a baseline."""
         return f"{self.name}.tune.{slug(method.name)}"
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[OptimizerConfig, ...]:
         """All learned optimizers that are compared, with those that an earlier part has learned."""
         return (*self.part.rules, *self.part.uses)
 
@@ -81,18 +82,18 @@ class Stages(Tuned):
         tasks = self.tasks(name, self.spec.seeds)
         return self.rows(name, BEFORE, "", None, tasks, tasks.params, 0, 0)
 
-    def compare(self, name: str, method: Method) -> list[dict[str, Any]]:
+    def compare(self, name: str, method: Baseline) -> list[dict[str, Any]]:
         """A tuned baseline on an unseen network."""
         tasks = self.tasks(name, self.spec.seeds)
         return self.trace(name, method.name, method.tier, None, tasks, lambda w: self.fitted(name, method, tasks, w))
 
-    def fitted(self, name: str, method: Method, tasks: Tasks, watch: Watch | None = None) -> tuple[Tensor, int]:
+    def fitted(self, name: str, method: Baseline, tasks: Tasks, watch: Watch | None = None) -> tuple[Tensor, int]:
         """A network's tasks, trained by a baseline at the best point for networks of its kind."""
         best = best_point(self.run.rows(self.search(method)), kind(name))
         hyper = as_hyper([{key: best[key] for key in method.grid}], len(tasks), tasks.params)
         return fit_baseline(tasks, method, hyper, self.how, self.generator(name, 4), watch)
 
-    def compare_learned(self, name: str, rule: Rule) -> list[dict[str, Any]]:
+    def compare_learned(self, name: str, rule: OptimizerConfig) -> list[dict[str, Any]]:
         """The learned optimizers, one for each meta-seed, on an unseen network."""
         tasks = self.tasks(name, self.spec.seeds)
         tier = TIERS[rule.kind] if rule.inner == "clean" else "adversarial"
@@ -149,7 +150,7 @@ class Stages(Tuned):
         for method, tier, meta_seed, params in models:
             for seed, one in list(zip(spec.seeds, params, strict=True))[: spec.strong_seeds]:
                 generator = torch.Generator(self.device).manual_seed(seed)
-                right = survivors(
+                right = robust_masks(
                     tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=False
                 )
                 rows.append(

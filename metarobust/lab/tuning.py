@@ -11,19 +11,20 @@ from torch import Tensor
 from metarobust.data import Dataset, balanced
 from metarobust.errors import choose
 from metarobust.family import make_tasks, train_clean
-from metarobust.lab.baselines import Method, methods, robust_methods
-from metarobust.lab.fit import Inner, as_hyper, fit_baseline, repeat, settings, under_quick
+from metarobust.lab.baselines import Baseline, methods, robust_methods
+from metarobust.lab.fit import as_hyper, fit_baseline, repeat, settings, under_quick
 from metarobust.lab.learning import slug
 from metarobust.lab.measuring import Measured
-from metarobust.lab.spec import ALL, Part, Spec
+from metarobust.lab.spec import ALL, Setting, Spec
 from metarobust.meta import generator_of
 from metarobust.tasks import Tasks
+from metarobust.training import Inner
 
 
 class Tuned(Measured):
     """What a part of a comparison has before anything is compared: models, and settings of the baselines."""
 
-    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
+    def __init__(self, spec: Spec, part: Setting, run: Any, dataset: Dataset, device: torch.device):
         super().__init__(spec, part, run, dataset, device)
         self.how = Inner(part.steps, part.batch_size)
         self._tasks: dict[tuple[str, tuple[int, ...], bool], Tasks] = {}
@@ -36,7 +37,7 @@ class Tuned(Measured):
         by_name = {method.name: method for method in known}
         self.methods = [by_name[choose(name, by_name, "baseline")] for name in part.methods or by_name]
 
-    def tune(self, method: Method) -> list[dict[str, Any]]:
+    def tune(self, method: Baseline) -> list[dict[str, Any]]:
         """Every point of the grid with its scores: clean and robust accuracy on validation networks, weighed as the
         judge of the learned rules weighs them.
 
@@ -58,7 +59,7 @@ class Tuned(Measured):
         return rows
 
     def scores(
-        self, method: Method, points: Sequence[Mapping[str, float]], networks: Sequence[str], seeds: tuple[int, ...]
+        self, method: Baseline, points: Sequence[Mapping[str, float]], networks: Sequence[str], seeds: tuple[int, ...]
     ) -> dict[str, list[float]]:
         """By kind of network, a score for each point: a mean over networks of that kind and seeds."""
         found: dict[str, list[Tensor]] = {}

@@ -12,14 +12,14 @@ from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.joint import Joint
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.learned.protocol import Learned
-from metarobust.learned.schedule import Steering
+from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.learned.schedule import LearnedSchedule
 
-KINDS: dict[str, type[Learned]] = {
+KINDS: dict[str, type[LearnedOptimizer]] = {
     "lstm": CoordinateLSTM,
     "features": FeatureMLP,
     "feature-lstm": FeatureLSTM,
-    "steering": Steering,
+    "steering": LearnedSchedule,
     "joint": Joint,
 }
 TIERS = {"lstm": "0", "features": "0", "feature-lstm": "0", "steering": "1", "joint": "1"}
@@ -34,7 +34,7 @@ SHAPES = {
 """The numbers of each that are not in theta."""
 
 
-def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> Learned:
+def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> LearnedOptimizer:
     """An untrained optimizer of this kind. Raises InputError for another kind."""
     return KINDS[choose(kind, KINDS, "kind of learned optimizer")](**shape, generator=generator)
 

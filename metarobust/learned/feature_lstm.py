@@ -32,10 +32,10 @@ from metarobust.learned.features import (
 )
 from metarobust.learned.lstm import advance, cell
 from metarobust.learned.mlp import MOMENTUM, around_adam, surroundings
-from metarobust.learned.protocol import Learned, Now, Place, State
+from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext
 
 
-class FeatureLSTM(Learned):
+class FeatureLSTM(LearnedOptimizer):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units of the cell. lr: the step before any training, relative to a tensor's root mean square. cap: the
@@ -60,17 +60,28 @@ class FeatureLSTM(Learned):
     def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
         return blocks(self.cell.weight_ih), {}
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
         return slots | accumulate(grads, slots)
 
     def survey(
-        self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
+        self,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        bias: Mapping[str, Tensor] | None,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, ...]:
         summary = summarise(slots, params, bias, place, now.step)
         return surroundings(now.levers, self.cell.bias_ih, summary, place, now)
 
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         *averages, rows, columns, size = summary
         seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.learned.protocol import Place, matrices, places
-from metarobust.params import Layout
+from metarobust.learned.protocol import ParamInfo, matrices, places
+from metarobust.params import ParamSpec
 
 BETAS = (0.5, 0.9, 0.99)
 SLOTS: dict[str, tuple[int, ...]] = {"means": (len(BETAS),), "square": ()}
@@ -81,7 +81,7 @@ def accumulate(grads: Tensor, slots: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def summarise(
-    slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, step: int
+    slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: ParamInfo, step: int
 ) -> Summary:
     """The averages over a whole matrix `[..., rows, columns]` after this many steps. bias: the slots of its bias."""
     weight_square = params.clamp(-HUGE, HUGE).square()
@@ -95,7 +95,7 @@ def summarise(
 
 
 def of_coordinates(
-    grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, seen: Summary, place: Place, step: int
+    grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, seen: Summary, place: ParamInfo, step: int
 ) -> Tensor:
     """The features that differ from coordinate to coordinate, of some rows of a matrix: `[10, ..., rows, columns]`.
 
@@ -114,7 +114,7 @@ def of_coordinates(
     return torch.stack(found).clamp_(-LIMIT, LIMIT)
 
 
-def of_surroundings(seen: Summary, place: Place, step: int, total: int) -> list[Tensor]:
+def of_surroundings(seen: Summary, place: ParamInfo, step: int, total: int) -> list[Tensor]:
     """The features that are alike along a row, along a column, and in the whole matrix.
 
     They are `[3, ..., rows, 1]`, `[2, ..., 1, columns]` and `[12, ..., 1, 1]`."""
@@ -127,7 +127,7 @@ def of_surroundings(seen: Summary, place: Place, step: int, total: int) -> list[
     return [part.clamp(-LIMIT, LIMIT) for part in (torch.stack(rows), torch.stack(columns), whole)]
 
 
-def constants(place: Place, step: int, total: int) -> list[float]:
+def constants(place: ParamInfo, step: int, total: int) -> list[float]:
     """What is known without looking: the last ten of NAMES."""
     fans = [math.log(place.fan_in) / 4 - 1, math.log(place.fan_out) / 4 - 1]
     where = [place.layer / max(place.last, 1), float(place.layer == 0), float(place.layer == place.last)]
@@ -142,13 +142,13 @@ def asinh(x: Tensor) -> Tensor:
 
 
 def features(
-    grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, layout: Layout, step: int, total: int
+    grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, param_spec: ParamSpec, step: int, total: int
 ) -> Tensor:
     """One row of numbers for each coordinate: `[..., N, len(NAMES)]`, in the order of NAMES.
 
     The two functions above give the same and take less memory; this is for a look at the features, and for tests.
     """
-    where, table = places(layout), []
+    where, table = places(param_spec), []
     order = sorted(range(len(NAMES)), key=[number for part in PARTS for number in part].__getitem__)
     split = {name: matrices(slot, where) for name, slot in slots.items()}
     each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from metarobust.learned.features import SLOTS, Summary, accumulate, blocks, of_coordinates, summarise
 from metarobust.learned.mlp import correct, correction, surroundings
-from metarobust.learned.protocol import Learned, Now, Place, State
-from metarobust.learned.schedule import Steering, direction, of_layer
+from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext
+from metarobust.learned.schedule import LearnedSchedule, direction, of_layer
 
 
 class JointLevers(NamedTuple):
@@ -30,7 +30,7 @@ class JointLevers(NamedTuple):
     blocks: list[Tensor]
 
 
-class Joint(Learned):
+class Joint(LearnedOptimizer):
     """A learned optimizer; its parameters are theta. `init`, `update` and `inputs` as in `metarobust.optimizers`.
 
     hidden: units in each of the two hidden layers. cap: the largest share of a weight that one step may take away or
@@ -39,12 +39,12 @@ class Joint(Learned):
 
     def __init__(self, hidden: int = 16, cap: float = 0.3, generator: torch.Generator | None = None):
         super().__init__()
-        self.steering = Steering()
+        self.steering = LearnedSchedule()
         self.hidden = hidden
         self.net = correction(hidden, generator)
         self.cap = cap
 
-    def begin_from(self, steering: Steering) -> None:
+    def begin_from(self, steering: LearnedSchedule) -> None:
         """Takes up the levers of a trained steering optimizer: where its own meta-training begins."""
         self.steering.load_state_dict(steering.state_dict())
 
@@ -60,17 +60,28 @@ class Joint(Learned):
         levers, shared = self.steering.begin(state)
         return JointLevers(*levers, blocks(self.net[0].weight)), shared
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
         return accumulate(grads, slots) | self.steering.watch(grads, slots, now)
 
     def survey(
-        self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
+        self,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        bias: Mapping[str, Tensor] | None,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, ...]:
         summary = summarise(slots, params, bias, place, now.step)
         return surroundings(now.levers.blocks, self.net[0].bias, summary, place, now)
 
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         *averages, rows, columns, _ = summary
         seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)

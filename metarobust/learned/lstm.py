@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.learned.lstm_steps import Step, Weights, backward, pack
-from metarobust.learned.protocol import Learned, Now, Place, State
+from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext
 
 P = 10.0
 
@@ -60,7 +60,7 @@ def advance(of: nn.LSTMCell, inner: Tensor, output: Tensor, memory: Tensor) -> t
     return leave.sigmoid() * memory.tanh(), memory
 
 
-class CoordinateLSTM(Learned):
+class CoordinateLSTM(LearnedOptimizer):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units of each of the two layers. scale: factor of the read-out, the largest part of what keeps it stable.
@@ -80,7 +80,13 @@ class CoordinateLSTM(Learned):
         return dict.fromkeys(("lower", "lower_memory", "upper", "upper_memory"), (self.hidden,))
 
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The step and the next outputs and memories. The parameters are not looked at."""
         return self._step(grads, slots)

@@ -32,7 +32,7 @@ from metarobust.learned.features import (
     summarise,
     times,
 )
-from metarobust.learned.protocol import Learned, Now, Place, State
+from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext
 
 MOMENTUM = NAMES.index("momentum 0.9")  # of the coordinates' features too: those come first
 
@@ -52,7 +52,7 @@ def correction(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
     return net
 
 
-def surroundings(weights: list[Tensor], bias: Tensor, summary: Summary, place: Place, now: Now) -> tuple:
+def surroundings(weights: list[Tensor], bias: Tensor, summary: Summary, place: ParamInfo, now: StepContext) -> tuple:
     """What a matrix has for all of its coordinates, computed once: the summary, and `offsets` of the first layer.
 
     The last is the tensor's size, log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`.
@@ -62,7 +62,7 @@ def surroundings(weights: list[Tensor], bias: Tensor, summary: Summary, place: P
 
 
 def around_adam(
-    outputs: Sequence[Tensor], adam: Tensor, params: Tensor, size: Tensor, place: Place, log_lr: Tensor, cap: float
+    outputs: Sequence[Tensor], adam: Tensor, params: Tensor, size: Tensor, place: ParamInfo, log_lr: Tensor, cap: float
 ) -> Tensor:
     """The step in the formula above. outputs: (d, s, c). adam: the direction a. size: as in `surroundings`."""
     turn, pace, give = outputs
@@ -81,7 +81,7 @@ def correct(net: nn.Sequential, weights: list[Tensor], seen: Tensor, rows: Tenso
     return torch.addmm(net[4].bias[:, None], net[4].weight, hidden).view(-1, *shape).unbind(0)
 
 
-class FeatureMLP(Learned):
+class FeatureMLP(LearnedOptimizer):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`.
 
     hidden: units in each of the two hidden layers. lr: the step before any training, relative to a tensor's root mean
@@ -114,17 +114,28 @@ class FeatureMLP(Learned):
     def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
         return blocks(self.net[0].weight * self.sees), {}
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
         return accumulate(grads, slots)
 
     def survey(
-        self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
+        self,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        bias: Mapping[str, Tensor] | None,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, ...]:
         summary = summarise(slots, params, bias, place, now.step)
         return surroundings(now.levers, self.net[0].bias, summary, place, now)
 
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         *averages, rows, columns, size = summary
         seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.optimizers import Optimizer
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 CHUNK = 32768  # coordinates at a time: some 8 MB of numbers on the way through a small network
 
@@ -33,12 +33,12 @@ class State(NamedTuple):
 
     step: int
     total: int
-    layout: Layout
+    param_spec: ParamSpec
     slots: dict[str, Tensor]
     shared: dict[str, Tensor]
 
 
-class Place(NamedTuple):
+class ParamInfo(NamedTuple):
     """Where a tensor is in its network: a weight opens a layer, `last` is the number of the last one.
 
     rows, columns: of the matrix it is. biased: the tensor after it is the bias of its rows.
@@ -54,7 +54,7 @@ class Place(NamedTuple):
     biased: bool
 
 
-class Now(NamedTuple):
+class StepContext(NamedTuple):
     """The step being taken, from 1 to total, and what it has for all coordinates alike."""
 
     step: int
@@ -63,19 +63,19 @@ class Now(NamedTuple):
 
 
 @lru_cache
-def places(layout: Layout) -> tuple[Place, ...]:
+def places(param_spec: ParamSpec) -> tuple[ParamInfo, ...]:
     """The place of each tensor. A vector of another length, as a normalisation's after an embedding, is no bias."""
-    found, last, after = [], max(layout.layers[-1], 0), (*layout.shapes[1:], ())
+    found, last, after = [], max(param_spec.layers[-1], 0), (*param_spec.shapes[1:], ())
     for shape, following, size, fans, layer in zip(
-        layout.shapes, after, layout.sizes, layout.fans, layout.layers, strict=True
+        param_spec.shapes, after, param_spec.sizes, param_spec.fans, param_spec.layers, strict=True
     ):
         rows = shape[0] if len(shape) >= 2 else size
         biased = len(shape) >= 2 and following == shape[:1]
-        found.append(Place(shape, rows, size // max(rows, 1), *fans, layer, last, biased))
+        found.append(ParamInfo(shape, rows, size // max(rows, 1), *fans, layer, last, biased))
     return tuple(found)
 
 
-class Learned(nn.Module, Optimizer):
+class LearnedOptimizer(nn.Module, Optimizer):
     """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`."""
 
     @property
@@ -87,12 +87,17 @@ class Learned(nn.Module, Optimizer):
         """What the next step has for all coordinates alike, and the next `shared`, which is {} at first."""
         return None, {}
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
         """The memory after one more gradient, as far as it takes nothing but a coordinate's own gradient."""
         return slots
 
     def survey(
-        self, slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: Place, now: Now
+        self,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        bias: Mapping[str, Tensor] | None,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, ...]:
         """What `write` needs of a whole matrix: tensors `[..., rows, 1]`, or with one row that is for all of them.
 
@@ -101,21 +106,27 @@ class Learned(nn.Module, Optimizer):
 
     @abstractmethod
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The step `[..., rows, columns]` of some rows of a matrix, and those of their slots that change with it."""
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> State:
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> State:
         """The state before the first of `total` steps, for params `[..., N]`."""
         slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in self.slots.items()}
-        return State(0, total, layout, slots, {})
+        return State(0, total, param_spec, slots, {})
 
     def update(self, grads: Tensor, state: State, params: Tensor) -> tuple[Tensor, State]:
         """The step `[..., N]` to add to params, and the next state."""
         levers, shared = self.begin(state)
-        now = Now(state.step + 1, state.total, levers)
+        now = StepContext(state.step + 1, state.total, levers)
         slots = self.watch(grads, state.slots, now)
-        where = places(state.layout)
+        where = places(state.param_spec)
         gs, ws = matrices(grads, where), matrices(params, where)
         split = {name: matrices(slot, where) for name, slot in slots.items()}
         each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
@@ -125,7 +136,7 @@ class Learned(nn.Module, Optimizer):
             steps.append(step.flatten(-2))
             changed.append(new)
         slots = slots | {name: torch.cat([new[name].flatten(-2) for new in changed], -1) for name in changed[0]}
-        return torch.cat(steps, -1), State(now.step, state.total, state.layout, slots, shared)
+        return torch.cat(steps, -1), State(now.step, state.total, state.param_spec, slots, shared)
 
     def move(
         self,
@@ -133,8 +144,8 @@ class Learned(nn.Module, Optimizer):
         slots: Mapping[str, Tensor],
         params: Tensor,
         bias: Mapping[str, Tensor] | None,
-        place: Place,
-        now: Now,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The step of a whole matrix `[..., rows, columns]` after `watch`, and the slots that changed with it."""
         summary = self.survey(slots, params, bias, place, now)
@@ -148,7 +159,7 @@ class Learned(nn.Module, Optimizer):
         return torch.cat([p[0] for p in parts], -2), {n: torch.cat([p[1][n] for p in parts], -2) for n in parts[0][1]}
 
 
-def matrices(flat: Tensor, where: tuple[Place, ...]) -> list[Tensor]:
+def matrices(flat: Tensor, where: tuple[ParamInfo, ...]) -> list[Tensor]:
     """A vector `[..., N]` as matrices `[..., rows, columns]` (views, no copy)."""
     parts = flat.split([place.rows * place.columns for place in where], -1)
     return [part.unflatten(-1, (place.rows, place.columns)) for part, place in zip(parts, where, strict=True)]

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.learned.features import HUGE
-from metarobust.learned.protocol import Learned, Now, Place, State
-from metarobust.params import Layout
+from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext
+from metarobust.params import ParamSpec
 
 WHERE = ("first", "middle", "last")
 LEVERS = (*(f"rate {w}" for w in WHERE), *(f"decay {w}" for w in WHERE), "noise", "forget")
@@ -42,7 +42,7 @@ class Levers(NamedTuple):
     weight: Tensor
 
 
-class Steering(Learned):
+class LearnedSchedule(LearnedOptimizer):
     """A learned optimizer; its parameters are theta. `init`, `update` and `inputs` as in `metarobust.optimizers`."""
 
     def __init__(self, generator: torch.Generator | None = None):
@@ -62,41 +62,47 @@ class Steering(Learned):
 
     def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
         """The images with as much noise as this step asks for."""
-        sigma = self.at(state.step / state.total, kind(state.layout))[LEVERS.index("noise")]
+        sigma = self.at(state.step / state.total, kind(state.param_spec))[LEVERS.index("noise")]
         noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
         return images + sigma.to(images) * noise
 
     def begin(self, state: State) -> tuple[Levers, dict[str, Tensor]]:
-        levers = self.at(state.step / state.total, kind(state.layout))
+        levers = self.at(state.step / state.total, kind(state.param_spec))
         weight = state.shared["weight"] if state.step else levers.new_zeros(())
         weight = torch.lerp(weight, levers.new_ones(()), levers[LEVERS.index("forget")])
         return Levers(levers, weight), {"weight": weight}
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: Now) -> dict[str, Tensor]:
+    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
         grads = grads.clamp(-HUGE, HUGE)
         mean = torch.lerp(slots["mean"], grads, now.levers.each[LEVERS.index("forget")])
         return {"mean": mean, "square": torch.addcmul(0.99 * slots["square"], grads, grads, value=0.01)}
 
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rate, decay = of_layer(now.levers, place)
         return -rate * direction(slots, now) - decay * params, {}
 
 
-def kind(layout: Layout) -> int:
+def kind(param_spec: ParamSpec) -> int:
     """1 if the network has convolutions, else 0: which set of levers steers it."""
-    return int(any(len(shape) > 2 for shape in layout.shapes))
+    return int(any(len(shape) > 2 for shape in param_spec.shapes))
 
 
-def direction(slots: Mapping[str, Tensor], now: Now) -> Tensor:
+def direction(slots: Mapping[str, Tensor], now: StepContext) -> Tensor:
     """The bias-corrected Adam direction, for the mean as it was weighted."""
     # 1e-14 inside the root, for its slope at 0 is infinite.
     scale = (slots["square"] / (1 - 0.99**now.step) + 1e-14).rsqrt()
     return (slots["mean"] / now.levers.weight) * scale
 
 
-def of_layer(levers: Levers, place: Place) -> tuple[Tensor, Tensor]:
+def of_layer(levers: Levers, place: ParamInfo) -> tuple[Tensor, Tensor]:
     """Rate and decay of a tensor by the position of its layer; nothing but weights decays."""
     where = 2 if place.layer == place.last else 0 if place.layer == 0 else 1
     return levers.each[where], levers.each[3 + where] * float(len(place.shape) >= 2)

@@ -1,6 +1,6 @@
 """Meta-training: the plan, the estimators of the meta-gradient, held-out tasks, and the loop that moves theta."""
 
-from metarobust.meta.config import Plan, generator_of
+from metarobust.meta.config import MetaTrainConfig, generator_of
 from metarobust.meta.sharing import ALONE, Share
 from metarobust.meta.state import pack, restore
 from metarobust.meta.training import Progress, meta_train
@@ -8,7 +8,7 @@ from metarobust.meta.validation import Validation, hold_out
 
 __all__ = [
     "ALONE",
-    "Plan",
+    "MetaTrainConfig",
     "Progress",
     "Share",
     "Validation",

@@ -11,19 +11,19 @@ ESTIMATORS = ("backprop", "es", "pes")
 
 
 @dataclass(frozen=True)
-class Plan:
+class MetaTrainConfig:
     """The numbers of a meta-training.
 
     episodes: inner runs. horizons: their lengths in steps, one is drawn for each. truncation: steps between two moves
     of theta. groups: batches of optimizees whose meta-gradients are averaged, each of one architecture; tasks:
     optimizees in a group. batch_size, held_out: images of an inner step, and of a meta-loss. lr: of Adam on theta,
-    after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient. middle: share of the meta-loss
-    that is taken half-way through a stretch; the rest is taken at its end.
+    after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient. mid_loss_weight: share of the
+    meta-loss that is taken half-way through a stretch; the rest is taken at its end.
 
     estimator: how the meta-gradient is found, see `metarobust.meta.estimators`. second_order: of backprop, whether the
     gradients of gradients count. pairs, sigma: of es and pes: antithetic pairs of candidates in a group, and their
-    distance from theta. ceiling: a stretch whose meta-loss is as high as this has diverged, see `meta_train`; of es and
-    pes, a candidate's that is higher counts as this.
+    distance from theta. divergence_threshold: a stretch whose meta-loss is as high as this has
+    diverged, see `meta_train`; of es and pes, a candidate's that is higher counts as this.
 
     eps_growth: share of the episodes in which the radius of the meta-objective's attack grows from 0 to its full size.
     horizon_growth: share of the episodes in which the horizons are unlocked, one after the other, the shortest first.
@@ -43,12 +43,12 @@ class Plan:
     lr: float = 3e-3
     warmup: int = 10
     clip: float = 1.0
-    middle: float = 0.3
+    mid_loss_weight: float = 0.3
     estimator: str = "backprop"
     second_order: bool = False
     pairs: int = 4
     sigma: float = 0.1
-    ceiling: float = 10.0
+    divergence_threshold: float = 10.0
     eps_growth: float = 0.0
     horizon_growth: float = 0.0
     validate_every: int = 10
@@ -65,7 +65,7 @@ class Plan:
         for name in (*sizes, "lr", "clip", "sigma", "ceiling"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
-        if not 0 <= self.middle <= 1:
+        if not 0 <= self.mid_loss_weight <= 1:
             raise InputError(f"middle {self.middle}: give the share of the meta-loss taken half-way, from 0 to 1")
         for name in ("eps_growth", "horizon_growth"):
             if not 0 <= getattr(self, name) <= 1:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.meta.config import Plan, generator_of
+from metarobust.meta.config import MetaTrainConfig, generator_of
 from metarobust.meta.estimators import ESTIMATORS
 from metarobust.meta.problem import Problem
 from metarobust.meta.replay import Replay
@@ -28,7 +28,7 @@ class Episode:
         self,
         optimizer: Any,
         sample: Callable[[int, torch.Generator], Tasks],
-        plan: Plan,
+        plan: MetaTrainConfig,
         *,
         inner: Objective,
         meta: Objective,

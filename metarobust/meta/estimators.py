@@ -30,7 +30,7 @@ from metarobust.meta.config import generator_of
 from metarobust.meta.problem import Point, Problem
 
 
-class Found(NamedTuple):
+class GradientEstimate(NamedTuple):
     """loss: the meta-loss of the stretch. gradient: for each parameter of theta. carried: for the next stretch."""
 
     loss: float
@@ -45,13 +45,13 @@ class Backprop:
         """What is carried from stretch to stretch."""
         return problem.start(optimizer)
 
-    def step(self, optimizer: Any, problem: Problem, carried: Point, generator: torch.Generator) -> Found:
+    def step(self, optimizer: Any, problem: Problem, carried: Point, generator: torch.Generator) -> GradientEstimate:
         """The meta-gradient of the next stretch."""
         score, after = problem.stretch(optimizer, carried, generator)
         theta = list(optimizer.parameters())
         # A parameter may have no part in it: without gradients of gradients, a noise level has none.
         grads = torch.autograd.grad(score, theta, allow_unused=True, materialize_grads=True)
-        return Found(score.item(), list(grads), after.detach())
+        return GradientEstimate(score.item(), list(grads), after.detach())
 
 
 class ES:
@@ -61,18 +61,20 @@ class ES:
         return problem.start(optimizer), 0
 
     @torch.no_grad()
-    def step(self, optimizer: Any, problem: Problem, carried: tuple[Point, int], generator: torch.Generator) -> Found:
+    def step(
+        self, optimizer: Any, problem: Problem, carried: tuple[Point, int], generator: torch.Generator
+    ) -> GradientEstimate:
         at, done = carried
         theta, plan = parameters_to_vector(optimizer.parameters()), problem.plan
         total, losses, found = torch.zeros_like(theta), [], None
-        chance = directions(generator)
+        noise_rng = directions(generator)
         for _ in range(plan.pairs):
-            move = plan.sigma * normal(theta, chance)
+            move = plan.sigma * normal(theta, noise_rng)
             both = []
             for sign in (1, -1):
                 with moved(optimizer, theta + sign * move):
                     found = problem.stretch(optimizer, at, again(generator))
-                both.append(bounded(found[0], plan.ceiling))
+                both.append(bounded(found[0], plan.divergence_threshold))
             total += (both[0] - both[1]) * move
             losses += both
         done += plan.truncation
@@ -80,7 +82,7 @@ class ES:
             at = problem.stretch(optimizer, at, again(generator))[1].detach()
         advance(generator)
         gradient = total / (2 * plan.pairs * plan.sigma**2)
-        return Found(sum(losses) / len(losses), split(gradient, optimizer), (at, done))
+        return GradientEstimate(sum(losses) / len(losses), split(gradient, optimizer), (at, done))
 
 
 class PES:
@@ -92,25 +94,25 @@ class PES:
         return [problem.start(optimizer) for _ in range(2 * count)], [torch.zeros_like(theta)] * count
 
     @torch.no_grad()
-    def step(self, optimizer: Any, problem: Problem, carried: Any, generator: torch.Generator) -> Found:
+    def step(self, optimizer: Any, problem: Problem, carried: Any, generator: torch.Generator) -> GradientEstimate:
         points, sums = carried
         theta, plan = parameters_to_vector(optimizer.parameters()), problem.plan
         total, losses, after, summed = torch.zeros_like(theta), [], [], []
-        chance = directions(generator)
+        noise_rng = directions(generator)
         for pair in range(plan.pairs):
-            move = plan.sigma * normal(theta, chance)
+            move = plan.sigma * normal(theta, noise_rng)
             summed.append(sums[pair] + move)
             both = []
             for side, sign in enumerate((1, -1)):
                 with moved(optimizer, theta + sign * move):
                     score, point = problem.stretch(optimizer, points[2 * pair + side], again(generator))
-                both.append(bounded(score, plan.ceiling))
+                both.append(bounded(score, plan.divergence_threshold))
                 after.append(point.detach())
             total += (both[0] - both[1]) * summed[-1]
             losses += both
         advance(generator)
         gradient = total / (2 * plan.pairs * plan.sigma**2)
-        return Found(sum(losses) / len(losses), split(gradient, optimizer), (after, summed))
+        return GradientEstimate(sum(losses) / len(losses), split(gradient, optimizer), (after, summed))
 
 
 ESTIMATORS = {"backprop": Backprop, "es": ES, "pes": PES}
@@ -126,9 +128,13 @@ def directions(generator: torch.Generator) -> torch.Generator:
     return generator_of(generator.device, generator.initial_seed(), 0)
 
 
-def bounded(score: Tensor, ceiling: float) -> float:
+def bounded(score: Tensor, divergence_threshold: float) -> float:
     """The meta-loss as a number; one that is not finite, or above the ceiling, counts as the ceiling."""
-    return float(score.nan_to_num(ceiling, ceiling, ceiling).clamp(max=ceiling))
+    return float(
+        score.nan_to_num(divergence_threshold, divergence_threshold, divergence_threshold).clamp(
+            max=divergence_threshold
+        )
+    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.meta.config import Plan
+from metarobust.meta.config import MetaTrainConfig
 from metarobust.objectives import Objective
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
@@ -30,20 +30,20 @@ class Problem:
 
     tasks: Tasks
     horizon: int
-    plan: Plan
+    plan: MetaTrainConfig
     inner: Objective
     meta: Objective
 
     def start(self, optimizer: Optimizer) -> Point:
         """Where the inner run begins."""
-        return Point(self.tasks.params, optimizer.init(self.tasks.params, self.tasks.layout, self.horizon))
+        return Point(self.tasks.params, optimizer.init(self.tasks.params, self.tasks.param_spec, self.horizon))
 
     def stretch(self, optimizer: Optimizer, at: Point, generator: torch.Generator) -> tuple[Tensor, Point]:
         """The meta-loss, a number, of the next `truncation` steps, half-way and at their end; and where they lead."""
         plan, tasks = self.plan, self.tasks
         (params, state), score = at, tasks.params.new_zeros(())
         half = plan.truncation // 2
-        for weight, steps in ((plan.middle, half), (1 - plan.middle, plan.truncation - half)):
+        for weight, steps in ((plan.mid_loss_weight, half), (1 - plan.mid_loss_weight, plan.truncation - half)):
             params, state = unroll(
                 tasks, optimizer, params, state, steps=steps, batch_size=plan.batch_size, inner=self.inner,
                 generator=generator, second_order=plan.second_order,

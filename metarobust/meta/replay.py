@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from metarobust.learned.lstm import CoordinateLSTM
-from metarobust.meta.estimators import Backprop, Found
+from metarobust.meta.estimators import Backprop, GradientEstimate
 from metarobust.meta.problem import Point, Problem
 from metarobust.optimizers import Optimizer
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 
 class Tape(Optimizer):
@@ -33,8 +33,8 @@ class Tape(Optimizer):
         self.grads: list[Tensor] = []
         self.steps: list[Tensor] = []
 
-    def init(self, params: Tensor, layout: Layout, total: int) -> Any:
-        return self.inner.init(params, layout, total)
+    def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Any:
+        return self.inner.init(params, param_spec, total)
 
     def inputs(self, images: Tensor, state: Any, generator: torch.Generator | None) -> Tensor:
         return self.inner.inputs(images, state, generator)
@@ -50,7 +50,7 @@ class Tape(Optimizer):
 class Replay(Backprop):
     """The meta-gradient of a CoordinateLSTM in first order; every other case is left to Backprop."""
 
-    def step(self, optimizer: Any, problem: Problem, carried: Point, generator: torch.Generator) -> Found:
+    def step(self, optimizer: Any, problem: Problem, carried: Point, generator: torch.Generator) -> GradientEstimate:
         """The meta-gradient of the next stretch."""
         if problem.plan.second_order or not isinstance(optimizer, CoordinateLSTM):
             return super().step(optimizer, problem, carried, generator)
@@ -58,4 +58,4 @@ class Replay(Backprop):
         score, after = problem.stretch(tape, carried, generator)
         slopes = torch.autograd.grad(score, tape.steps)
         gradient = optimizer.pull_back(torch.stack(tape.grads), carried.state, torch.stack(slopes))
-        return Found(score.item(), gradient, after.detach())
+        return GradientEstimate(score.item(), gradient, after.detach())

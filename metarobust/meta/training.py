@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from metarobust.errors import InputError
-from metarobust.meta.config import Plan
+from metarobust.meta.config import MetaTrainConfig
 from metarobust.meta.episode import Episode
 from metarobust.meta.sharing import ALONE, Share
 from metarobust.meta.state import State
@@ -44,7 +44,7 @@ class Progress:
 def meta_train(
     optimizer: nn.Module,
     sample: Callable[[int, torch.Generator], Tasks],
-    plan: Plan,
+    plan: MetaTrainConfig,
     *,
     inner: Objective,
     meta: Objective,
@@ -71,9 +71,9 @@ def meta_train(
     label: what the bar of progress says; None for no bar. share: which of the groups are this process's. All processes
     end with the same theta, to the bit.
 
-    A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below `plan.ceiling`;
-    the log counts it in `stepped_back`. Raises InputError when that ended more than 10 episodes and more than a tenth,
-    for a radius that is to grow where the meta-objective has none, and for patience without `validate`.
+    A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below
+    `plan.divergence_threshold`; the log counts it in `stepped_back`. Raises InputError when that ended more than 10
+    episodes and more than a tenth, for a radius that is to grow where the meta-objective has none, and for patience without `validate`.
     """
     if plan.eps_growth and not isinstance(meta, Adversarial | Mixed):
         raise InputError(f"eps_growth {plan.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed")
@@ -124,7 +124,7 @@ def _follow(episode: Episode, state: State) -> dict[str, float]:
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradient])))
         losses.append(loss)
         norms.append(norm)
-        diverged = not (loss < plan.ceiling and math.isfinite(norm))
+        diverged = not (loss < plan.divergence_threshold and math.isfinite(norm))
         if not diverged:
             for p, g in zip(state.theta.values(), gradient, strict=True):
                 p.grad = g * min(1.0, plan.clip / (norm + 1e-12))
@@ -148,7 +148,7 @@ def _scores(log: list[dict[str, Any]]) -> list[float]:
     return [(row["clean"] + row["robust"]) / 2 for row in log if "clean" in row]
 
 
-def _over(plan: Plan, done: Progress) -> bool:
+def _over(plan: MetaTrainConfig, done: Progress) -> bool:
     """Whether all episodes are over, or the last looks brought nothing better. The log alone decides: it is stored."""
     scores = _scores(done.log)
     waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import pgd
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.threat import check_count, check_eps
 from metarobust.errors import InputError
 from metarobust.meta.config import generator_of
@@ -57,7 +57,7 @@ class Validation:
         found = []
         for number, tasks in enumerate(self.groups):
             generator = generator_of(tasks.params.device, self.seed, number, *BATCHES)
-            state = optimizer.init(tasks.params, tasks.layout, self.horizon)
+            state = optimizer.init(tasks.params, tasks.param_spec, self.horizon)
             params, _ = unroll(
                 tasks, optimizer, tasks.params, state, steps=self.horizon, batch_size=self.batch_size,
                 inner=self.inner, generator=generator,
@@ -70,10 +70,10 @@ class Validation:
         """Each task's share of images that are right, and that stand the attacks: `[2, T]`."""
         predict, index = tasks.predictor(params), tasks.held_out[:, : self.images].flatten()
         images, labels = tasks.images[index], tasks.labels[index]
-        clean = robust = ~fooled(predict(images), labels)
+        clean = robust = ~misclassified(predict(images), labels)
         for loss in ("ce", "margin"):
             threat = {"eps": self.eps, "norm": self.norm, "steps": self.steps, "loss": loss, "generator": generator}
-            robust = robust & ~fooled(predict(pgd(predict, images, labels, **threat)), labels)
+            robust = robust & ~misclassified(predict(pgd(predict, images, labels, **threat)), labels)
         return torch.stack([clean, robust]).view(2, len(tasks), -1).float().mean(2)
 
 

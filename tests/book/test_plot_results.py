@@ -15,7 +15,7 @@ from metarobust.book.figures import learned, results
 from metarobust.errors import InputError
 from metarobust.lab import table
 from metarobust.models import build
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 # method: (tier, clean and robust accuracy of the two seeds, adversarial examples)
 METHODS = {
@@ -190,7 +190,7 @@ def test_no_two_roles_of_the_headline_look_alike():
 
 def test_kept_is_the_share_of_each_inputs_weights():
     model = build("mlp-3-relu", (1, 2, 2), 3)
-    layout = Layout.of(model)
+    layout = ParamSpec.of(model)
     before = torch.rand(2, layout.size, generator=torch.Generator().manual_seed(0)) + 0.1
     tensors = dict(layout.split(before.clone()))
     factors = torch.tensor([0.0, 0.5, 1.0, -2.0])
@@ -205,6 +205,6 @@ def test_kept_is_the_share_of_each_inputs_weights():
 
 
 def test_kept_refuses_a_convolution():
-    layout = Layout.of(build("cnn-2-relu", (1, 4, 4), 3))
+    layout = ParamSpec.of(build("cnn-2-relu", (1, 4, 4), 3))
     with pytest.raises(InputError, match="first layer"):
         learned.kept(layout, torch.ones(layout.size), torch.ones(layout.size))

@@ -102,7 +102,7 @@ def test_what_is_allowed_is_still_there(page, number):
 
 
 def test_the_width_that_a_page_tells_is_that_of_the_interval():
-    from metarobust.lab.stats import wilson
+    from metarobust.evaluation.intervals import wilson
 
     low, high = wilson(50, 100)
     assert round(100 * (high - low)) == 19

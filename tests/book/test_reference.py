@@ -19,8 +19,8 @@ from PIL import Image
 from metarobust import attacks
 from metarobust.attacks.losses import LOSSES
 from metarobust.evaluation import checks
+from metarobust.evaluation.intervals import wilson
 from metarobust.evaluation.measure import Counted
-from metarobust.lab.stats import wilson
 from metarobust.learned import KINDS, TIERS
 from metarobust.meta.config import ESTIMATORS
 

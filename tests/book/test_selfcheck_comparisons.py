@@ -169,15 +169,15 @@ def test_count_of_a_corner_is_what_the_library_makes():
     from metarobust.attacks import counting
     from metarobust.data import load
     from metarobust.family import Family
-    from metarobust.lab.fit import Inner, fit_learned
     from metarobust.learned.mlp import FeatureMLP
-    from metarobust.meta import Plan, generator_of, meta_train
+    from metarobust.meta import MetaTrainConfig, generator_of, meta_train
     from metarobust.objectives import Adversarial, Mixed
+    from metarobust.training import Inner, fit_learned
 
     family, inside = Family(("mlp-2-relu",), load("digits").train[:300], 10, images=100), Adversarial(0.1)
     optimizer = FeatureMLP(hidden=2)
     with counting() as school:
-        meta_train(optimizer, family.sample, Plan(1), inner=inside, meta=Mixed(Adversarial(0.1)), seed=0)
+        meta_train(optimizer, family.sample, MetaTrainConfig(1), inner=inside, meta=Mixed(Adversarial(0.1)), seed=0)
     one = family.sample(1, generator_of("cpu", 0))
     _, work = fit_learned(one, optimizer, Inner(20, 64), generator_of("cpu", 1), inside)
     assert 40 * school.examples + 10 * work == CORNERS[3]

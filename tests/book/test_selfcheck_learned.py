@@ -6,7 +6,7 @@ from test_selfcheck_optimizers import fails, solution
 
 from metarobust.book.exercises import learned as selfcheck
 from metarobust.learned import make
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 
 def right(outputs, a, w, log_lr, size):
@@ -101,7 +101,7 @@ def test_memory():
 
 def test_memory_is_what_the_lstm_remembers():
     lstm = make("lstm", torch.Generator().manual_seed(0))
-    state = lstm.init(torch.zeros(6), Layout(("w",), ((2, 3),)), 1)
+    state = lstm.init(torch.zeros(6), ParamSpec(("w",), ((2, 3),)), 1)
     assert selfcheck.memory_of_a_weight(sum(slot.numel() for slot in state.slots.values()) // 6)
     assert sum(p.numel() for p in lstm.parameters()) == 5300
 

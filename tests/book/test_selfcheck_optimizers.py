@@ -186,10 +186,10 @@ def test_numbers(check, value, wrong):
 
 def test_long_push_is_what_momentum_does():
     from metarobust.optimizers import SGD
-    from metarobust.params import Layout
+    from metarobust.params import ParamSpec
 
     w, rule = torch.zeros(1), SGD(0.1, 0.9)
-    state = rule.init(w, Layout(("w",), ((1,),)), 200)
+    state = rule.init(w, ParamSpec(("w",), ((1,),)), 200)
     for _ in range(200):
         step, state = rule.update(torch.ones(1), state, w)
     assert selfcheck.long_push(float(step.abs()))

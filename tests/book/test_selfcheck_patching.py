@@ -100,13 +100,13 @@ def test_count_is_what_the_library_makes():
     from metarobust.data import load
     from metarobust.family import Family
     from metarobust.learned.mlp import FeatureMLP
-    from metarobust.meta import Plan, meta_train
+    from metarobust.meta import MetaTrainConfig, meta_train
     from metarobust.objectives import Adversarial, Mixed, clean
 
     family = Family(("mlp-2-relu",), load("digits").train[:300], 10, images=100)
     with counting() as tally:
         judge = Mixed(Adversarial(0.1, steps=4))
-        meta_train(FeatureMLP(hidden=2), family.sample, Plan(1), inner=clean, meta=judge, seed=0)
+        meta_train(FeatureMLP(hidden=2), family.sample, MetaTrainConfig(1), inner=clean, meta=judge, seed=0)
     assert selfcheck.examples_made(tally.examples)
 
 

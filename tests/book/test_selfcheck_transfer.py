@@ -10,7 +10,7 @@ import torch
 from metarobust.book.exercises import transfer as selfcheck
 from metarobust.learned.protocol import places
 from metarobust.models import build
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -28,7 +28,9 @@ def test_shape_of_a_convolution():
 
 
 def test_shape_is_what_the_library_makes():
-    second = next(p for p in places(Layout.of(build("cnn-6-12-relu", (1, 8, 8), 10))) if len(p.shape) == 4 and p.layer)
+    second = next(
+        p for p in places(ParamSpec.of(build("cnn-6-12-relu", (1, 8, 8), 10))) if len(p.shape) == 4 and p.layer
+    )
     assert selfcheck.matrix_shape((second.rows, second.columns))
 
 

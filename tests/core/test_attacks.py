@@ -19,7 +19,7 @@ from metarobust.attacks.threat import Ball, length, project, random_starts, stee
 from metarobust.errors import InputError
 from metarobust.models import Predictor, build, fresh
 from metarobust.objectives import Adversarial, Mixed, clean
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 
 def starting(attack, seed=0, **how):
@@ -195,10 +195,10 @@ def test_the_mixed_objective_is_a_weighted_mean():
 def test_models_attacked_together_are_attacked_as_one_by_one():
     model, images, labels = problem(6, dtype=torch.float64)
     params = fresh(model, 2, generator()).double()
-    layout = Layout.of(model)
-    together = pgd(Predictor(model, layout, params), images, labels, eps=0.2, steps=4)
+    param_spec = ParamSpec.of(model)
+    together = pgd(Predictor(model, param_spec, params), images, labels, eps=0.2, steps=4)
     parts = zip(params, images.split(3), labels.split(3), strict=True)
-    apart = [pgd(Predictor(model, layout, p), x, y, eps=0.2, steps=4) for p, x, y in parts]
+    apart = [pgd(Predictor(model, param_spec, p), x, y, eps=0.2, steps=4) for p, x, y in parts]
     torch.testing.assert_close(together, torch.cat(apart))
 
 

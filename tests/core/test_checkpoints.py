@@ -24,7 +24,7 @@ from metarobust.data import Split
 from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import Plan, Progress, hold_out, meta_train
+from metarobust.meta import MetaTrainConfig, Progress, hold_out, meta_train
 from metarobust.objectives import clean
 from metarobust.storage import write_atomic
 
@@ -140,7 +140,7 @@ def test_one_of_another_specification_is_refused(tmp_path, capsys):
 
 POOL = tasks(3, each=20, shape=(1, 2, 2), dtype=torch.float32)
 FAMILIES = [Family([name], Split(POOL.images, POOL.labels), 3, 20) for name in ("mlp-3-tanh", "mlp-2-relu")]
-PLAN = Plan(8, (2, 4), 2, tasks=1, batch_size=8, held_out=8, lr=0.05, eps_growth=0.5, validate_every=3)
+PLAN = MetaTrainConfig(8, (2, 4), 2, tasks=1, batch_size=8, held_out=8, lr=0.05, eps_growth=0.5, validate_every=3)
 
 
 def meta_training(folder, plan=PLAN):

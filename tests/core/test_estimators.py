@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from toy import ADVERSARIAL, generator, scatter, tasks
 
 from metarobust import learned
-from metarobust.meta import Plan, estimators
+from metarobust.meta import MetaTrainConfig, estimators
 from metarobust.meta.estimators import ESTIMATORS
 from metarobust.meta.problem import Point, Problem
 from metarobust.objectives import clean
@@ -37,7 +37,7 @@ class Push(nn.Module, Optimizer):
         super().__init__()
         self.theta = nn.Parameter(torch.linspace(-0.5, 0.5, count, dtype=torch.float64))
 
-    def init(self, params, layout, total):
+    def init(self, params, param_spec, total):
         return ()
 
     def update(self, grads, state, params):
@@ -64,7 +64,9 @@ class Short(Problem):
 
 def linear(horizon, truncation, estimator="backprop", kind=Problem, **numbers):
     """The linear problem, with two tasks, and its optimizer."""
-    plan = Plan(1, (horizon,), truncation, middle=0.0, estimator=estimator, ceiling=1e9, **numbers)
+    plan = MetaTrainConfig(
+        1, (horizon,), truncation, mid_loss_weight=0.0, estimator=estimator, divergence_threshold=1e9, **numbers
+    )
     problem = kind(tasks(2, "mlp-1-tanh", shape=(1, 1, 1)), horizon, plan, slide, miss)
     return problem, Push(problem.tasks.params.shape[1])
 
@@ -198,7 +200,9 @@ def test_the_perturbations_of_persistent_candidates_add_up():
 
 def real(kind, estimator, horizon=4, truncation=4, meta=clean, **numbers):
     """A group of tasks, and an optimizer of this kind."""
-    plan = Plan(1, (horizon,), truncation, batch_size=4, held_out=4, estimator=estimator, second_order=True, **numbers)
+    plan = MetaTrainConfig(
+        1, (horizon,), truncation, batch_size=4, held_out=4, estimator=estimator, second_order=True, **numbers
+    )
     optimizer = scatter(learned.make(kind, generator()).double(), size=0.05)
     return Problem(tasks(2, kind=Tasks), horizon, plan, clean, meta), optimizer
 
@@ -283,13 +287,13 @@ def test_directions_are_apart_from_batches_and_from_those_of_the_next_group():
 def test_a_candidate_that_is_not_finite_counts_as_the_ceiling(estimator, worst):
     """The side where theta is larger has no meta-loss; the other has 1."""
     problem, optimizer = linear(2, 2, estimator, pairs=3, sigma=0.5)
-    middle = optimizer.theta.sum()
+    mid_loss_weight = optimizer.theta.sum()
 
     def meta(predict, images, labels, rng):
-        bad = (optimizer.theta.sum() > middle).double()
+        bad = (optimizer.theta.sum() > mid_loss_weight).double()
         return torch.where(bad > 0, worst, 1.0).expand(2)
 
-    problem = replace(problem, meta=meta, plan=replace(problem.plan, ceiling=7.0))
+    problem = replace(problem, meta=meta, plan=replace(problem.plan, divergence_threshold=7.0))
     (found,), (loss,) = through(problem, optimizer)
     assert loss == pytest.approx(4.0)
     assert bool(found.isfinite().all())

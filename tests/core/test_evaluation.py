@@ -17,9 +17,10 @@ from toy import generator
 
 from metarobust.attacks import counting
 from metarobust.errors import InputError
-from metarobust.evaluation import Attack, Report, evaluate, standard, survivors
+from metarobust.evaluation import Attack, Report, evaluate, robust_masks, standard
 from metarobust.evaluation.checks import Flag
-from metarobust.lab.stats import over_seeds, wilson
+from metarobust.evaluation.intervals import wilson
+from metarobust.lab.stats import over_seeds
 from metarobust.models import build
 from metarobust.storage import write_json
 
@@ -95,7 +96,7 @@ def fake(name, turned):
 def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it():
     # Image 6 is wrong, and the attack would make it right: it is not robust for that.
     attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
-    found = survivors(Brightness(), IMAGES, LABELS, attacks, generator=generator())
+    found = robust_masks(Brightness(), IMAGES, LABELS, attacks, generator=generator())
     right = {name: mask.nonzero().flatten().tolist() for name, mask in found.items()}
     assert right == {"clean": [0, 1, 2, 3, 4, 5], "a": [1, 2, 3, 4, 5], "b": [0, 2, 3, 4, 5], "robust": [2, 3, 4, 5]}
     assert [len(attack.move.given) for attack in attacks] == [6, 6]
@@ -103,7 +104,7 @@ def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it():
 
 def test_in_a_cascade_each_attack_gets_what_is_left():
     attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
-    found = survivors(Brightness(), IMAGES, LABELS, attacks, generator=generator(), alone=False)
+    found = robust_masks(Brightness(), IMAGES, LABELS, attacks, generator=generator(), alone=False)
     assert found["a"].nonzero().flatten().tolist() == [1, 2, 3, 4, 5]
     assert found["b"].tolist() == found["robust"].tolist()
     assert [len(attack.move.given) for attack in attacks] == [6, 5]

@@ -19,7 +19,7 @@ from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
 from metarobust.objectives import clean
 from metarobust.optimizers import Adam
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.unroll import unroll
 
 NETWORKS = {"mlp": build("mlp-4-relu", (1, 2, 3), 3), "cnn": build("cnn-2-3-relu", (2, 3, 3), 3)}
@@ -28,17 +28,17 @@ every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWOR
 every_learned = pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
 
 
-def path(layout, steps=4, lead=(), dtype=torch.float64, seed=0):
+def path(param_spec, steps=4, lead=(), dtype=torch.float64, seed=0):
     """Parameters and the gradients of some steps; sizes differ from coordinate to coordinate."""
     rng = generator(seed)
-    size = torch.randn(layout.size, generator=rng, dtype=dtype).exp()
-    draws = torch.randn(steps + 1, *lead, layout.size, generator=rng, dtype=dtype)
+    size = torch.randn(param_spec.size, generator=rng, dtype=dtype).exp()
+    draws = torch.randn(steps + 1, *lead, param_spec.size, generator=rng, dtype=dtype)
     return 0.3 * draws[0], list(draws[1:] * size)
 
 
-def steps_of(optimizer, layout, params, grads, total=10):
+def steps_of(optimizer, param_spec, params, grads, total=10):
     """The updates that the optimizer writes for these gradients."""
-    state, found = optimizer.init(params, layout, total), []
+    state, found = optimizer.init(params, param_spec, total), []
     with torch.no_grad():
         for g in grads:
             step, state = optimizer.update(g, state, params)
@@ -47,7 +47,7 @@ def steps_of(optimizer, layout, params, grads, total=10):
     return torch.stack(found)
 
 
-def slow_features(layout, params, grads, total):
+def slow_features(param_spec, params, grads, total):
     """What NAMES say, one coordinate at a time: a list of dictionaries in the order of the vector."""
     k, tiny = len(grads), 1e-14
     average = {}
@@ -55,12 +55,12 @@ def slow_features(layout, params, grads, total):
         kept = torch.zeros_like(params)
         for g in grads:
             kept = beta * kept + (1 - beta) * g
-        average[beta] = layout.split(kept / (1 - beta**k))
+        average[beta] = param_spec.split(kept / (1 - beta**k))
     square = torch.zeros_like(params)
     for g in grads:
         square = 0.99 * square + 0.01 * g**2
-    square = layout.split(square / (1 - 0.99**k))
-    gradient, weight = layout.split(grads[-1]), layout.split(params)
+    square = param_spec.split(square / (1 - 0.99**k))
+    gradient, weight = param_spec.split(grads[-1]), param_spec.split(params)
 
     def matrix(tensor):
         """Rows are units; a vector is a matrix with a column."""
@@ -76,14 +76,14 @@ def slow_features(layout, params, grads, total):
         columns = [mean(v + tiny for v in column) for column in zip(*values, strict=True)]
         return rows, columns, mean(rows) if not is_vector else columns[0]
 
-    found, last = [], max(layout.layers)
-    for number, (name, shape) in enumerate(zip(layout.names, layout.shapes, strict=True)):
-        layer, (fan_in, fan_out) = layout.layers[number], layout.fans[number]
+    found, last = [], max(param_spec.layers)
+    for number, (name, shape) in enumerate(zip(param_spec.names, param_spec.shapes, strict=True)):
+        layer, (fan_in, fan_out) = param_spec.layers[number], param_spec.fans[number]
         vector = len(shape) == 1
         g_row, g_column, g_all = second_moments(matrix(square[name]), vector)
         squares = [[w * w for w in row] for row in matrix(weight[name])]
         w_row, w_column, w_all = second_moments(squares, vector)
-        bias = average[0.9][name if vector else layout.names[number + 1]].tolist()
+        bias = average[0.9][name if vector else param_spec.names[number + 1]].tolist()
         bias_size = math.sqrt(mean(b * b for b in bias) + tiny)
         for i, row in enumerate(matrix(weight[name])):
             for j, w in enumerate(row):
@@ -131,27 +131,27 @@ def watched(params, grads):
     return slots
 
 
-def fast_features(layout, params, grads, total):
-    return features(grads[-1], watched(params, grads), params, layout, len(grads), total)
+def fast_features(param_spec, params, grads, total):
+    return features(grads[-1], watched(params, grads), params, param_spec, len(grads), total)
 
 
 @every_network
 @pytest.mark.parametrize("steps", [1, 4])
 def test_features_are_what_their_names_say(network, steps):
-    layout = Layout.of(network)
-    params, grads = path(layout, steps)
+    param_spec = ParamSpec.of(network)
+    params, grads = path(param_spec, steps)
     params[1] = grads[-1][2] = 0
-    expected = slow_features(layout, params, grads, 10)
+    expected = slow_features(param_spec, params, grads, 10)
     assert set(expected[0]) == set(NAMES)
     table = torch.tensor([[row[name] for name in NAMES] for row in expected], dtype=torch.float64).clamp(-5, 5)
-    found = fast_features(layout, params, grads, 10)
+    found = fast_features(param_spec, params, grads, 10)
     for column, name in enumerate(NAMES):
         torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
 
 
-def in_parts(layer, params, grads, layout, total):
+def in_parts(layer, params, grads, param_spec, total):
     """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
-    slots, where, found = watched(params, grads), rule.places(layout), []
+    slots, where, found = watched(params, grads), rule.places(param_spec), []
     split = {name: rule.matrices(slot, where) for name, slot in slots.items()}
     each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
     gs, ws = rule.matrices(grads[-1], where), rule.matrices(params, where)
@@ -169,14 +169,14 @@ def in_parts(layer, params, grads, layout, total):
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
     """Value, gradient and gradient of the gradient, for a layer, the weights and the gradients it looks at."""
-    layout = Layout.of(network)
-    params, grads = path(layout, 3, lead)
+    param_spec = ParamSpec.of(network)
+    params, grads = path(param_spec, 3, lead)
     layer = nn.Linear(len(NAMES), 4).double()
     leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
     found = []
     for result in (
-        in_parts(layer, params, grads, layout, 10),
-        layer(fast_features(layout, params, grads, 10)),
+        in_parts(layer, params, grads, param_spec, 10),
+        layer(fast_features(param_spec, params, grads, 10)),
     ):
         first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
@@ -201,19 +201,19 @@ SIZES = {"zero": 0.0, "tiny": 1e-30, "one": 1.0, "large": 1e9, "huge": 1e30, "in
 @pytest.mark.parametrize("weight", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("gradient", SIZES.values(), ids=SIZES)
 def test_features_and_steps_stay_finite(network, gradient, weight):
-    layout = Layout.of(network)
-    params, grads = path(layout, 3, (2,), torch.float32)
+    param_spec = ParamSpec.of(network)
+    params, grads = path(param_spec, 3, (2,), torch.float32)
     params = params.clone() if weight == 1 else params.sign() * weight if weight else torch.zeros_like(params)
     grads = [g if gradient == 1 else g.sign() * gradient if gradient else torch.zeros_like(g) for g in grads]
     grads[1] = torch.zeros_like(grads[1])
-    found = fast_features(layout, params, grads, 10)
+    found = fast_features(param_spec, params, grads, 10)
     assert bool(found.isfinite().all())
     assert float(found.abs().max()) <= 5
     if weight == math.inf:
         return
     for kind in learned.KINDS:
         optimizer = scatter(learned.make(kind, generator()))
-        state = optimizer.init(params, layout, 10)
+        state = optimizer.init(params, param_spec, 10)
         with torch.no_grad():
             for g in grads:
                 step, state = optimizer.update(g, state, params)
@@ -222,12 +222,12 @@ def test_features_and_steps_stay_finite(network, gradient, weight):
 
 def test_rows_and_columns_of_a_convolution():
     """[out, in, h, w] is the matrix [out, in * h * w], whatever comes after it."""
-    layout = Layout.of(build("cnn-4-3-relu", (2, 6, 6), 3))
-    params, grads = path(layout, 2)
-    slots, (place, *_) = watched(params, grads), rule.places(layout)
-    weights, square = (layout.split(x)[layout.names[0]] for x in (params, slots["square"] / (1 - 0.99**2)))
+    param_spec = ParamSpec.of(build("cnn-4-3-relu", (2, 6, 6), 3))
+    params, grads = path(param_spec, 2)
+    slots, (place, *_) = watched(params, grads), rule.places(param_spec)
+    weights, square = (param_spec.split(x)[param_spec.names[0]] for x in (params, slots["square"] / (1 - 0.99**2)))
     assert weights.shape == (4, 2, 3, 3)
-    here = {name: rule.matrices(slot, rule.places(layout))[0] for name, slot in slots.items()}
+    here = {name: rule.matrices(slot, rule.places(param_spec))[0] for name, slot in slots.items()}
     found = seen.summarise(here, weights.flatten(1), None, place, 2)
     torch.testing.assert_close(found.g_row.flatten(), square.mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(found.w_row.flatten(), weights.square().mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
@@ -238,61 +238,61 @@ def test_rows_and_columns_of_a_convolution():
 @every_network
 @pytest.mark.parametrize("kind", [FeatureMLP, FeatureLSTM])
 def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network, kind):
-    layout = Layout.of(network)
-    params, grads = path(layout, 6)
+    param_spec = ParamSpec.of(network)
+    params, grads = path(param_spec, 6)
     grads[0][3:] = grads[0][3:] * 0 + 1e-3
-    tensors = layout.split(params)
-    tensors[layout.names[1]].mul_(1e-4)  # a bias near 0 goes by the floor
-    params = layout.flatten(tensors)
-    found = steps_of(kind(lr=0.05).double(), layout, params, grads)
+    tensors = param_spec.split(params)
+    tensors[param_spec.names[1]].mul_(1e-4)  # a bias near 0 goes by the floor
+    params = param_spec.flatten(tensors)
+    found = steps_of(kind(lr=0.05).double(), param_spec, params, grads)
     # Adam's direction does not depend on the parameters; the scale is that of the tensor as it is now.
-    directions = steps_of(Adam(1.0, beta2=0.99, tiny=0.0), layout, params, grads)
+    directions = steps_of(Adam(1.0, beta2=0.99, tiny=0.0), param_spec, params, grads)
     now = params
     for step, direction in zip(found, directions, strict=True):
-        sizes = [t.square().mean().sqrt() for t in layout.split(now).values()]
-        scale = [max(float(s), 0.1 * fan_in**-0.5) for s, (fan_in, _) in zip(sizes, layout.fans, strict=True)]
-        expected = 0.05 * layout.spread(torch.tensor(scale, dtype=torch.float64)) * direction
+        sizes = [t.square().mean().sqrt() for t in param_spec.split(now).values()]
+        scale = [max(float(s), 0.1 * fan_in**-0.5) for s, (fan_in, _) in zip(sizes, param_spec.fans, strict=True)]
+        expected = 0.05 * param_spec.spread(torch.tensor(scale, dtype=torch.float64)) * direction
         torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-9)
         now = now + step
 
 
 def test_the_cap_bounds_what_a_step_takes_of_a_weight():
-    layout = Layout.of(NETWORKS["mlp"])
-    params = torch.ones(layout.size)
+    param_spec = ParamSpec.of(NETWORKS["mlp"])
+    params = torch.ones(param_spec.size)
     optimizer = FeatureMLP(cap=0.3)
     with torch.no_grad():
         optimizer.net[4].bias[2] = 50.0
-    step, _ = optimizer.update(torch.zeros(layout.size), optimizer.init(params, layout, 5), params)
+    step, _ = optimizer.update(torch.zeros(param_spec.size), optimizer.init(params, param_spec, 5), params)
     torch.testing.assert_close(step, -0.3 * params, rtol=1e-5, atol=1e-6)
 
 
 @every_learned
 @every_network
 def test_a_batch_of_tasks_is_a_loop(make, network):
-    layout = Layout.of(network)
-    params, grads = path(layout, lead=(3,))
+    param_spec = ParamSpec.of(network)
+    params, grads = path(param_spec, lead=(3,))
     optimizer = make()
-    together = steps_of(optimizer, layout, params, grads)
-    assert together.shape == (4, 3, layout.size)
+    together = steps_of(optimizer, param_spec, params, grads)
+    assert together.shape == (4, 3, param_spec.size)
     for row in range(3):
-        alone = steps_of(optimizer, layout, params[row], [g[row] for g in grads])
+        alone = steps_of(optimizer, param_spec, params[row], [g[row] for g in grads])
         torch.testing.assert_close(together[:, row], alone, rtol=1e-9, atol=1e-12)
 
 
 @every_learned
 def test_hidden_units_have_no_order(make):
     """With the units of a network in another order, the updates are the same in that order."""
-    layout = Layout.of(build("mlp-5-4-relu", (1, 2, 3), 3))
-    index = layout.split(torch.arange(layout.size))
-    names, units = list(layout.names), torch.tensor([3, 0, 4, 1, 2])
+    param_spec = ParamSpec.of(build("mlp-5-4-relu", (1, 2, 3), 3))
+    index = param_spec.split(torch.arange(param_spec.size))
+    names, units = list(param_spec.names), torch.tensor([3, 0, 4, 1, 2])
     for name in names[:2]:
         index[name] = index[name][units]
     index[names[2]] = index[names[2]][:, units]
-    order = layout.flatten(index)
-    params, grads = path(layout)
+    order = param_spec.flatten(index)
+    params, grads = path(param_spec)
     optimizer = make()
-    plain = steps_of(optimizer, layout, params, grads)
-    moved = steps_of(optimizer, layout, params[order], [g[order] for g in grads])
+    plain = steps_of(optimizer, param_spec, params, grads)
+    moved = steps_of(optimizer, param_spec, params[order], [g[order] for g in grads])
     torch.testing.assert_close(moved, plain[:, order], rtol=1e-9, atol=1e-12)
     assert not torch.allclose(moved, plain)
 
@@ -300,10 +300,10 @@ def test_hidden_units_have_no_order(make):
 @every_learned
 @every_network
 def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
-    layout = Layout.of(network)
-    params, grads = path(layout, lead=(2,))
+    param_spec = ParamSpec.of(network)
+    params, grads = path(param_spec, lead=(2,))
     optimizer = make()
-    state, expected, at = optimizer.init(params, layout, 10), [], params
+    state, expected, at = optimizer.init(params, param_spec, 10), [], params
     for g in grads:  # to be differentiated, whole matrices
         step, state = optimizer.update(g, state, at)
         at = at + step
@@ -311,9 +311,11 @@ def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
     calls = []
     monkeypatch.setattr(optimizer, "write", lambda *args, write=optimizer.write: calls.append(0) or write(*args))
     monkeypatch.setattr(rule, "CHUNK", 5)
-    torch.testing.assert_close(steps_of(optimizer, layout, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        steps_of(optimizer, param_spec, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12
+    )
     # The LSTM takes all matrices at once, in chunks of its own: `test_lstm_steps`.
-    assert isinstance(optimizer, CoordinateLSTM) or len(calls) > len(grads) * len(layout.shapes)
+    assert isinstance(optimizer, CoordinateLSTM) or len(calls) > len(grads) * len(param_spec.shapes)
 
 
 @pytest.mark.parametrize(
@@ -336,8 +338,8 @@ def test_the_lstm_reads_the_logarithm_and_the_sign(gradient, magnitude, directio
 
 def test_the_lstm_is_two_cells_and_a_read_out():
     optimizer = CoordinateLSTM(hidden=3, generator=generator()).double()
-    layout = Layout.of(NETWORKS["mlp"])
-    params, grads = path(layout, 3)
+    param_spec = ParamSpec.of(NETWORKS["mlp"])
+    params, grads = path(param_spec, 3)
 
     def cell(of, x, output, memory):
         gates = of.weight_ih @ x + of.bias_ih + of.weight_hh @ output + of.bias_hh
@@ -345,8 +347,8 @@ def test_the_lstm_is_two_cells_and_a_read_out():
         memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
         return leave.sigmoid() * memory.tanh(), memory
 
-    found = steps_of(optimizer, layout, params, grads)
-    for at in (0, 7, layout.size - 1):
+    found = steps_of(optimizer, param_spec, params, grads)
+    for at in (0, 7, param_spec.size - 1):
         lower = upper = (torch.zeros(3, dtype=torch.float64),) * 2
         for k, g in enumerate(grads):
             lower = cell(optimizer.lower, log_and_sign(g[at]), *lower)
@@ -357,15 +359,15 @@ def test_the_lstm_is_two_cells_and_a_read_out():
 
 def test_the_feature_lstm_is_a_cell_of_the_features_and_a_read_out():
     optimizer = scatter(FeatureLSTM(hidden=3, generator=generator()).double())
-    layout = Layout.of(NETWORKS["cnn"])
-    params, grads = path(layout, 3)
-    found = steps_of(optimizer, layout, params, grads)
-    state = (torch.zeros(layout.size, 3, dtype=torch.float64),) * 2
+    param_spec = ParamSpec.of(NETWORKS["cnn"])
+    params, grads = path(param_spec, 3)
+    found = steps_of(optimizer, param_spec, params, grads)
+    state = (torch.zeros(param_spec.size, 3, dtype=torch.float64),) * 2
     for k in range(3):
-        table = fast_features(layout, params, grads[: k + 1], 10)
+        table = fast_features(param_spec, params, grads[: k + 1], 10)
         state = optimizer.cell(table, state)
         turn, pace, give = optimizer.head(state[0]).unbind(-1)
-        root_fan_in = layout.spread(torch.tensor([fan_in for fan_in, _ in layout.fans])).double().sqrt()
+        root_fan_in = param_spec.spread(torch.tensor([fan_in for fan_in, _ in param_spec.fans])).double().sqrt()
         spread = table[:, NAMES.index("log weight of the tensor")].exp().clamp_min(0.1) / root_fan_in
         direction = table[:, NAMES.index("momentum 0.9")] + turn
         expected = -(optimizer.log_lr + pace).exp() * spread * direction - optimizer.cap * give.tanh() * params
@@ -381,7 +383,7 @@ UNTRAINED = {f"untrained {k}": lambda k=k: learned.make(k, generator()).double()
 def test_meta_gradients_reach_every_weight(make):
     """Every tensor of theta, and of an LSTM every gate, gets a gradient: none is left as it was drawn."""
     problem, optimizer = tasks(), make()
-    state = optimizer.init(problem.params, problem.layout, 4)
+    state = optimizer.init(problem.params, problem.param_spec, 4)
     how = {"steps": 4, "batch_size": 4, "inner": clean, "generator": generator()}
     params, _ = unroll(problem, optimizer, problem.params, state, **how)
     batch = problem.batch(problem.held_out, 4, generator())
@@ -408,7 +410,7 @@ def test_untrained_it_does_not_diverge_in_20_steps(kind, architecture):
         return float(clean(problem.predictor(params), *batch, generator()).mean())
 
     with torch.no_grad():
-        state = optimizer.init(problem.params, problem.layout, 20)
+        state = optimizer.init(problem.params, problem.param_spec, 20)
         how = {"steps": 20, "batch_size": 20, "inner": clean, "generator": generator()}
         params, _ = unroll(problem, optimizer, problem.params, state, **how)
     assert bool(params.isfinite().all())

@@ -10,12 +10,12 @@ from metarobust.learned import lstm_steps
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.learned.protocol import State
-from metarobust.meta import Plan
+from metarobust.meta import MetaTrainConfig
 from metarobust.meta.estimators import Backprop
 from metarobust.meta.problem import Problem
 from metarobust.meta.replay import Replay
 from metarobust.objectives import clean
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.unroll import detach
 
 
@@ -37,7 +37,7 @@ def test_the_lstm_has_the_slopes_of_torchs_cells(chunk, monkeypatch):
     random = generator()
     grads = [draw(*shape).requires_grad_() for _ in range(3)]
     slots = {name: draw(hidden, *shape).requires_grad_() for name in optimizer.slots}
-    state = State(0, 3, Layout(("weight",), ((9,),)), slots, {})
+    state = State(0, 3, ParamSpec(("weight",), ((9,),)), slots, {})
     slopes, last = [draw(*shape) for _ in grads], [draw(hidden, *shape) for _ in slots]
 
     def ours():
@@ -67,7 +67,7 @@ def test_the_lstm_has_the_slopes_of_torchs_cells(chunk, monkeypatch):
 def test_the_lstm_pulled_back_is_backpropagation(chunk, monkeypatch):
     optimizer, random = lstm(), generator()
     grads, slopes = (torch.randn(4, 3, 6, generator=random, dtype=torch.float64) for _ in range(2))
-    state = optimizer.init(grads[0], Layout(("weight",), ((6,),)), 6)
+    state = optimizer.init(grads[0], ParamSpec(("weight",), ((6,),)), 6)
     for g in grads[:2]:
         state = detach(optimizer.update(g, state, g)[1])
     steps, at = [], state
@@ -83,7 +83,7 @@ def test_the_lstm_pulled_back_is_backpropagation(chunk, monkeypatch):
 def test_a_replayed_stretch_has_the_meta_gradient_of_backpropagation(architecture):
     """Two stretches one after the other: same loss, same meta-gradient, same place to go on from."""
     where, optimizer = tasks(2, architecture, shape=(1, 4, 4)), lstm()
-    plan = Plan(horizons=(10,), truncation=5, tasks=2, batch_size=4, held_out=4)
+    plan = MetaTrainConfig(horizons=(10,), truncation=5, tasks=2, batch_size=4, held_out=4)
     problem = Problem(where, 10, plan, clean, clean)
     points, streams = [Backprop().begin(optimizer, problem) for _ in range(2)], [generator(3), generator(3)]
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_a_replayed_stretch_has_the_meta_gradient_of_backpropagation(architectur
 @pytest.mark.parametrize(("make", "second"), [(FeatureMLP, False), (CoordinateLSTM, True)])
 def test_what_cannot_be_replayed_is_backpropagated(make, second):
     where, optimizer = tasks(2, dtype=torch.float32), make(generator=generator())
-    plan = Plan(horizons=(4,), truncation=4, tasks=2, batch_size=4, held_out=4, second_order=second)
+    plan = MetaTrainConfig(horizons=(4,), truncation=4, tasks=2, batch_size=4, held_out=4, second_order=second)
     problem = Problem(where, 4, plan, clean, clean)
     exact, found = (
         way.step(optimizer, problem, way.begin(optimizer, problem), generator(3)) for way in (Backprop(), Replay())

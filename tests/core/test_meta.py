@@ -15,7 +15,7 @@ from metarobust.errors import InputError
 from metarobust.family import Family, Training, vulnerable
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import Plan, Progress, generator_of, meta_train
+from metarobust.meta import MetaTrainConfig, Progress, generator_of, meta_train
 from metarobust.models import Predictor
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.optimizers import SGD, Adam
@@ -38,7 +38,7 @@ every_learned = pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
 def meta_loss(problem, optimizer, *, steps=5, second_order=True, meta=clean):
     """The held-out loss after some steps on the whole training batch."""
     how = {"steps": steps, "batch_size": 4, "inner": clean, "generator": generator(), "second_order": second_order}
-    state = optimizer.init(problem.params, problem.layout, steps)
+    state = optimizer.init(problem.params, problem.param_spec, steps)
     params, _ = unroll(problem, optimizer, problem.params, state, **how)
     batch = problem.batch(problem.held_out, 4, generator())
     return meta(problem.predictor(params), *batch, generator()).mean()
@@ -145,7 +145,7 @@ def test_the_gradient_of_each_task_is_its_own():
     found = gradient(problem, problem.params, images, labels, clean, generator())
     for i, (x, y) in enumerate(zip(images.split(4), labels.split(4), strict=True)):
         leaf = problem.params[i].clone().requires_grad_()
-        loss = torch.nn.functional.cross_entropy(Predictor(problem.model, problem.layout, leaf)(x), y)
+        loss = torch.nn.functional.cross_entropy(Predictor(problem.model, problem.param_spec, leaf)(x), y)
         torch.testing.assert_close(found[i], torch.autograd.grad(loss, leaf)[0])
     assert not found.requires_grad
     assert not problem.params.requires_grad
@@ -154,7 +154,7 @@ def test_the_gradient_of_each_task_is_its_own():
 def test_states_are_cut_off_and_otherwise_kept():
     problem, optimizer = tasks(), features()
     for made in (optimizer, SGD(0.1), Adam(0.1), lstm()):
-        state = made.init(problem.params, problem.layout, 5)
+        state = made.init(problem.params, problem.param_spec, 5)
         _, state = unroll(
             problem, made, problem.params, state, steps=2, batch_size=4, inner=clean, generator=generator()
         )
@@ -182,7 +182,7 @@ def by_hand(optimizer, plan, problem, meta=clean):
         adam.param_groups[0]["lr"] = (
             plan.lr * warm * (0.1 + 0.9 * (1 + math.cos(math.pi * episode / plan.episodes)) / 2)
         )
-        params, state = problem.params, optimizer.init(problem.params, problem.layout, plan.horizons[0])
+        params, state = problem.params, optimizer.init(problem.params, problem.param_spec, plan.horizons[0])
         step = 0
         while step < plan.horizons[0]:
             score = 0
@@ -192,7 +192,10 @@ def by_hand(optimizer, plan, problem, meta=clean):
                 )
                 move, state = optimizer.update(grads, state, params)
                 params = params + move
-                share = {plan.truncation // 2 - 1: plan.middle, plan.truncation - 1: 1 - plan.middle}.get(k)
+                share = {
+                    plan.truncation // 2 - 1: plan.mid_loss_weight,
+                    plan.truncation - 1: 1 - plan.mid_loss_weight,
+                }.get(k)
                 if share is not None:
                     batch = problem.batch(problem.held_out, 4, None)
                     score = score + share * meta(problem.predictor(params), *batch, None).mean()
@@ -211,9 +214,9 @@ def by_hand(optimizer, plan, problem, meta=clean):
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(3, (4,), 2, lr=0.01, warmup=2, clip=1e-2),
-        Plan(3, (6,), 3, lr=0.01, warmup=2, middle=0.5, second_order=True),
-        Plan(3, (6,), 6, lr=0.01, warmup=1, middle=0.0),
+        MetaTrainConfig(3, (4,), 2, lr=0.01, warmup=2, clip=1e-2),
+        MetaTrainConfig(3, (6,), 3, lr=0.01, warmup=2, mid_loss_weight=0.5, second_order=True),
+        MetaTrainConfig(3, (6,), 6, lr=0.01, warmup=1, mid_loss_weight=0.0),
     ],
     ids=["clipped", "second order", "truncation = horizon"],
 )
@@ -232,7 +235,7 @@ def test_truncation_at_the_horizon_is_full_backpropagation_and_shorter_is_not():
     problem = tasks()
 
     def length(truncation):
-        plan = Plan(1, (8,), truncation, middle=0.0, second_order=True)
+        plan = MetaTrainConfig(1, (8,), truncation, mid_loss_weight=0.0, second_order=True)
         optimizer = features()
         return meta_train(optimizer, lambda count, rng: problem, plan, inner=clean, meta=clean, seed=0)[0]["gradient"]
 
@@ -247,7 +250,7 @@ FAMILY = Family(["mlp-3-tanh", "cnn-2-relu"], Split(POOL.images, POOL.labels), 3
 
 
 def train(optimizer, episodes=5, seed=0, *, sample=FAMILY.sample, meta=ADVERSARIAL, plan=None, **more):
-    plan = plan or Plan(episodes, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01)
+    plan = plan or MetaTrainConfig(episodes, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01)
     log = meta_train(optimizer, sample, plan, inner=clean, meta=meta, seed=seed, **more)
     return torch.nn.utils.parameters_to_vector(optimizer.parameters()).detach().clone(), log
 
@@ -316,7 +319,7 @@ def test_a_stretch_that_is_not_finite_ends_its_episode_and_is_counted(calls, cap
 
 
 def test_such_a_stretch_moves_nothing_and_can_be_saved_and_resumed():
-    plan = Plan(2, (4,), 4, tasks=2, batch_size=8, held_out=8)
+    plan = MetaTrainConfig(2, (4,), 4, tasks=2, batch_size=8, held_out=8)
     start, saved = FeatureMLP(generator=generator()), []
     before = torch.nn.utils.parameters_to_vector(start.parameters()).detach().clone()
 
@@ -355,7 +358,13 @@ def test_a_stretch_forgets_the_one_before(monkeypatch):
         sizes.append(size(predict.params.grad_fn))
         return clean(predict, images, labels, rng)
 
-    train(FeatureMLP(), 1, plan=Plan(1, (12,), 4), sample=lambda count, rng: tasks(dtype=torch.float32), meta=meta)
+    train(
+        FeatureMLP(),
+        1,
+        plan=MetaTrainConfig(1, (12,), 4),
+        sample=lambda count, rng: tasks(dtype=torch.float32),
+        meta=meta,
+    )
     assert sizes[2:] == sizes[:2] * 2
 
 
@@ -379,7 +388,7 @@ def test_meta_training_lowers_the_meta_loss(make):
     if make is FeatureMLP:
         with torch.no_grad():
             optimizer.log_lr.sub_(2)
-    plan = Plan(20, (20,), 10, tasks=4, batch_size=30, held_out=30, lr=0.03, warmup=3)
+    plan = MetaTrainConfig(20, (20,), 10, tasks=4, batch_size=30, held_out=30, lr=0.03, warmup=3)
     _, log = train(optimizer, sample=lambda count, rng: problem, meta=clean, plan=plan)
     losses = [row["meta_loss"] for row in log]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
@@ -399,31 +408,31 @@ def test_meta_training_lowers_the_meta_loss(make):
 )
 def test_a_plan_that_cannot_be_followed_is_refused(changes):
     with pytest.raises(InputError, match=r"horizons .* with truncation .*whole number of stretches"):
-        Plan(**changes)
+        MetaTrainConfig(**changes)
 
 
 @pytest.mark.parametrize("name", ["episodes", "tasks", "batch_size", "held_out", "lr", "clip"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_plan_without_work_is_refused(name, value):
     with pytest.raises(InputError, match=rf"{name} of a meta-training is {value}: give a number above 0"):
-        Plan(**{name: value})
+        MetaTrainConfig(**{name: value})
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_of_0_to_1_is_refused(share):
     with pytest.raises(InputError, match=rf"middle {share}: .* from 0 to 1"):
-        Plan(middle=share)
+        MetaTrainConfig(mid_loss_weight=share)
     with pytest.raises(InputError, match=rf"weight {share} .* from 0 to 1"):
         Mixed(Adversarial(0.1), share)
 
 
 def test_the_rate_warms_up_and_falls_to_a_tenth():
-    plan = Plan(episodes=100, lr=1.0, warmup=10)
+    plan = MetaTrainConfig(episodes=100, lr=1.0, warmup=10)
     rates = [plan.rate(episode) for episode in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9]
     assert rates[-1] == pytest.approx(0.1, abs=0.001)
-    assert Plan(episodes=100, lr=1.0, warmup=0).rate(0) == 1.0
+    assert MetaTrainConfig(episodes=100, lr=1.0, warmup=0).rate(0) == 1.0
 
 
 def test_streams_depend_on_every_number():
@@ -437,7 +446,7 @@ def test_a_family_holds_out_what_it_does_not_train_on():
     pool, names = FAMILY.pool, set()
     for number in range(12):
         found = FAMILY.sample(3, generator(number))
-        names.add(len(found.layout.names) and found.layout.shapes[0])
+        names.add(len(found.param_spec.names) and found.param_spec.shapes[0])
         assert found.train.shape == (3, 30)
         assert found.held_out.shape == (3, len(pool) - 30)
         for train_rows, held_out in zip(found.train.tolist(), found.held_out.tolist(), strict=True):
@@ -463,7 +472,7 @@ def test_patching_starts_from_trained_models():
     found = family.sample(3, generator())
     for params in found.params:
         assert any(torch.equal(params, start) for start in starts["mlp-3-tanh"])
-        right = Predictor(found.model, found.layout, params)(pool.images).argmax(1) == labels
+        right = Predictor(found.model, found.param_spec, params)(pool.images).argmax(1) == labels
         assert float(right.float().mean()) > 0.9
 
 

@@ -16,7 +16,7 @@ from metarobust.data import Split
 from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import Plan, Validation, generator_of, hold_out, meta_train
+from metarobust.meta import MetaTrainConfig, Validation, generator_of, hold_out, meta_train
 from metarobust.meta.episode import Episode
 from metarobust.meta.validation import BATCHES
 from metarobust.objectives import Adversarial, Mixed, clean
@@ -27,7 +27,7 @@ POOL = tasks(3, each=40, shape=(1, 3, 3), dtype=torch.float32)
 FAMILY = Family(["mlp-3-tanh", "cnn-2-relu"], Split(POOL.images, POOL.labels), 3, 30)
 BRIGHT = (POOL.images[:, 0, 0, 0] > 0.5).long()  # something that can be learned
 HELD_OUT = Family(["mlp-4-relu"], Split(POOL.images, BRIGHT), 3, 100)
-PLAN = Plan(6, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01, validate_every=2, pairs=2)
+PLAN = MetaTrainConfig(6, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01, validate_every=2, pairs=2)
 
 
 def validation(**changes):
@@ -111,8 +111,10 @@ def test_the_rest_of_an_episode_that_diverged_is_left_out():
 def test_the_ceiling_is_where_a_meta_loss_has_diverged():
     _, log = train(ONE, meta=clean)
     highest = max(row["meta_loss"] for row in log)
-    assert sum(row["stepped_back"] for row in train(replace(ONE, ceiling=highest), meta=clean)[1]) >= 1
-    assert sum(row["stepped_back"] for row in train(replace(ONE, ceiling=highest * 1.01), meta=clean)[1]) == 0
+    assert sum(row["stepped_back"] for row in train(replace(ONE, divergence_threshold=highest), meta=clean)[1]) >= 1
+    assert (
+        sum(row["stepped_back"] for row in train(replace(ONE, divergence_threshold=highest * 1.01), meta=clean)[1]) == 0
+    )
 
 
 @pytest.mark.parametrize("estimator", ["es", "pes"])
@@ -128,9 +130,9 @@ def test_evolution_strategies_step_back_where_every_candidate_diverged(estimator
 
 
 def test_the_radius_grows_from_0_to_its_full_size():
-    plan = Plan(episodes=10, eps_growth=0.5)
+    plan = MetaTrainConfig(episodes=10, eps_growth=0.5)
     assert [plan.radius(episode) for episode in range(7)] == [0, 0.2, 0.4, 0.6, 0.8, 1, 1]
-    assert [Plan(episodes=10).radius(episode) for episode in (0, 9)] == [1, 1]
+    assert [MetaTrainConfig(episodes=10).radius(episode) for episode in (0, 9)] == [1, 1]
     assert Adversarial(0.2, 3, "l2").at(0.25) == Adversarial(0.05, 3, "l2")
     assert Mixed(Adversarial(0.2), 0.3).at(0.5) == Mixed(Adversarial(0.1), 0.3)
 
@@ -153,11 +155,11 @@ def test_a_radius_that_cannot_grow_is_refused():
 
 
 def test_horizons_are_unlocked_the_shortest_first():
-    plan = Plan(8, (40, 20, 60, 20), 20, horizon_growth=0.5)
+    plan = MetaTrainConfig(8, (40, 20, 60, 20), 20, horizon_growth=0.5)
     assert [plan.unlocked(episode) for episode in range(5)] == [
         (20, 20), (20, 20), (40, 20, 20), (40, 20, 60, 20), (40, 20, 60, 20)
     ]  # fmt: skip
-    assert Plan(8, (40, 20), 20).unlocked(0) == (40, 20)
+    assert MetaTrainConfig(8, (40, 20), 20).unlocked(0) == (40, 20)
 
 
 def test_an_episode_draws_from_the_horizons_that_are_unlocked():
@@ -181,8 +183,8 @@ def test_a_validation_is_accuracy_after_the_inner_run():
     """Written out, one model at a time; an attack with a radius of 0 turns nothing."""
     adam, right = Adam(0.1), []
     for number, group in enumerate(validation().groups):
-        assert group.layout.shapes[0] == (4, 9)  # of the held-out architecture
-        state, stream = adam.init(group.params, group.layout, 3), generator_of("cpu", 0, number, *BATCHES)
+        assert group.param_spec.shapes[0] == (4, 9)  # of the held-out architecture
+        state, stream = adam.init(group.params, group.param_spec, 3), generator_of("cpu", 0, number, *BATCHES)
         how = {"steps": 3, "batch_size": 8, "inner": clean, "generator": stream}
         params, _ = unroll(group, adam, group.params, state, **how)
         for one, rows in zip(params.detach(), group.held_out[:, :10], strict=True):
@@ -332,17 +334,17 @@ def test_memory_does_not_grow_with_the_episodes(estimator):
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_plan_without_work_is_refused(name, value):
     with pytest.raises(InputError, match=rf"{name} of a meta-training is {value}: give a number above 0"):
-        Plan(**{name: value})
+        MetaTrainConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["eps_growth", "horizon_growth"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
 def test_a_growth_that_is_no_share_is_refused(name, value):
     with pytest.raises(InputError, match=rf"{name} {value}: give a share of the episodes, from 0 to 1"):
-        Plan(**{name: value})
+        MetaTrainConfig(**{name: value})
 
 
 @pytest.mark.parametrize("value", [-1, math.nan])
 def test_a_patience_below_0_is_refused(value):
     with pytest.raises(InputError, match=rf"patience {value}: give a number of validations, or 0"):
-        Plan(patience=value)
+        MetaTrainConfig(patience=value)

@@ -14,7 +14,7 @@ from toy import generator
 from metarobust import models
 from metarobust.errors import InputError
 from metarobust.models import ACTIVATIONS, MADRY, Normalise, Predictor, build, fresh
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]
@@ -25,38 +25,38 @@ SOME = ["mlp-5-4-tanh", "cnn-3-4-relu", "resnet-4-2-relu", MADRY]
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_a_vector_is_split_and_joined_without_loss(name, lead):
     model = build(name, (1, 8, 8), 3)
-    layout = Layout.of(model)
-    flat = torch.randn(*lead, layout.size)
-    tensors = layout.split(flat)
+    param_spec = ParamSpec.of(model)
+    flat = torch.randn(*lead, param_spec.size)
+    tensors = param_spec.split(flat)
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters()}
     assert {n: tuple(t.shape) for n, t in tensors.items()} == {n: (*lead, *s) for n, s in shapes.items()}
-    assert torch.equal(layout.flatten(tensors), flat)
-    tensors[layout.names[0]].mul_(0)
-    assert bool((flat[..., : layout.sizes[0]] == 0).all())  # split gives views
+    assert torch.equal(param_spec.flatten(tensors), flat)
+    tensors[param_spec.names[0]].mul_(0)
+    assert bool((flat[..., : param_spec.sizes[0]] == 0).all())  # split gives views
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_a_models_own_parameters_make_the_round_trip(name):
     model = build(name, (3, 8, 8), 4)
-    layout = Layout.of(model)
-    flat = layout.flatten(dict(model.named_parameters())).detach()
+    param_spec = ParamSpec.of(model)
+    flat = param_spec.flatten(dict(model.named_parameters())).detach()
     assert torch.equal(flat, nn.utils.parameters_to_vector(model.parameters()).detach())
     images = torch.rand(2, 3, 8, 8)
-    assert torch.equal(Predictor(model, layout, flat)(images), model(images))
+    assert torch.equal(Predictor(model, param_spec, flat)(images), model(images))
 
 
 def test_layers_fans_and_spread_by_hand():
-    layout = Layout.of(build("cnn-4-relu", (3, 8, 8), 10))
-    assert layout.shapes == ((4, 3, 3, 3), (4,), (10, 64), (10,))
-    assert layout.sizes == [108, 4, 640, 10]
-    assert layout.size == 762
-    assert layout.layers == [0, 0, 1, 1]
-    assert layout.fans == [(27, 36), (27, 36), (64, 10), (64, 10)]
-    spread = layout.spread(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]))
+    param_spec = ParamSpec.of(build("cnn-4-relu", (3, 8, 8), 10))
+    assert param_spec.shapes == ((4, 3, 3, 3), (4,), (10, 64), (10,))
+    assert param_spec.sizes == [108, 4, 640, 10]
+    assert param_spec.size == 762
+    assert param_spec.layers == [0, 0, 1, 1]
+    assert param_spec.fans == [(27, 36), (27, 36), (64, 10), (64, 10)]
+    spread = param_spec.spread(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]))
     assert [row.unique_consecutive().tolist() for row in spread] == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert (spread[0] == 3).sum() == 640
     # Scales and shifts of a normalisation belong to the layer before them, and take its fans.
-    norms = Layout.of(build("resnet-4-relu", (1, 8, 8), 2))
+    norms = ParamSpec.of(build("resnet-4-relu", (1, 8, 8), 2))
     at = norms.names.index("3.body.1.weight")
     assert (norms.layers[at], norms.fans[at]) == (norms.layers[at - 1], norms.fans[at - 2])
     assert norms.layers[-1] == len([s for s in norms.shapes if len(s) >= 2]) - 1
@@ -66,12 +66,12 @@ def test_layers_fans_and_spread_by_hand():
 @pytest.mark.parametrize("each", [0, 1, 3, 32])
 def test_many_models_predict_as_each_alone(name, each):
     model = build(name, (1, 8, 8), 3).double()
-    layout = Layout.of(model)
+    param_spec = ParamSpec.of(model)
     params = fresh(model, 3, generator()).double()
     images = torch.rand(3 * each, 1, 8, 8, dtype=torch.float64)
-    together = Predictor(model, layout, params)(images)
+    together = Predictor(model, param_spec, params)(images)
     alone = [
-        functional_call(model, layout.split(p), (x,))
+        functional_call(model, param_spec.split(p), (x,))
         for p, x in zip(params, images.view(3, each, 1, 8, 8), strict=True)
     ]
     torch.testing.assert_close(together, torch.cat(alone))
@@ -81,7 +81,7 @@ def test_many_models_predict_as_each_alone(name, each):
 def test_many_models_have_each_its_own_gradient():
     model = build("mlp-4-tanh", (1, 8, 8), 3).double()
     params = fresh(model, 3, generator()).double().requires_grad_()
-    Predictor(model, Layout.of(model), params)(torch.rand(6, 1, 8, 8, dtype=torch.float64))[2:4].sum().backward()
+    Predictor(model, ParamSpec.of(model), params)(torch.rand(6, 1, 8, 8, dtype=torch.float64))[2:4].sum().backward()
     assert [bool(g.any()) for g in params.grad] == [False, True, False]
 
 
@@ -90,7 +90,7 @@ def test_many_models_have_each_its_own_gradient():
 )
 def test_wide_convolutions_go_one_model_at_a_time_with_the_same_gradients(name, each, calls, monkeypatch):
     model = build(name, (1, 8, 8), 3).double()
-    layout, seen = Layout.of(model), []
+    param_spec, seen = ParamSpec.of(model), []
     monkeypatch.setattr(models, "functional_call", lambda *args: seen.append(1) or functional_call(*args))
     images = torch.rand(3 * each, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     params = fresh(model, 3, generator()).double().requires_grad_()
@@ -100,25 +100,25 @@ def test_wide_convolutions_go_one_model_at_a_time_with_the_same_gradients(name, 
         (inside,) = torch.autograd.grad(logits.square().sum(), images, create_graph=True)
         return torch.autograd.grad(inside.square().sum(), params)[0]
 
-    found = slopes(Predictor(model, layout, params)(images))
+    found = slopes(Predictor(model, param_spec, params)(images))
     assert len(seen) == calls
     rows = zip(params, images.split(each), strict=True)
-    torch.testing.assert_close(found, slopes(torch.cat([Predictor(model, layout, p)(x) for p, x in rows])))
+    torch.testing.assert_close(found, slopes(torch.cat([Predictor(model, param_spec, p)(x) for p, x in rows])))
 
 
 def test_images_that_cannot_be_shared_out_are_refused():
     model = build("mlp-4-tanh", (1, 8, 8), 3)
     with pytest.raises(InputError, match=r"7 images.*3 models.*multiple of 3"):
-        Predictor(model, Layout.of(model), fresh(model, 3, generator()))(torch.rand(7, 1, 8, 8))
+        Predictor(model, ParamSpec.of(model), fresh(model, 3, generator()))(torch.rand(7, 1, 8, 8))
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_fresh_parameters_are_distributed_as_pytorchs(name):
     models = [build(name, (1, 8, 8), 3) for _ in range(60)]
-    layout = Layout.of(models[0])
-    theirs = layout.split(torch.stack([nn.utils.parameters_to_vector(m.parameters()).detach() for m in models]))
-    ours = layout.split(fresh(models[0], 60, generator()))
-    for tensor in layout.names:
+    param_spec = ParamSpec.of(models[0])
+    theirs = param_spec.split(torch.stack([nn.utils.parameters_to_vector(m.parameters()).detach() for m in models]))
+    ours = param_spec.split(fresh(models[0], 60, generator()))
+    for tensor in param_spec.names:
         a, b = ours[tensor].flatten(), theirs[tensor].flatten()
         if bool((b == b[0]).all()):  # of a normalisation
             assert torch.equal(a, b), tensor
@@ -162,7 +162,7 @@ def test_every_network_builds_for_every_image(kind, activation):
     ],
 )
 def test_a_name_means_these_layers(name, shape, parameters):
-    assert Layout.of(build(name, shape, 10)).size == parameters
+    assert ParamSpec.of(build(name, shape, 10)).size == parameters
 
 
 def test_madrys_network_is_that_of_the_released_code():
@@ -217,7 +217,7 @@ def test_initial_logits_are_of_a_sane_size():
     for name in SOME:
         model = build(name, (1, 8, 8), 10)
         params = fresh(model, 20, generator())
-        logits = Predictor(model, Layout.of(model), params)(torch.rand(200, 1, 8, 8))
+        logits = Predictor(model, ParamSpec.of(model), params)(torch.rand(200, 1, 8, 8))
         loss = float((logits.logsumexp(1) - logits.mean(1)).mean())
         assert math.log(10) - 0.1 < loss < math.log(10) + 0.5
 

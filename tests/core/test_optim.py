@@ -21,7 +21,7 @@ from metarobust.errors import InputError
 from metarobust.models import build
 from metarobust.objectives import clean
 from metarobust.optim import MetaOptimizer
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
 
@@ -69,19 +69,19 @@ def test_steps_are_those_of_unroll(name, kind):
     inner = tasks(1, name, each=20, shape=(1, 6, 6), kind=Tasks)
     theirs = rule(kind).double()
     with torch.no_grad():
-        state = theirs.init(inner.params, inner.layout, STEPS)
+        state = theirs.init(inner.params, inner.param_spec, STEPS)
         how = {"steps": STEPS, "batch_size": 8, "inner": clean, "generator": generator(3)}
         expected, _ = unroll(inner, theirs, inner.params, state, **how)
 
     model, chance = copy.deepcopy(inner.model), generator(3)
-    model.load_state_dict(inner.layout.split(inner.params[0]))
+    model.load_state_dict(inner.param_spec.split(inner.params[0]))
     optimizer = MetaOptimizer(model.parameters(), theirs, total_steps=STEPS)
     for _ in range(STEPS):
         images, labels = inner.batch(inner.train, 8, chance)
         optimizer.zero_grad()
         F.cross_entropy(model(optimizer.inputs(images, chance)), labels).backward()
         optimizer.step()
-    found = inner.layout.flatten(dict(model.named_parameters()))
+    found = inner.param_spec.flatten(dict(model.named_parameters()))
     assert not torch.allclose(found, inner.params[0], atol=1e-2)
     torch.testing.assert_close(found, expected[0], rtol=1e-9, atol=1e-9)
 
@@ -123,24 +123,24 @@ def test_frozen_parameters_stay_and_count_as_zero_gradients(kind):
     params = list(model.parameters())
     params[1].requires_grad_(False)  # the first bias, which the weight before it looks at
     optimizer = MetaOptimizer(params, rule(kind), total_steps=4)
-    layout = Layout.of(model)
-    names = dict(zip(layout.names, params, strict=True))
-    flat = layout.flatten(names).detach().clone()
-    theirs, state = rule(kind), rule(kind).init(flat, layout, 4)
+    param_spec = ParamSpec.of(model)
+    names = dict(zip(param_spec.names, params, strict=True))
+    flat = param_spec.flatten(names).detach().clone()
+    theirs, state = rule(kind), rule(kind).init(flat, param_spec, 4)
     for step in range(4):
         optimizer.zero_grad()
         images, labels = batch(step)
         F.cross_entropy(model(images), labels).backward()
         if step == 2:
             params[2].grad = None  # for a step only
-        grads = layout.flatten({n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in names.items()})
+        grads = param_spec.flatten({n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in names.items()})
         still = [p.grad is None for p in params]
         with torch.no_grad():
             move, state = theirs.update(grads, state, flat)
-            moves = layout.split(move)
-            flat = flat + layout.flatten({n: m * (not s) for (n, m), s in zip(moves.items(), still, strict=True)})
+            moves = param_spec.split(move)
+            flat = flat + param_spec.flatten({n: m * (not s) for (n, m), s in zip(moves.items(), still, strict=True)})
         optimizer.step()
-        torch.testing.assert_close(layout.flatten(names), flat, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(param_spec.flatten(names), flat, rtol=1e-5, atol=1e-6)
     assert params[1] not in optimizer.state
 
 

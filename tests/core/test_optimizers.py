@@ -8,9 +8,9 @@ from toy import generator
 
 from metarobust.models import build
 from metarobust.optimizers import SGD, Adam, ProximalL1, RMSprop
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
-LAYOUT = Layout.of(build("mlp-3-tanh", (1, 2, 2), 3))
+LAYOUT = ParamSpec.of(build("mlp-3-tanh", (1, 2, 2), 3))
 
 
 def loss(params):

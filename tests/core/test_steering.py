@@ -10,9 +10,9 @@ from toy import generator, scatter
 
 from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.joint import Joint
-from metarobust.learned.schedule import BOUNDS, LEVERS, START, Steering
+from metarobust.learned.schedule import BOUNDS, LEVERS, START, LearnedSchedule
 from metarobust.models import build
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 NETWORKS = {
     "mlp": build("mlp-4-3-2-relu", (1, 2, 3), 3),
@@ -30,12 +30,12 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
 def steering(size=0.1, seed=0):
-    return scatter(Steering().double(), seed, size)
+    return scatter(LearnedSchedule().double(), seed, size)
 
 
-def run(optimizer, layout, params, grads, total):
+def run(optimizer, param_spec, params, grads, total):
     """The steps that the optimizer writes for these gradients, `[steps, ..., N]`."""
-    state, found = optimizer.init(params, layout, total), []
+    state, found = optimizer.init(params, param_spec, total), []
     with torch.no_grad():
         for g in grads:
             step, state = optimizer.update(g, state, params)
@@ -44,8 +44,8 @@ def run(optimizer, layout, params, grads, total):
     return torch.stack(found)
 
 
-def path(layout, steps, lead=()):
-    draws = torch.randn(steps + 1, *lead, layout.size, generator=generator(), dtype=torch.float64)
+def path(param_spec, steps, lead=()):
+    draws = torch.randn(steps + 1, *lead, param_spec.size, generator=generator(), dtype=torch.float64)
     return draws[0], list(draws[1:])
 
 
@@ -60,18 +60,18 @@ def by_hand(optimizer, kind, step, total):
 
 @every_network
 def test_steps_by_hand(name):
-    layout, optimizer, total = Layout.of(NETWORKS[name]), steering(), 7
-    params, grads = path(layout, 5, (2,))
-    found = run(optimizer, layout, params, grads, total)
+    param_spec, optimizer, total = ParamSpec.of(NETWORKS[name]), steering(), 7
+    params, grads = path(param_spec, 5, (2,))
+    found = run(optimizer, param_spec, params, grads, total)
     mean = square = torch.zeros_like(params)
     kept = 1.0
     for k, g in enumerate(grads):
         levers = by_hand(optimizer, int(name == "cnn"), k, total)
         beta1 = 1 - levers["forget"]
         mean, square, kept = beta1 * mean + (1 - beta1) * g, 0.99 * square + 0.01 * g**2, beta1 * kept
-        direction = layout.split((mean / (1 - kept)) / (square / (1 - 0.99 ** (k + 1))).sqrt())
-        weights, steps = layout.split(params), layout.split(found[k])
-        for tensor, where in zip(layout.names, POSITIONS[name], strict=True):
+        direction = param_spec.split((mean / (1 - kept)) / (square / (1 - 0.99 ** (k + 1))).sqrt())
+        weights, steps = param_spec.split(params), param_spec.split(found[k])
+        for tensor, where in zip(param_spec.names, POSITIONS[name], strict=True):
             decay = levers[f"decay {where}"] if tensor.endswith("weight") else 0.0
             expected = -levers[f"rate {where}"] * direction[tensor] - decay * weights[tensor]
             torch.testing.assert_close(steps[tensor], expected, rtol=1e-7, atol=1e-10, msg=f"{tensor} at step {k}")
@@ -79,17 +79,17 @@ def test_steps_by_hand(name):
 
 
 def test_untrained_it_is_adam_with_constant_levers():
-    layout, optimizer = Layout.of(NETWORKS["mlp"]), Steering()
+    param_spec, optimizer = ParamSpec.of(NETWORKS["mlp"]), LearnedSchedule()
     for kind in (0, 1):
         for progress in (0.0, 0.4, 1.0):
             torch.testing.assert_close(optimizer.at(progress, kind), torch.tensor(START))
-    params, grads = path(layout, 1)
-    (step,) = run(optimizer.double(), layout, torch.zeros_like(params), grads, 3)
+    params, grads = path(param_spec, 1)
+    (step,) = run(optimizer.double(), param_spec, torch.zeros_like(params), grads, 3)
     torch.testing.assert_close(step, -0.01 * grads[0].sign(), rtol=1e-5, atol=1e-9)
 
 
 def test_levers_stay_within_their_bounds():
-    optimizer = Steering()
+    optimizer = LearnedSchedule()
     for sign, side in ((-1, 0), (1, 1)):
         with torch.no_grad():
             optimizer.levers.fill_(sign * 50.0)
@@ -99,26 +99,26 @@ def test_levers_stay_within_their_bounds():
 
 @every_network
 def test_each_kind_of_network_has_its_own_levers(name):
-    layout, kind = Layout.of(NETWORKS[name]), int(name == "cnn")
-    params, grads = path(layout, 3)
+    param_spec, kind = ParamSpec.of(NETWORKS[name]), int(name == "cnn")
+    params, grads = path(param_spec, 3)
     one, other = steering(), steering()
     with torch.no_grad():
         other.levers[1 - kind] += 1.0
-    assert torch.equal(run(one, layout, params, grads, 4), run(other, layout, params, grads, 4))
+    assert torch.equal(run(one, param_spec, params, grads, 4), run(other, param_spec, params, grads, 4))
     with torch.no_grad():
         other.levers[kind] += 1.0
-    assert not torch.allclose(run(one, layout, params, grads, 4), run(other, layout, params, grads, 4))
+    assert not torch.allclose(run(one, param_spec, params, grads, 4), run(other, param_spec, params, grads, 4))
 
 
 @pytest.mark.parametrize("make", [steering, lambda: scatter(Joint().double(), 0, 0.1)], ids=["steering", "joint"])
 @every_network
 def test_inputs_have_the_noise_of_the_step(make, name):
-    layout, optimizer, total = Layout.of(NETWORKS[name]), make(), 4
-    levers = optimizer if isinstance(optimizer, Steering) else optimizer.steering
+    param_spec, optimizer, total = ParamSpec.of(NETWORKS[name]), make(), 4
+    levers = optimizer if isinstance(optimizer, LearnedSchedule) else optimizer.steering
     with torch.no_grad():
         levers.levers[:, LEVERS.index("noise")] += torch.tensor([0.0, 0.3])
-    params, grads = path(layout, 3)
-    state, images = optimizer.init(params, layout, total), torch.rand(40, 1, 30, 30, dtype=torch.float64)
+    params, grads = path(param_spec, 3)
+    state, images = optimizer.init(params, param_spec, total), torch.rand(40, 1, 30, 30, dtype=torch.float64)
     for k, g in enumerate(grads):
         noise = optimizer.inputs(images, state, generator(k)) - images
         again = optimizer.inputs(images, state, generator(k)) - images
@@ -132,39 +132,39 @@ def test_inputs_have_the_noise_of_the_step(make, name):
 
 @every_network
 def test_an_untrained_joint_optimizer_is_the_steering_optimizer(name):
-    layout, levers = Layout.of(NETWORKS[name]), steering()
+    param_spec, levers = ParamSpec.of(NETWORKS[name]), steering()
     joint = Joint(generator=generator()).double()
     joint.begin_from(levers)
-    params, grads = path(layout, 5, (2,))
-    assert torch.equal(run(joint, layout, params, grads, 6), run(levers, layout, params, grads, 6))
+    params, grads = path(param_spec, 5, (2,))
+    assert torch.equal(run(joint, param_spec, params, grads, 6), run(levers, param_spec, params, grads, 6))
 
 
 @every_network
 def test_the_joint_optimizer_corrects_every_coordinate(name):
-    layout, total = Layout.of(NETWORKS[name]), 6
+    param_spec, total = ParamSpec.of(NETWORKS[name]), 6
     joint = scatter(Joint(generator=generator()).double(), 0, 0.1)
-    params, grads = path(layout, 1)
-    (step,) = run(joint, layout, params, grads, total)
+    params, grads = path(param_spec, 1)
+    (step,) = run(joint, param_spec, params, grads, total)
     levers = by_hand(joint.steering, int(name == "cnn"), 0, total)
     zero = torch.zeros_like(params)
     slots = accumulate(grads[0], {"means": zero.repeat(3, 1), "square": zero})
-    table = features(grads[0], slots, params, layout, 1, total)
-    assert table.shape == (layout.size, len(NAMES))
+    table = features(grads[0], slots, params, param_spec, 1, total)
+    assert table.shape == (param_spec.size, len(NAMES))
     turn, pace, give = joint.net(table).detach().unbind(-1)
     rate, decay = (
-        layout.spread(torch.tensor([levers[f"{lever} {where}"] for where in POSITIONS[name]], dtype=torch.float64))
+        param_spec.spread(torch.tensor([levers[f"{lever} {where}"] for where in POSITIONS[name]], dtype=torch.float64))
         for lever in ("rate", "decay")
     )
-    decay = decay * layout.spread(torch.tensor([float(n.endswith("weight")) for n in layout.names]))
+    decay = decay * param_spec.spread(torch.tensor([float(n.endswith("weight")) for n in param_spec.names]))
     expected = -rate * pace.exp() * (grads[0].sign() + turn) - (decay + 0.3 * give.tanh()) * params
     torch.testing.assert_close(step, expected, rtol=1e-7, atol=1e-9)
 
 
 def test_what_the_meta_gradient_reaches():
     """Every lever of the network's kind, and of a joint optimizer the net; the noise by way of `inputs`."""
-    layout, optimizer = Layout.of(NETWORKS["mlp"]), scatter(Joint(generator=generator()).double(), 0, 0.1)
-    params, grads = path(layout, 3)
-    state, loss = optimizer.init(params, layout, 4), 0.0
+    param_spec, optimizer = ParamSpec.of(NETWORKS["mlp"]), scatter(Joint(generator=generator()).double(), 0, 0.1)
+    params, grads = path(param_spec, 3)
+    state, loss = optimizer.init(params, param_spec, 4), 0.0
     for g in grads:
         images = optimizer.inputs(torch.zeros(1, 1, 2, 3, dtype=torch.float64), state, generator())
         step, state = optimizer.update(g + images.sum(), state, params)

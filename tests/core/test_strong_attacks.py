@@ -16,7 +16,7 @@ from toy import generator
 
 from metarobust.attacks import apgd, fgsm, mi_fgsm, pgd, square, square_l2
 from metarobust.attacks.apgd import checkpoints
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import LOSSES, TARGETED, dlr, margin
 from metarobust.attacks.square import MOVES, share
 from metarobust.attacks.square_l2 import eta, hill
@@ -25,7 +25,7 @@ from metarobust.attacks.threat import length, steepest
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.models import Predictor, build, fresh
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
 
@@ -150,8 +150,8 @@ def test_images_leave_when_they_are_fooled(attack, most):
     model, images, labels = problem(60)
     predict, sizes = recording(model)
     moved = attack(predict, images, labels, eps=0.2, generator=generator())
-    right = ~fooled(model(images), labels)
-    stand = ~fooled(model(moved), labels)
+    right = ~misclassified(model(images), labels)
+    stand = ~misclassified(model(moved), labels)
     assert torch.equal(moved[~right], images[~right])
     assert not bool((stand & ~right).any())
     assert sizes[:2] == [60, 1]
@@ -161,7 +161,7 @@ def test_images_leave_when_they_are_fooled(attack, most):
     model, images, labels = digits(0)
     predict, sizes = recording(model)
     moved = attack(predict, images, labels, eps=0.6, generator=generator())  # all of them fall
-    assert bool(fooled(model(moved), labels).all())
+    assert bool(misclassified(model(moved), labels).all())
     assert len(sizes) < most
 
 
@@ -172,7 +172,7 @@ def test_more_targets_only_take_away_and_restarts_help():
         moved = apgd(
             model, images, labels, eps=0.2, steps=2, targets=targets, restarts=restarts, loss="dlr", generator=rng
         )
-        stands.append(~fooled(model(moved), labels))
+        stands.append(~misclassified(model(moved), labels))
     one, more, again = stands
     assert not bool((more & ~one).any())
     assert int(one.sum()) > int(again.sum()) > int(more.sum()) > 0
@@ -182,7 +182,7 @@ def test_more_targets_only_take_away_and_restarts_help():
 def test_many_models_at_once_are_refused(attack):
     """Where images leave, those that stay would be given to another model: that must not pass in silence."""
     model, images, labels = problem(6)
-    many = Predictor(model, Layout.of(model), fresh(model, 2, generator()))
+    many = Predictor(model, ParamSpec.of(model), fresh(model, 2, generator()))
     with pytest.raises(InputError, match="1 images cannot be shared out to 2 models"):
         attack(many, images, labels, eps=0.1)
 
@@ -202,14 +202,16 @@ def test_where_nobody_leaves_the_images_are_the_same_for_one_model_and_for_many(
     alone = attack(predict, images, labels, eps=0.2, generator=generator())
     together = attack(predict, images, labels, eps=0.2, generator=generator(), leave=False)
     assert torch.allclose(alone, together, atol=1e-6)
-    assert 0 < int(fooled(model(alone), labels).sum()) < 60
+    assert 0 < int(misclassified(model(alone), labels).sum()) < 60
     assert set(sizes[-11:]) == {60}
     # Two models, the second of which is the first with other weights: each gets what it would get by itself.
-    layout = Layout.of(model)
-    params = torch.stack([layout.flatten(dict(model.named_parameters())).detach(), fresh(model, 1, generator(1))[0]])
+    param_spec = ParamSpec.of(model)
+    params = torch.stack(
+        [param_spec.flatten(dict(model.named_parameters())).detach(), fresh(model, 1, generator(1))[0]]
+    )
     many = attack(
-        Predictor(model, layout, params), images.repeat(2, 1, 1, 1), labels.repeat(2), eps=0.2, generator=generator(),
-        leave=False,
+        Predictor(model, param_spec, params), images.repeat(2, 1, 1, 1), labels.repeat(2), eps=0.2,
+        generator=generator(), leave=False,
     )  # fmt: skip
     assert torch.allclose(many[:60], alone, atol=1e-5)
 
@@ -342,7 +344,7 @@ def digits(eps):
 
 def points(model, labels, *moved):
     """Accuracy in percent, an image counting as right if it is right under every attack."""
-    return 100 * float(torch.stack([~fooled(model(x), labels) for x in moved]).all(0).double().mean())
+    return 100 * float(torch.stack([~misclassified(model(x), labels) for x in moved]).all(0).double().mean())
 
 
 TRAINED = [(0, "linf", 0.05), (0, "l2", 0.3), (0.2, "linf", 0.2), (0.2, "l2", 0.6)]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from toy import generator
 
 from metarobust.attacks import apgd, fgsm, mi_fgsm, pgd, square, transfer
-from metarobust.attacks.criterion import Goal, fooled
+from metarobust.attacks.criterion import Criterion, misclassified
 from metarobust.attacks.losses import LOSSES, TARGETED, targeted_margin
 from metarobust.errors import InputError
 from metarobust.models import build
@@ -106,7 +106,7 @@ def test_apgd_toward_the_likeliest_class_is_its_own_first_choice(norm):
     second = model(images).topk(2).indices[:, 1]
     given = {"eps": 0.02 if norm == "linf" else 0.1, "norm": norm, "steps": 10}
     own, aimed = apgd(model, images, labels, **given, targets=1), apgd(model, images, labels, **given, toward=second)
-    stand = ~fooled(model(own), labels)
+    stand = ~misclassified(model(own), labels)
     assert 10 < int(stand.sum()) < 60
     torch.testing.assert_close(own[stand], aimed[stand])
 
@@ -135,7 +135,7 @@ def test_a_goal_says_what_is_climbed_and_when_it_is_over():
         (True, True): [False, True, True],
     }
     for (aimed, settle), reached in expected.items():
-        goal = Goal("margin", labels, toward if aimed else None, settle)
+        goal = Criterion("margin", labels, toward if aimed else None, settle)
         assert goal.reached(logits).tolist() == reached
         form = TARGETED["margin"](logits, labels, toward) if aimed else LOSSES["margin"](logits, labels)
         torch.testing.assert_close(goal.losses(logits), form, equal_nan=True)
@@ -166,7 +166,7 @@ def test_images_that_fool_one_model_fool_another(norm):
     model, surrogate, images, labels = pair()
     eps = 0.15 if norm == "linf" else 0.5
     moved = transfer(model, surrogate, images, labels, eps=eps, norm=norm)
-    before, after = fooled(model(images), labels), fooled(model(moved), labels)
+    before, after = misclassified(model(images), labels), misclassified(model(moved), labels)
     assert int(after.sum()) > int(before.sum()) + 20
     changed = (moved != images).flatten(1).any(1)
     assert torch.equal(changed, after & ~before)  # what fails, or had no need, comes back as it is

@@ -13,13 +13,14 @@ from toy import generator, tasks
 
 from metarobust.attacks import counting
 from metarobust.lab.baselines import layer_mask, methods, robust_methods, std_prune
-from metarobust.lab.fit import Inner, as_hyper, fit, fit_baseline, repeat, settings
+from metarobust.lab.fit import as_hyper, fit_baseline, repeat, settings
 from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import SGD, Adam, ProximalL1
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.regularisers import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
+from metarobust.training import Inner, fit
 
 HOW = Inner(4, 8)
 
@@ -41,10 +42,10 @@ def column(*values):
     ],
 )
 def test_a_mask_is_1_at_the_weights_of_one_layer(name, layer, wanted):
-    layout = Layout.of(build(name, (1, 4, 4), 3))
-    mask = layer_mask(layout, layer, torch.zeros(1, dtype=torch.float64))
-    found = layout.split(mask)
-    assert mask.shape == (layout.size,)
+    param_spec = ParamSpec.of(build(name, (1, 4, 4), 3))
+    mask = layer_mask(param_spec, layer, torch.zeros(1, dtype=torch.float64))
+    found = param_spec.split(mask)
+    assert mask.shape == (param_spec.size,)
     assert mask.dtype == torch.float64
     for tensor, values in found.items():
         assert values.unique().tolist() == [float(tensor in wanted)], tensor
@@ -53,17 +54,17 @@ def test_a_mask_is_1_at_the_weights_of_one_layer(name, layer, wanted):
 def test_pruning_by_hand_on_three_pixels():
     """Pixel 0 never varies, pixel 1 a little, pixel 2 much; each task looks at its own images."""
     model = build("mlp-2-relu", (1, 1, 3), 2)
-    layout = Layout.of(model)
+    param_spec = ParamSpec.of(model)
     images = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.7, 1.0], [0.5, 0.0, 0.3], [0.5, 1.0, 0.4]]).view(4, 1, 1, 3)
     rows = torch.tensor([[0, 1], [2, 3]])
-    params = torch.arange(1.0, 2 * layout.size + 1).view(2, -1)
-    problem = Tasks(model, layout, params, images, torch.zeros(4, dtype=torch.int64), rows, rows)
+    params = torch.arange(1.0, 2 * param_spec.size + 1).view(2, -1)
+    problem = Tasks(model, param_spec, params, images, torch.zeros(4, dtype=torch.int64), rows, rows)
     spread = images[rows].flatten(2).std(1)
     # Over two images a and b it is |a - b| / sqrt(2).
     torch.testing.assert_close(spread, torch.tensor([[0, 0.2, 1], [0, 1, 0.1]]) / math.sqrt(2))
     found = std_prune(problem, {"threshold": column(0.2, 0.05), "keep": column(0.5, 1.0)})
-    before, after = layout.split(params), layout.split(found.params)
-    first, *others = layout.names
+    before, after = param_spec.split(params), param_spec.split(found.params)
+    first, *others = param_spec.names
     assert (after[first][0] == before[first][0] * torch.tensor([0, 0, 0.5])).all()
     assert (after[first][1] == before[first][1] * torch.tensor([0, 1.0, 1.0])).all()
     assert all(torch.equal(before[name], after[name]) for name in others)
@@ -73,8 +74,8 @@ def test_pruning_by_hand_on_three_pixels():
 def test_pruning_only_shrinks_a_convolution():
     problem = tasks(2, "cnn-2-relu", dtype=torch.float32)
     found = std_prune(problem, {"threshold": column(0.9, 0.9), "keep": column(0.5, 1.0)})
-    before, after = (problem.layout.split(params) for params in (problem.params, found.params))
-    first = problem.layout.names[0]
+    before, after = (problem.param_spec.split(params) for params in (problem.params, found.params))
+    first = problem.param_spec.names[0]
     torch.testing.assert_close(after[first], before[first] * torch.tensor([0.5, 1]).view(2, 1, 1, 1, 1))
 
 
@@ -105,7 +106,7 @@ def test_the_input_gradient_penalty_by_hand(second):
     def by_hand(params):
         losses = []
         for t, (xs, ys) in enumerate(zip(images.split(4), labels.split(4), strict=True)):
-            tensors = problem.layout.split(params[t])
+            tensors = problem.param_spec.split(params[t])
             (w1, b1), (w2, b2) = [list(tensors.values())[i : i + 2] for i in (0, 2)]
             for x, y in zip(xs, ys, strict=True):
                 hidden = torch.tanh(w1 @ x.flatten() + b1)
@@ -291,21 +292,21 @@ def by_name(name):
 
 
 def test_hyperparameters_do_what_their_names_say():
-    layout = tasks().layout
+    param_spec = tasks().param_spec
     hyper = {
         "lr": column(0.01, 0.02),
         "decay": column(3.0, 1.0),
         "last_decay": column(0.1, 0.3),
         "l1": column(0.5, 0.2),
     }
-    last, first = layer_mask(layout, -1, hyper["lr"]), layer_mask(layout, 0, hyper["lr"])
-    params = torch.ones(2, layout.size)
+    last, first = layer_mask(param_spec, -1, hyper["lr"]), layer_mask(param_spec, 0, hyper["lr"])
+    params = torch.ones(2, param_spec.size)
 
     def share(name):
         """What a step without a gradient takes of a weight of 1."""
         method = by_name(name)
-        optimizer = method.optimizer({key: hyper[key] for key in method.grid if key != "sigma"}, layout)
-        return -optimizer.update(torch.zeros_like(params), optimizer.init(params, layout, 1), params)[0]
+        optimizer = method.optimizer({key: hyper[key] for key in method.grid if key != "sigma"}, param_spec)
+        return -optimizer.update(torch.zeros_like(params), optimizer.init(params, param_spec, 1), params)[0]
 
     torch.testing.assert_close(share("adam"), torch.zeros_like(params))
     torch.testing.assert_close(share("adam + weight decay"), hyper["lr"] * hyper["decay"] * params)
@@ -313,10 +314,10 @@ def test_hyperparameters_do_what_their_names_say():
     torch.testing.assert_close(share("falling noise + last-layer decay"), hyper["last_decay"] * last)
     torch.testing.assert_close(share("adam + L1 on layer 1"), hyper["l1"] * first)
     torch.testing.assert_close(share("PGD-7 training + L1 on layer 1"), hyper["l1"] * first)
-    assert isinstance(by_name("sgd").optimizer(hyper, layout), SGD)
-    assert by_name("sgd").optimizer(hyper, layout).momentum == 0.9
-    assert isinstance(by_name("noise").optimizer(hyper, layout), Adam)
-    assert isinstance(by_name("adam + L1 on layer 1").optimizer(hyper, layout), ProximalL1)
+    assert isinstance(by_name("sgd").optimizer(hyper, param_spec), SGD)
+    assert by_name("sgd").optimizer(hyper, param_spec).momentum == 0.9
+    assert isinstance(by_name("noise").optimizer(hyper, param_spec), Adam)
+    assert isinstance(by_name("adam + L1 on layer 1").optimizer(hyper, param_spec), ProximalL1)
 
 
 def test_the_noise_falls_by_two_fifths_and_attacks_have_the_radius():

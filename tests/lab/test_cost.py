@@ -32,10 +32,11 @@ from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NETWORKS, RIVALS, drawn, rivals
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import amount, models
-from metarobust.lab.fit import Inner, as_hyper, fit_baseline, fit_learned, settings
+from metarobust.lab.fit import as_hyper, fit_baseline, settings
 from metarobust.lab.results import COLUMNS, Run, load_results
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import FLAGS, measured
+from metarobust.training import Inner, fit_learned
 
 CODE = results.code()  # once: asking git at every start would take long
 CPU = torch.device("cpu")

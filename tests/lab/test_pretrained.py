@@ -17,7 +17,7 @@ from metarobust import pretrained
 from metarobust.checkpoints import Checkpoints
 from metarobust.cli import main
 from metarobust.errors import InputError
-from metarobust.lab import quote
+from metarobust.lab import cards, quote
 from metarobust.lab.table import LEARNED, over, pick
 from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
@@ -42,7 +42,7 @@ def test_names():
 
 @each
 def test_weights_are_those_of_the_recorded_run(name):
-    optimizer, card = pretrained.load(name), pretrained.card(name)
+    optimizer, card = pretrained.load(name), cards.card(name)
     assert not optimizer.load_state_dict(load_tensors(pretrained.FOLDER / f"{name}.safetensors")[0]).missing_keys
     assert all(bool(p.isfinite().all()) for p in optimizer.parameters())
     untrained = make(card.get("kind", "features")).state_dict()
@@ -67,7 +67,7 @@ def test_weights_are_those_of_the_recorded_run(name):
 
 @each
 def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
-    card = pretrained.card(name)
+    card = cards.card(name)
     _, rows = quote.recorded(card["run"])
     assert {*card["works"], *card["fails"]} == set(card["results"])
     assert not set(card["works"]) & set(card["fails"])
@@ -96,7 +96,7 @@ def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
 
 
 def test_a_card_says_how_it_did_on_every_data_set_of_its_run():
-    card = pretrained.card("patch-fashion-mnist")
+    card = cards.card("patch-fashion-mnist")
     assert {"patch, digits", "patch, mnist", "patch, cifar10-jpeg"} == set(card["elsewhere"])
     assert card["untried"][0] == "images other than those of cifar10-jpeg, digits, mnist, fashion-mnist"
     assert card["meta_trained_on"]["attack"]["eps"] == pytest.approx(0.12), "of clothes, not of photographs"
@@ -154,11 +154,11 @@ def test_export_makes_such_a_file_out_of_a_run(run, tmp_path, monkeypatch, capsy
     assert main(["export", str(folder), "patch", "--out", str(tmp_path / "made")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'made' / 'patch-digits.safetensors'}\n"
     card = (tmp_path / "made" / "patch-digits.json").read_bytes()
-    pretrained.export(folder, "patch", tmp_path / "again")
+    cards.export(folder, "patch", tmp_path / "again")
     assert (tmp_path / "again" / "patch-digits.json").read_bytes() == card
-    shipped = pretrained.card("patch-digits")
+    shipped = cards.card("patch-digits")
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "made")
-    made = pretrained.card("patch-digits")
+    made = cards.card("patch-digits")
     made["meta_trained_on"]["meta_loss"] = shipped["meta_trained_on"]["meta_loss"]
     assert json.dumps(made) == json.dumps(shipped)
     for p, q in zip(pretrained.load("patch-digits").parameters(), optimizer.parameters(), strict=True):
@@ -174,34 +174,34 @@ def test_export_of_a_rule_that_learned_on_another_data_set(tmp_path):
         folder / "checkpoints", "patch-cifar10-jpeg.learned-on-fashion-mnist.0",
         read_json(folder / "manifest.json")["spec_sha256"],
     )  # fmt: skip
-    log = [{"meta_loss": loss} for loss in pretrained.card("patch-fashion-mnist")["meta_trained_on"]["meta_loss"]]
+    log = [{"meta_loss": loss} for loss in cards.card("patch-fashion-mnist")["meta_trained_on"]["meta_loss"]]
     held.save({f"theta.{name}": value for name, value in theta.items()}, {"episode": 120, "log": log})
-    path = pretrained.export(folder, "patch, fashion-mnist", tmp_path, rule=rule)
+    path = cards.export(folder, "patch, fashion-mnist", tmp_path, rule=rule)
     assert path == tmp_path / "patch-fashion-mnist.safetensors"
     for made in (path, path.with_suffix(".json")):
         assert made.read_bytes() == (pretrained.FOLDER / made.name).read_bytes()
-    elsewhere = read_json(pretrained.export(folder, "patch, mnist", tmp_path, rule=rule).with_suffix(".json"))["about"]
+    elsewhere = read_json(cards.export(folder, "patch, mnist", tmp_path, rule=rule).with_suffix(".json"))["about"]
     assert (elsewhere["part"], elsewhere["meta_trained_on"]["dataset"]) == ("patch, mnist", "fashion-mnist")
 
 
 def test_export_of_what_is_not_there(run, tmp_path, capsys):
     folder, _ = run
     with pytest.raises(InputError, match=r"patch\.learned-joint\.0\.0\.safetensors is missing"):
-        pretrained.export(folder, "patch", tmp_path, rule="learned, joint")
+        cards.export(folder, "patch", tmp_path, rule="learned, joint")
     with pytest.raises(InputError, match="unknown learned rule of the run 'joint'"):
-        pretrained.export(folder, "patch", tmp_path, rule="joint")
+        cards.export(folder, "patch", tmp_path, rule="joint")
     with pytest.raises(InputError, match="did you mean 'patch'"):
-        pretrained.export(folder, "patches", tmp_path)
+        cards.export(folder, "patches", tmp_path)
     with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
-        pretrained.export(folder, "patch", tmp_path, meta_seed=9)
+        cards.export(folder, "patch", tmp_path, meta_seed=9)
     tensors, about = checkpoints(folder).load()
     checkpoints(folder).save(tensors, about | {"episode": 20})
     with pytest.raises(InputError, match="not the end of this run's meta-training"):
-        pretrained.export(folder, "patch", tmp_path)
+        cards.export(folder, "patch", tmp_path)
     shutil.rmtree(folder / "checkpoints")
     Checkpoints(folder / "checkpoints", "patch.learned.0", "another").save(tensors, about)
     with pytest.raises(InputError, match="of another run"):
-        pretrained.export(folder, "patch", tmp_path)
+        cards.export(folder, "patch", tmp_path)
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"spec": manifest["spec"] | {"experiment": "anchor"}})
     assert main(["export", str(folder), "patch"]) == 2

@@ -35,7 +35,7 @@ from metarobust.lab.bench import sharing
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.results import Run, load_results
 from metarobust.lab.running import run
-from metarobust.lab.spec import Rule
+from metarobust.lab.spec import OptimizerConfig
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import LEARNED
 from metarobust.learned.mlp import FeatureMLP
@@ -63,7 +63,7 @@ def prepare(monkeypatch):
     Images are drawn, since every process would have to import scikit-learn for real ones.
     """
     monkeypatch.setattr(results, "code", lambda: CODE)
-    test_transfer.prepare(monkeypatch, few=True, rules=(Rule(LEARNED, "features", PLAN),))
+    test_transfer.prepare(monkeypatch, few=True, rules=(OptimizerConfig(LEARNED, "features", PLAN),))
     monkeypatch.setattr(test_transfer, "SOME", ("adam",))
     monkeypatch.setattr(data, "load", drawn)
 

@@ -30,12 +30,12 @@ from metarobust.lab.comparison import Comparison
 from metarobust.lab.learning import slug
 from metarobust.lab.results import Run, load_results
 from metarobust.lab.scrutiny import lowered
-from metarobust.lab.spec import Part, Rule, Spec, check_size
+from metarobust.lab.spec import OptimizerConfig, Setting, Spec, check_size
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import BEFORE, LEARNED, STANDARD, brief, table
 from metarobust.lab.tuning import kind
 from metarobust.learned.features import NAMES
-from metarobust.meta import Plan, meta_train
+from metarobust.meta import MetaTrainConfig, meta_train
 from metarobust.objectives import Adversarial
 from metarobust.tasks import Tasks
 
@@ -48,13 +48,13 @@ SOME = ("adam", "std-prune", "PGD-7 training")
 METHODS = partial(tuning.methods, wide=False)
 
 
-PLAN = Plan(episodes=4, horizons=(4,), truncation=2, tasks=2, batch_size=8, held_out=8, warmup=2)
-RULES = (Rule(LEARNED, "features", PLAN),)
+PLAN = MetaTrainConfig(episodes=4, horizons=(4,), truncation=2, tasks=2, batch_size=8, held_out=8, warmup=2)
+RULES = (OptimizerConfig(LEARNED, "features", PLAN),)
 
 
 def part(name, rules=RULES):
     how = {"steps": 3, "batch_size": 8, "meta_eps": 0.1, "weight": 0.5, "attack_steps": 2}
-    return Part(name, rules=rules, trained=name == "patch", **how)
+    return Setting(name, rules=rules, trained=name == "patch", **how)
 
 
 def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, eps=None, parts=("patch",), rules=RULES):
@@ -404,7 +404,7 @@ def test_a_data_set_that_is_too_small_is_refused(tmp_path, monkeypatch):
 
 
 def test_on_another_data_set_an_optimizer_learned_on_digits_is_compared_too(tmp_path, monkeypatch):
-    prepare(monkeypatch, few=True, rules=(*RULES, Rule(FROM_DIGITS, "features", PLAN, source="digits")))
+    prepare(monkeypatch, few=True, rules=(*RULES, OptimizerConfig(FROM_DIGITS, "features", PLAN, source="digits")))
     digits = load("digits")
     train, test = (Split(part.images.repeat_interleave(2, 3), part.labels) for part in (digits.train, digits.test))
     wide = Dataset("wide", train, test, 10, "digest")

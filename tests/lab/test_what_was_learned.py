@@ -16,7 +16,6 @@ from metarobust.errors import InputError
 from metarobust.family import Training
 from metarobust.lab import EXPERIMENTS, results, what_was_learned
 from metarobust.lab.column_decay import ColumnDecay
-from metarobust.lab.fit import Inner, fit_learned
 from metarobust.lab.results import COLUMNS, Run, load_results
 from metarobust.lab.what_was_learned import inquiry, kept, responses
 from metarobust.lab.what_was_learned.dissection import Look, moved, watch, weights
@@ -25,9 +24,10 @@ from metarobust.lab.what_was_learned.imitation import fit_to_steps
 from metarobust.lab.what_was_learned.knockouts import PARTS, Knockout
 from metarobust.learned import make
 from metarobust.learned.features import NAMES, features
-from metarobust.meta import Plan
+from metarobust.meta import MetaTrainConfig
 from metarobust.optimizers import SGD, Adam
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
+from metarobust.training import Inner, fit_learned
 
 CPU = torch.device("cpu")
 CODE = results.code()
@@ -50,12 +50,12 @@ def rule(seed=0, dtype=torch.float64):
 
 
 def test_column_decay_is_what_its_docstring_says():
-    layout = Layout(("a.weight", "a.bias"), ((2, 3), (2,)))
+    param_spec = ParamSpec(("a.weight", "a.bias"), ((2, 3), (2,)))
     rng = generator(1)
     params, grads = (torch.randn(8, generator=rng, dtype=torch.float64) for _ in range(2))
     optimizer = ColumnDecay(0.1, 0.3, 0.5, 2.0)
-    step, state = optimizer.update(grads, optimizer.init(params, layout, 5), params)
-    _, adam = Adam(1.0, beta2=0.99).update(grads, Adam(1.0).init(params, layout, 5), params)
+    step, state = optimizer.update(grads, optimizer.init(params, param_spec, 5), params)
+    _, adam = Adam(1.0, beta2=0.99).update(grads, Adam(1.0).init(params, param_spec, 5), params)
     direction = grads.sign()  # Adam's first
     w, v = params[:6].view(2, 3), adam.square[:6].view(2, 3)
     for i in range(2):
@@ -69,10 +69,10 @@ def test_column_decay_is_what_its_docstring_says():
 
 
 def test_column_decay_gives_up_what_sees_no_gradient_and_trains_the_rest():
-    layout = Layout(("a.weight",), ((4, 2),))
+    param_spec = ParamSpec(("a.weight",), ((4, 2),))
     params = torch.ones(8)
     grads = torch.tensor([1.0, 0.0] * 4)
-    step, _ = ColumnDecay(0.1, 0.3, 0.2, 4.0).update(grads, ColumnDecay(0, 0, 1, 1).init(params, layout, 1), params)
+    step, _ = ColumnDecay(0.1, 0.3, 0.2, 4.0).update(grads, ColumnDecay(0, 0, 1, 1).init(params, param_spec, 1), params)
     kept_column, given_up = step.view(4, 2).unbind(1)
     assert torch.allclose(given_up, torch.tensor(-0.3), atol=1e-4)
     assert (kept_column > -0.11).all()
@@ -81,22 +81,22 @@ def test_column_decay_gives_up_what_sees_no_gradient_and_trains_the_rest():
 
 def test_a_value_for_each_model_is_the_same_as_one_model_at_a_time():
     """With all constants tensors `[T, 1]`, as in a grid; a convolution and a vector among the parameters."""
-    layout = Layout(("a.weight", "a.bias"), ((2, 1, 2, 2), (2,)))
+    param_spec = ParamSpec(("a.weight", "a.bias"), ((2, 1, 2, 2), (2,)))
     rng = generator(2)
     params, grads = (torch.randn(3, 10, generator=rng, dtype=torch.float64) for _ in range(2))
     constants = [torch.rand(3, 1, generator=rng, dtype=torch.float64) + 0.1 for _ in range(4)]
     together = ColumnDecay(*constants)
-    step, _ = together.update(grads, together.init(params, layout, 2), params)
+    step, _ = together.update(grads, together.init(params, param_spec, 2), params)
     for t in range(3):
         alone = ColumnDecay(*(float(constant[t]) for constant in constants))
-        one, _ = alone.update(grads[t], alone.init(params[t], layout, 2), params[t])
+        one, _ = alone.update(grads[t], alone.init(params[t], param_spec, 2), params[t])
         assert torch.allclose(step[t], one)
 
 
 def test_without_any_gradient_nothing_is_divided_by_zero():
-    layout = Layout(("a.weight",), ((2, 2),))
+    param_spec = ParamSpec(("a.weight",), ((2, 2),))
     step, _ = ColumnDecay(0.1, 0.3, 0.2, 4.0).update(
-        torch.zeros(4), ColumnDecay(0, 0, 1, 1).init(torch.zeros(4), layout, 1), torch.ones(4)
+        torch.zeros(4), ColumnDecay(0, 0, 1, 1).init(torch.zeros(4), param_spec, 1), torch.ones(4)
     )
     assert step.isfinite().all()
 
@@ -114,8 +114,10 @@ def test_what_is_watched_is_what_happens_in_a_run():
 
 
 def test_weights_are_named_and_biases_left_out():
-    layout = Layout(("a.weight", "a.bias", "b.weight", "b.bias", "c.weight"), ((3, 2), (3,), (4, 3), (4,), (2, 4)))
-    found = [(name, where.start, where.stop) for name, where, _ in weights(layout)]
+    param_spec = ParamSpec(
+        ("a.weight", "a.bias", "b.weight", "b.bias", "c.weight"), ((3, 2), (3,), (4, 3), (4,), (2, 4))
+    )
+    found = [(name, where.start, where.stop) for name, where, _ in weights(param_spec)]
     assert found == [("first layer", 0, 6), ("layer 2", 9, 21), ("last layer", 25, 33)]
 
 
@@ -124,13 +126,13 @@ def test_weights_are_named_and_biases_left_out():
 
 def seen(optimizer, here):
     look = watch(here, optimizer, HOW, generator(5))[1]
-    return look, features(look.grads, look.state.slots, look.params, here.layout, look.number, HOW.steps)
+    return look, features(look.grads, look.state.slots, look.params, here.param_spec, look.number, HOW.steps)
 
 
 def test_the_answer_is_the_step_that_the_rule_takes():
     optimizer, here = rule(), tasks()
     look, found = seen(optimizer, here)
-    _, where, _ = next(weights(here.layout))
+    _, where, _ = next(weights(here.param_spec))
     size = look.params[:, where].square().mean(1, keepdim=True).sqrt()
     assert torch.allclose(responses.answer(optimizer, found[:, where]).step * size, look.step[:, where], atol=1e-9)
 
@@ -169,13 +171,13 @@ def test_moving_one_input_leaves_the_others():
 # Explanations
 
 
-def looks_of(change, start, layout, grads=None):
+def looks_of(change, start, param_spec, grads=None):
     """A run of one step that changes the weights just so."""
     grads = torch.zeros_like(start) if grads is None else grads
     return [Look(1, start, grads, change, None)]
 
 
-LAYOUT = Layout(("a.weight", "b.weight"), ((12, 16), (3, 12)))
+LAYOUT = ParamSpec(("a.weight", "b.weight"), ((12, 16), (3, 12)))
 
 
 def made(kind, size=12 * 16 + 36):
@@ -242,27 +244,27 @@ def test_weights_left_on_pixels_that_vary_alike():
 def test_the_constants_that_made_the_steps_are_found():
     here = tasks(architecture="mlp-6-tanh", shape=(1, 3, 3))
     teacher = ColumnDecay(0.02, 0.25, 0.4, 3.0)
-    points = fit_to_steps([(watch(here, teacher, HOW, generator(5)), here.layout)])
+    points = fit_to_steps([(watch(here, teacher, HOW, generator(5)), here.param_spec)])
     best = inquiry.best_fit(points)
     assert (best["threshold"], best["slope"]) == (0.4, 3.0)
     assert best["lr"] == pytest.approx(0.02, rel=1e-3)
     assert best["strength"] == pytest.approx(0.25, rel=1e-3)
     assert best["explained"] == pytest.approx(1, abs=1e-6)
-    other = fit_to_steps([(watch(here, SGD(0.1), HOW, generator(5)), here.layout)])
+    other = fit_to_steps([(watch(here, SGD(0.1), HOW, generator(5)), here.param_spec)])
     assert max(point["explained"] for point in other) < 0.9
 
 
 @torch.no_grad()
 def test_a_knock_out_switches_off_its_part_and_no_other():
     here, whole = tasks(), rule()
-    start = whole.init(here.params, here.layout, 4)
+    start = whole.init(here.params, here.param_spec, 4)
     grads = torch.randn(here.params.shape, generator=generator(6), dtype=torch.float64)
     step, _ = whole.update(grads, start, here.params)
     steps = {part: Knockout(whole, part).update(grads, start, here.params)[0] for part in PARTS}
-    found = features(grads, whole.update(grads, start, here.params)[1].slots, here.params, here.layout, 1, 4)
+    found = features(grads, whole.update(grads, start, here.params)[1].slots, here.params, here.param_spec, 1, 4)
     answer = responses.answer(whole, found)
     assert torch.allclose(steps["decay"] - step, answer.share * here.params, atol=1e-6)
-    _, where, _ = next(weights(here.layout))
+    _, where, _ = next(weights(here.param_spec))
     size = here.params[:, where].square().mean(1, keepdim=True).sqrt()
     turned = (answer.rate * answer.turn)[:, where] * size
     assert torch.allclose((steps["turn"] - step)[:, where], turned, atol=1e-6)
@@ -330,7 +332,7 @@ def tiny(scale, dataset, seeds):
         tuning_seeds=(100,), attack_steps=2, family=("mlp-4-tanh",), validation=("mlp-3-relu", "cnn-2-relu"),
         unseen=("mlp-5-sigmoid", "cnn-2-tanh"), victims=2, training=Training(10, 16, 0.01),
     )  # fmt: skip
-    plan = Plan(episodes=2, horizons=(4,), truncation=2, batch_size=8, held_out=8)
+    plan = MetaTrainConfig(episodes=2, horizons=(4,), truncation=2, batch_size=8, held_out=8)
     return replace(
         spec, seeds=spec.seeds[:2], setting=setting, control=replace(spec.control, plan=plan), at=2, coordinates=20
     )

@@ -1,6 +1,6 @@
 """Checks of the readers' answers to the exercises on the two-by-two and on few images.
 
-As in `metarobust.book.exercises.first`: properties on tiny fixed numbers, where the right answer is known; a verdict, and nothing
+As in `exercises.first`: properties on tiny fixed numbers, where the right answer is known; a verdict, and nothing
 is raised.
 """
 

@@ -1,6 +1,6 @@
 """Checks of the readers' answers to the exercises on costs and limits.
 
-As in `metarobust.book.exercises.first`: properties on tiny fixed numbers, where the right answer is known; a verdict, and nothing
+As in `exercises.first`: properties on tiny fixed numbers, where the right answer is known; a verdict, and nothing
 is raised.
 """
 

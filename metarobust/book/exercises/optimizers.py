@@ -1,6 +1,6 @@
 """Checks of the readers' answers to the exercises on optimizers as functions and on learning a step size.
 
-As in `metarobust.book.exercises.first`: properties on tiny fixed tensors, where the right answer is known; a verdict, and nothing
+As in `exercises.first`: properties on tiny fixed tensors, where the right answer is known; a verdict, and nothing
 is raised.
 """
 

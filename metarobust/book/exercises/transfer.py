@@ -1,6 +1,6 @@
 """Checks of the readers' own answers in the chapters on new networks, and on new data and attacks.
 
-As in `metarobust.book.exercises.first`: properties on tiny fixed tensors where the right answer is known, and a verdict that says
+As in `exercises.first`: properties on tiny fixed tensors where the right answer is known, and a verdict that says
 which property failed and what to look at.
 """
 

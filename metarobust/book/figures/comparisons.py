@@ -1,6 +1,6 @@
 """Variants of a learned optimizer, and methods over steps or over numbers of images: figures and their words.
 
-Values are taken as in `metarobust.book.figures.results`: a learned optimizer's value for a seed is its mean over meta-seeds.
+Values are taken as in `figures.results`: a learned optimizer's value for a seed is its mean over meta-seeds.
 Where two methods are compared, it is seed by seed, since both had the same networks, starts and images.
 """
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from metarobust.book.figures.style import percent, role, style
 from metarobust.errors import InputError
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 
-def kept(layout: Layout, before: Tensor, after: Tensor) -> Tensor:
+def kept(layout: ParamSpec, before: Tensor, after: Tensor) -> Tensor:
     """What is left of the first layer's weights on each input, as a share of their length: `[inputs]`.
 
     before, after: parameters `[T, N]` of T models of one architecture whose first weight is a matrix `[units, inputs]`.

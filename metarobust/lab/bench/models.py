@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from metarobust.data import Split, load
 from metarobust.family import Family, Training, make_tasks, train_clean, vulnerable
 from metarobust.lab.baselines import std_prune
-from metarobust.lab.fit import Inner, fit, fit_learned
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import Plan, generator_of, meta_train
+from metarobust.meta import MetaTrainConfig, generator_of, meta_train
 from metarobust.models import build
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.optimizers import Adam
 from metarobust.tasks import Tasks
+from metarobust.training import Inner, fit, fit_learned
 
 RADIUS = {"linf": 0.1, "l2": 0.5}
 """The eps of each norm at which the models are compared, in pixel units."""
@@ -70,7 +70,7 @@ def _learned(architecture: str) -> Tensor:
     school = Family(SCHOOL, data.train, data.classes, images=400, starts=pupils)
     judge = Mixed(Adversarial(1.2 * RADIUS["linf"], steps=4), weight=0.5)
     optimizer = FeatureMLP(generator=generator_of("cpu", 5))
-    meta_train(optimizer, school.sample, Plan(60), inner=clean, meta=judge, seed=0)
+    meta_train(optimizer, school.sample, MetaTrainConfig(60), inner=clean, meta=judge, seed=0)
     return fit_learned(_victim(architecture), optimizer, Inner(20, 64), generator_of("cpu", 3))[0]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import pgd
-from metarobust.attacks.criterion import fooled
+from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import cross_entropy
 from metarobust.data import Split
 from metarobust.evaluation import evaluate
@@ -129,7 +129,7 @@ def their_standard(model: nn.Module, data: Split, norm: str, queries: int = 5000
 @torch.no_grad()
 def standing(model: nn.Module, moved: Tensor, labels: Tensor) -> float:
     """The share of images that the model gets right."""
-    return int((~fooled(model(moved), labels)).sum()) / len(labels)
+    return int((~misclassified(model(moved), labels)).sum()) / len(labels)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from metarobust.data import Split
 from metarobust.family import make_tasks
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
-from metarobust.meta.config import Plan
+from metarobust.meta.config import MetaTrainConfig
 from metarobust.meta.problem import Problem
 from metarobust.objectives import clean
 
@@ -31,7 +31,7 @@ def problem(network: str, tasks: int, truncation: int) -> Problem:
     pool = Split(images, torch.randint(10, (len(images),), generator=generator))
     order = torch.stack([torch.randperm(len(pool), generator=generator) for _ in range(tasks)])
     found = make_tasks(network, pool, 10, order[:, :256], order[:, 256:], generator)
-    plan = Plan(horizons=(truncation,), truncation=truncation, tasks=tasks)
+    plan = MetaTrainConfig(horizons=(truncation,), truncation=truncation, tasks=tasks)
     return Problem(found, truncation, plan, clean, clean)
 
 
@@ -59,7 +59,7 @@ class PlainLSTM(nn.Module):
 def plain(problem: Problem, optimizer: CoordinateLSTM, seed: int) -> list[Tensor]:
     """The meta-gradient of the first stretch, for each parameter in turn, in a loop over tasks and tensors."""
     tasks, rule = problem.tasks, PlainLSTM(optimizer)
-    params = [dict(tasks.layout.split(one)) for one in tasks.params]
+    params = [dict(tasks.param_spec.split(one)) for one in tasks.params]
     states = [{name: rule.start(p) for name, p in one.items()} for one in params]
 
     def predict(task: int) -> Callable[[Tensor], Tensor]:
@@ -116,7 +116,7 @@ def _meta_gradient(
     plan, tasks = problem.plan, problem.tasks
     generator, score = torch.Generator().manual_seed(seed), torch.zeros(())
     half = plan.truncation // 2
-    for weight, steps in ((plan.middle, half), (1 - plan.middle, plan.truncation - half)):
+    for weight, steps in ((plan.mid_loss_weight, half), (1 - plan.mid_loss_weight, plan.truncation - half)):
         for _ in range(steps):
             images, labels = tasks.batch(tasks.train, plan.batch_size, generator)
             batches = zip(images.split(plan.batch_size), labels.split(plan.batch_size), strict=True)

@@ -28,7 +28,7 @@ from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.lab.bench.timing import interleaved, ratio
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import Plan, generator_of, meta_train
+from metarobust.meta import MetaTrainConfig, generator_of, meta_train
 from metarobust.meta.sharing import joined
 from metarobust.objectives import Adversarial, Mixed, clean
 
@@ -77,7 +77,7 @@ def _train(episodes: int, groups: int) -> None:
     rng = generator_of("cpu", 0)
     pool = Split(torch.rand(400, 1, 8, 8, generator=rng), torch.randint(10, (400,), generator=rng))
     family = Family(("mlp-48-relu",), pool, 10, 200)
-    plan = Plan(episodes=episodes, horizons=(20,), truncation=10, groups=groups, tasks=8)
+    plan = MetaTrainConfig(episodes=episodes, horizons=(20,), truncation=10, groups=groups, tasks=8)
     optimizer = FeatureMLP(generator=torch.Generator().manual_seed(0))
     with joined() as share:
         how = {"inner": clean, "meta": Mixed(Adversarial(0.1, 4), 0.5), "seed": 0, "share": share}

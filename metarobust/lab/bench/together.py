@@ -1,7 +1,7 @@
 """Many convolutional models on a processor: all in one call, or one after the other?
 
 All in one call, a convolution has as many groups as there are models. `metarobust.models.Predictor` goes by what comes
-out here (its FAST and MANY). `python -m metarobust.lab.bench.together` measures it on this machine, on one thread: seconds
+out here (its FAST and MANY). `python -m metarobust.lab.bench.together` measures it here, on one thread: seconds
 of the gradient of the loss by the images, as an attack takes it, and how many times as long the one way takes as the
 other, compared round by round.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from metarobust.lab.bench.tables import columns
 from metarobust.lab.bench.timing import interleaved, ratio
 from metarobust.models import Predictor, build, fresh
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 NETWORKS = ("cnn-8-16-relu", "cnn-10-14-tanh", "cnn-16-16-relu", "resnet-6-1-relu")
 SIDE = 28
@@ -40,7 +40,7 @@ def measure(network: str, *, models: int = 10, each: int = 64, rounds: int = 5) 
     """
     generator = torch.Generator().manual_seed(0)
     model = build(network, (1, SIDE, SIDE), 10)
-    predictor = Predictor(model, Layout.of(model), fresh(model, models, generator))
+    predictor = Predictor(model, ParamSpec.of(model), fresh(model, models, generator))
     images = torch.rand(models * each, 1, SIDE, SIDE, generator=generator)
     labels = torch.randint(0, 10, (len(images),), generator=generator)
     both = {"at_once": predictor.at_once, "in_turn": predictor.in_turn}

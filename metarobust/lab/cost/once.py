@@ -22,21 +22,21 @@ from metarobust import pretrained
 from metarobust.attacks import counting
 from metarobust.data import Dataset
 from metarobust.family import Family, Training, make_tasks, train_clean
-from metarobust.lab import catalogue
-from metarobust.lab.baselines import Method
+from metarobust.lab import cards, catalogue
+from metarobust.lab.baselines import Baseline
 from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NAME, Spec, drawn, rivals
-from metarobust.lab.fit import Inner, as_hyper, fit_baseline, repeat
-from metarobust.lab.measuring import accuracy
+from metarobust.lab.fit import as_hyper, fit_baseline, repeat
 from metarobust.lab.results import Run
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import BEFORE, LEARNED
 from metarobust.lab.tuning import kind
 from metarobust.learned import TIERS, make
-from metarobust.learned.protocol import Learned
-from metarobust.meta import Plan, generator_of, meta_train
+from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.meta import MetaTrainConfig, generator_of, meta_train
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.tasks import Tasks
+from metarobust.training import Inner, accuracy
 
 SECONDS, EVALUATIONS, EXAMPLES = "seconds", "model evaluations", "adversarial examples"
 COSTS = SECONDS, EVALUATIONS, EXAMPLES
@@ -82,10 +82,10 @@ class Once:
     @cached_property
     def card(self) -> dict[str, Any]:
         """What is known of the learned optimizer."""
-        return pretrained.card(self.spec.optimizer)
+        return cards.card(self.spec.optimizer)
 
     @cached_property
-    def learned(self) -> Learned:
+    def learned(self) -> LearnedOptimizer:
         """The learned optimizer."""
         return pretrained.load(self.spec.optimizer).to(self.device)
 
@@ -104,7 +104,7 @@ class Once:
     def meta_training(self) -> list[dict[str, Any]]:
         """The whole cost of the learned optimizer's meta-training, from a piece of it; and the piece."""
         past, piece = self.card["meta_trained_on"], self.spec.piece
-        plan = Plan(**past["plan"] | {"horizons": tuple(past["plan"]["horizons"])})
+        plan = MetaTrainConfig(**past["plan"] | {"horizons": tuple(past["plan"]["horizons"])})
         training, family = Training(**past["their_training"]), tuple(past["family"])
         # The first time takes longer, here and below, and is not to be scaled up.
         self.making(family[:1], 1, replace(training, steps=2))
@@ -143,7 +143,7 @@ class Once:
         pieces = {name: part.by_metric() for name, part in parts.items()}
         return [*self.rows(common, total, 1), {"pieces": pieces, "episodes counted": piece}]
 
-    def search(self, method: Method, group: str) -> list[dict[str, Any]]:
+    def search(self, method: Baseline, group: str) -> list[dict[str, Any]]:
         """The cost of a baseline's search on the validation networks of a kind; and every point with its scores.
 
         One run of each point serves both horizons: it is scored where the short run ends, too. Points and seeds

@@ -61,7 +61,7 @@ class Counted(Tasks):
 
     def predictor(self, params: Tensor) -> Watched:
         """Prediction by the T optimizees with these parameters `[T, N]`."""
-        return Watched(self.model, self.layout, params, self.tally)
+        return Watched(self.model, self.param_spec, params, self.tally)
 
 
 def counted(tasks: Tasks, tally: Passes) -> Counted:

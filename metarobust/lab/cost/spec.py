@@ -9,7 +9,7 @@ import torch
 from metarobust import pretrained
 from metarobust.data import SUMMARIES
 from metarobust.errors import InputError, choose
-from metarobust.lab.baselines import Method, methods
+from metarobust.lab.baselines import Baseline, methods
 from metarobust.lab.fit import settings
 from metarobust.storage import read_bytes, sha256
 
@@ -39,7 +39,7 @@ class Spec:
     its horizon that no shorter run has. points: settings tried for each baseline. rounds: timings of each way, of which
     the median counts. piece: episodes of the meta-training that are counted and scaled up. max_clean_drop: a target is
     reached only by a model that has not lost more of its clean accuracy. measures: `quick` or `standard`, see
-    `metarobust.lab.spec.Part`.
+    `metarobust.lab.spec.Setting`.
     """
 
     scale: str
@@ -102,7 +102,7 @@ def as_dict(spec: Spec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def rivals(spec: Spec) -> list[Method]:
+def rivals(spec: Spec) -> list[Baseline]:
     """The ways without learning, each with its whole grid."""
     found = {method.name: method for method in methods(spec.eps, patching=True)}
     chosen = [found[name] for name in RIVALS]
@@ -112,7 +112,7 @@ def rivals(spec: Spec) -> list[Method]:
     ]
 
 
-def drawn(method: Method, number: int) -> list[dict[str, float]]:
+def drawn(method: Baseline, number: int) -> list[dict[str, float]]:
     """`number` points of a method's grid, at random and without repeats: a search of the same size for each method.
 
     Source: Bergstra and Bengio 2012, "Random search for hyper-parameter optimization". Raises InputError for more

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from metarobust.lab.cost.once import SECONDS, Cost, Once
 from metarobust.lab.cost.passes import Passes, counted
-from metarobust.lab.fit import Inner, Watch, as_hyper, fit_baseline, fit_learned
+from metarobust.lab.fit import as_hyper, fit_baseline
 from metarobust.lab.learning import slug
 from metarobust.lab.measuring import metric
 from metarobust.lab.table import BEFORE, LEARNED
 from metarobust.lab.tuning import best_point, kind
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
+from metarobust.training import Inner, Watch, fit_learned
 
 
 class Costs(Once):

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.lab.fit import Inner
-from metarobust.learned.protocol import Place, places
+from metarobust.learned.protocol import ParamInfo, places
 from metarobust.objectives import clean
 from metarobust.optimizers import Optimizer
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.tasks import Tasks
+from metarobust.training import Inner
 from metarobust.unroll import gradient
 
 
@@ -34,7 +34,7 @@ def watch(tasks: Tasks, optimizer: Optimizer, how: Inner, generator: torch.Gener
 
     For rules that take their gradients at the images as they are.
     """
-    params, state, looks = tasks.params, optimizer.init(tasks.params, tasks.layout, how.steps), []
+    params, state, looks = tasks.params, optimizer.init(tasks.params, tasks.param_spec, how.steps), []
     for number in range(1, how.steps + 1):
         images, labels = tasks.batch(tasks.train, how.batch_size, generator)
         grads = gradient(tasks, params, images, labels, clean, generator)
@@ -49,13 +49,13 @@ def moved(looks: list[Look]) -> Tensor:
     return looks[-1].params + looks[-1].step - looks[0].params
 
 
-def weights(layout: Layout) -> Iterator[tuple[str, slice, Place]]:
+def weights(param_spec: ParamSpec) -> Iterator[tuple[str, slice, ParamInfo]]:
     """The weight matrices of a network (no biases): a name, their stretch of the vector, their place.
 
     The names: `first layer`, `layer 2` and so on, `last layer`.
     """
     start = 0
-    for place, size in zip(places(layout), layout.sizes, strict=True):
+    for place, size in zip(places(param_spec), param_spec.sizes, strict=True):
         if len(place.shape) >= 2:
             names = {0: "first layer", place.last: "last layer"}
             yield names.get(place.layer, f"layer {place.layer + 1}"), slice(start, start + size), place

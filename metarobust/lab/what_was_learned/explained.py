@@ -23,7 +23,7 @@ from torch import Tensor
 
 from metarobust.lab.what_was_learned.dissection import Look, moved, weights
 from metarobust.optimizers import Adam
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 
 GROUPS = 8  # of pixels
 STRENGTHS = 24  # tried of proximal L1
@@ -35,7 +35,7 @@ TOGETHER = {
 }
 
 
-def explain(looks: Sequence[Look], layout: Layout, spread: Tensor) -> dict[str, dict[str, Tensor]]:
+def explain(looks: Sequence[Look], param_spec: ParamSpec, spread: Tensor) -> dict[str, dict[str, Tensor]]:
     """For each weight matrix the share that each explanation accounts for, of each of T models: name to `[T]`.
 
     spread: how much each pixel varies `[C * H * W]`.
@@ -43,13 +43,13 @@ def explain(looks: Sequence[Look], layout: Layout, spread: Tensor) -> dict[str, 
     # On the CPU, whose least squares know what to do where two explanations are the same.
     total, start = moved(list(looks)).double().cpu(), looks[0].params.double().cpu()
     signs, spread = sum(look.grads.sign() for look in looks).double().cpu(), spread.cpu()
-    adam, state = torch.zeros_like(looks[0].params), Adam(1.0).init(looks[0].params, layout, len(looks))
+    adam, state = torch.zeros_like(looks[0].params), Adam(1.0).init(looks[0].params, param_spec, len(looks))
     for look in looks:
         step, state = Adam(1.0).update(look.grads, state, look.params)
         adam += step
     adam = adam.double().cpu()
     found = {}
-    for name, where, place in weights(layout):
+    for name, where, place in weights(param_spec):
         y, w, sign, direction = (
             x[:, where].unflatten(-1, (place.rows, place.columns)) for x in (total, start, signs, adam)
         )

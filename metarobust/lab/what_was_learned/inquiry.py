@@ -10,14 +10,13 @@ from torch import Tensor
 from metarobust import pretrained
 from metarobust.data import Dataset
 from metarobust.errors import InputError, choose
-from metarobust.lab import catalogue
+from metarobust.lab import cards, catalogue
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import methods
 from metarobust.lab.column_decay import ColumnDecay
-from metarobust.lab.fit import fit_learned
 from metarobust.lab.learning import slug
 from metarobust.lab.results import Run
-from metarobust.lab.spec import Rule
+from metarobust.lab.spec import OptimizerConfig
 from metarobust.lab.stages import Stages, Unit
 from metarobust.lab.table import ADAM, LEARNED
 from metarobust.lab.what_was_learned import imitation, responses
@@ -30,15 +29,16 @@ from metarobust.learned.features import features
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.meta import generator_of
 from metarobust.optimizers import Optimizer
-from metarobust.params import Layout
+from metarobust.params import ParamSpec
 from metarobust.storage import read_bytes, sha256
 from metarobust.tasks import Tasks
+from metarobust.training import fit_learned
 
 NAME = "what-was-learned"
 SCALES = specs.SCALES
 PLAIN = (ADAM, "adam + weight decay", "std-prune")
 CONSTANTS = "patch.constants"
-META_SEED = pretrained.META_SEED
+META_SEED = cards.META_SEED
 SETS = ("digits", "mnist")
 """Where a pretrained rule learned by the plan of the experiment `patch`, which its counterpart learns by as well."""
 
@@ -59,7 +59,7 @@ class Spec:
     setting: specs.Spec
     optimizer: str
     optimizer_sha256: str
-    control: Rule
+    control: OptimizerConfig
     watched: tuple[int, ...]
     at: int = 10
     coordinates: int = 2000
@@ -86,7 +86,14 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     digest = sha256(read_bytes(pretrained.FOLDER / f"{name}.safetensors"))
     watched = tuple(range(100, 102 if scale == "smoke" else 106))
     return Spec(
-        scale, dataset, setting.seeds, setting, name, digest, Rule(CONTROL, "features", plan, meta="clean"), watched
+        scale,
+        dataset,
+        setting.seeds,
+        setting,
+        name,
+        digest,
+        OptimizerConfig(CONTROL, "features", plan, meta="clean"),
+        watched,
     )
 
 
@@ -152,7 +159,7 @@ class Inquiry:
     def constants(self) -> list[dict[str, Any]]:
         """How near the imitating rule comes to the learned steps on validation networks, for each point of a grid."""
         runs = [self.watched(network) for network in self.setting.validation]
-        return imitation.fit_to_steps([(looks, tasks.layout) for looks, tasks in runs])
+        return imitation.fit_to_steps([(looks, tasks.param_spec) for looks, tasks in runs])
 
     def watched(self, network: str, name: str = LEARNED) -> tuple[list[Look], Tasks]:
         """A rule's steps on a validation network, and the tasks."""
@@ -163,28 +170,28 @@ class Inquiry:
         """Explanations of the learned patches of a validation network, weights left, and response curves."""
         spread = self.stages.pool.images.flatten(1).std(0)
         looks, tasks = self.watched(network)
-        layout, rows = tasks.layout, []
-        for layer, found in explain(looks, layout, spread).items():
+        param_spec, rows = tasks.param_spec, []
+        for layer, found in explain(looks, param_spec, spread).items():
             for explanation, shares in found.items():
                 common = self.common("explained", f"{network} {layer}", explanation, self.setting.parts[0].steps)
                 rows += self.each_seed(common | {"metric": "explained"}, shares)
         runs = {LEARNED: looks} | {name: self.watched(network, name)[0] for name in (CONTROL, IMITATION)}
-        (layer, first, place), *_ = weights(layout)
+        (layer, first, place), *_ = weights(param_spec)
         for name, steps in runs.items() if len(place.shape) == 2 else ():
             before = tasks.params[:, first]
             for pixels, shares in left(before, before + moved(steps)[:, first], spread):
                 common = self.common("weight left", f"{network} {layer}", name, len(steps))
                 rows += self.each_seed(common | {"metric": "weight left", "eps": pixels}, shares)
         for name in (LEARNED, CONTROL):
-            rows += self.responses(network, name, runs[name], layout)
+            rows += self.responses(network, name, runs[name], param_spec)
         return rows
 
-    def responses(self, network: str, name: str, looks: list[Look], layout: Layout) -> list[dict[str, Any]]:
+    def responses(self, network: str, name: str, looks: list[Look], param_spec: ParamSpec) -> list[dict[str, Any]]:
         """The response curves of a rule to all of its inputs, layer by layer."""
         look, rule = looks[self.spec.at - 1], self.optimizer(name)
-        seen = features(look.grads, look.state.slots, look.params, layout, look.number, len(looks))
+        seen = features(look.grads, look.state.slots, look.params, param_spec, look.number, len(looks))
         rows = []
-        for layer, where, _ in weights(layout):
+        for layer, where, _ in weights(param_spec):
             some = seen[:, where].flatten(0, 1)
             order = torch.randperm(len(some), generator=generator_of(self.device, 9), device=self.device)
             some = some[order[: self.spec.coordinates]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from metarobust.errors import choose
 from metarobust.learned.features import Summary, of_coordinates
 from metarobust.learned.mlp import MOMENTUM, FeatureMLP, around_adam, correct
-from metarobust.learned.protocol import Now, Place
+from metarobust.learned.protocol import ParamInfo, StepContext
 
 PARTS = ("turn", "decay", "columns")
 
@@ -36,14 +36,20 @@ class Knockout(FeatureMLP):
         slots: Mapping[str, Tensor],
         params: Tensor,
         bias: Mapping[str, Tensor] | None,
-        place: Place,
-        now: Now,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         # All rows at once: a mean over the matrix needs them.
         return self.write(grads, slots, params, self.survey(slots, params, bias, place, now), place, now)
 
     def write(
-        self, grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, summary: Any, place: Place, now: Now
+        self,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        params: Tensor,
+        summary: Any,
+        place: ParamInfo,
+        now: StepContext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         *averages, rows, columns, size = summary
         seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)

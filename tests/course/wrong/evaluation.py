@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from metarobust.lab.stats import wilson
+from metarobust.evaluation.intervals import wilson
 
 from . import wrong
 
