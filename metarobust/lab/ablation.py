@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from metarobust.lab.spec import NEW, OptimizerConfig, Setting
+from metarobust.lab.spec import NEW, OptimizerConfig, Part
 from metarobust.lab.table import LEARNED
 from metarobust.meta import MetaTrainConfig
 
 
-def ablation(scale: str, dataset: str) -> tuple[Setting, ...]:
+def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
     """Variants of the rule and of its meta-training, all with the same number of episodes."""
     plan = MetaTrainConfig(episodes=60, groups=1, tasks=16 if scale == "full" else 4)
 
@@ -39,4 +39,4 @@ def ablation(scale: str, dataset: str) -> tuple[Setting, ...]:
             rule("four networks", family=("mlp-12-relu", "mlp-24-tanh", "mlp-24-24-sigmoid", "cnn-4-8-relu")),
         ]
     names = ("adam", "std-prune", "falling noise + last-layer decay", "PGD-7 training")
-    return (Setting("patch", 20, 64, tuple(rules), methods=names, unseen=(NEW[0], NEW[1], NEW[3])),)
+    return (Part("patch", 20, 64, tuple(rules), methods=names, unseen=(NEW[0], NEW[1], NEW[3])),)

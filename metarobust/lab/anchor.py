@@ -27,7 +27,7 @@ from metarobust.data import Dataset, Split
 from metarobust.errors import choose
 from metarobust.evaluation import evaluate
 from metarobust.lab.published import brief, markdown, table
-from metarobust.lab.results import COLUMNS, Run
+from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.meta import ALONE, Share, generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.params import ParamSpec

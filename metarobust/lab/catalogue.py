@@ -11,7 +11,7 @@ from typing import Any
 
 from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
-from metarobust.lab.spec import ALL, FAMILY, NEW, UNSEEN, VALIDATION, OptimizerConfig, Setting, Spec, sizes
+from metarobust.lab.spec import ALL, FAMILY, NEW, UNSEEN, VALIDATION, OptimizerConfig, Part, Spec, sizes
 from metarobust.lab.table import JOINT, LEARNED
 from metarobust.meta import MetaTrainConfig
 
@@ -68,7 +68,7 @@ def steering_plan(scale: str, horizon: int) -> MetaTrainConfig:
     )  # fmt: skip
 
 
-def patch(scale: str, dataset: str) -> tuple[Setting, ...]:
+def patch(scale: str, dataset: str) -> tuple[Part, ...]:
     """Twenty steps on trained models by four kinds of learned optimizer; the first also with fewer images, and at small
     step by step."""
     whole = {"horizons": (20,), "truncation": 20, "mid_loss_weight": 0.0, "second_order": True}
@@ -78,7 +78,7 @@ def patch(scale: str, dataset: str) -> tuple[Setting, ...]:
     lstm = MetaTrainConfig(episodes=times(40, scale), validate_every=times(10, scale), **batches(scale))
     first, features = OptimizerConfig(LEARNED, "features", patching_plan(scale)), patching_plan(scale)
     if scale == "smoke":
-        return (Setting("patch", 20, 64, (first,)),)
+        return (Part("patch", 20, 64, (first,)),)
     far = (OptimizerConfig(FROM_DIGITS, "features", features, source="digits"),) if dataset != "digits" else ()
     steering = OptimizerConfig(STEERING, "steering", steering_plan(scale, 20))
     rules = (
@@ -89,24 +89,24 @@ def patch(scale: str, dataset: str) -> tuple[Setting, ...]:
         OptimizerConfig(LSTM, "lstm", lstm),
     )
     fewer = {"uses": (first,), "home": "patch", "methods": FAST_RULES, "unseen": (UNSEEN[0], UNSEEN[4])}
-    stepwise = (Setting("patch, step by step", 20, 64, marks=(1, 2, 5, 10), **fewer),)
+    stepwise = (Part("patch, step by step", 20, 64, marks=(1, 2, 5, 10), **fewer),)
     return (
-        Setting("patch", 20, 64, rules),
+        Part("patch", 20, 64, rules),
         *(stepwise if scale == "small" else ()),
-        *(Setting(f"patch, {each} images a class", 20, 64, per_class=each, **fewer) for each in (5, 20)),
+        *(Part(f"patch, {each} images a class", 20, 64, per_class=each, **fewer) for each in (5, 20)),
     )  # fmt: skip
 
 
-def train(scale: str, dataset: str) -> tuple[Setting, ...]:
+def train(scale: str, dataset: str) -> tuple[Part, ...]:
     """A hundred steps from fresh parameters, by the two kinds of learned optimizer that patch best."""
     rules = (
         OptimizerConfig(LEARNED, "features", training_plan(scale)),
         OptimizerConfig(STEERING, "steering", steering_plan(scale, 100)),
     )
-    return (Setting("train", 100, 64, rules[:1] if scale == "smoke" else rules, trained=False),)
+    return (Part("train", 100, 64, rules[:1] if scale == "smoke" else rules, trained=False),)
 
 
-def robust_training(scale: str, dataset: str) -> tuple[Setting, ...]:
+def robust_training(scale: str, dataset: str) -> tuple[Part, ...]:
     """Robust mode: adversarial gradients for the learned optimizer and for its rivals alike, from fresh parameters."""
     # Attacks inside make a step dear: fewer episodes, and what needs seven attack steps goes on from what needs one.
     plan = MetaTrainConfig(
@@ -116,10 +116,10 @@ def robust_training(scale: str, dataset: str) -> tuple[Setting, ...]:
     further = replace(plan, episodes=times(5, scale), validate_every=times(5, scale), lr=1e-3)
     pgd = OptimizerConfig("learned, PGD-7 inside", "features", further, begins=LEARNED, inner="pgd")
     rules = (fgsm,) if scale == "smoke" else (fgsm, pgd)
-    return (Setting("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)
+    return (Part("robust", 100, 64, rules, trained=False, robust=True, marks=(10, 25, 50), unseen=FEW),)
 
 
-def low_data(scale: str, dataset: str) -> tuple[Setting, ...]:
+def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     """Training from fresh parameters with few images, on clean gradients; adversarial training beside it, which
     overfits: accuracy on the training images is measured too."""
     few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
@@ -138,15 +138,15 @@ def low_data(scale: str, dataset: str) -> tuple[Setting, ...]:
     shared = {"trained": False, "methods": names, "unseen": (FEW[0], FEW[2]), "gap": True}
     parts = ["all images" if each == ALL else f"{each} images a class" for each in counts]
     return (
-        Setting(parts[0], 100, 64, rules, per_class=counts[0], **shared),
+        Part(parts[0], 100, 64, rules, per_class=counts[0], **shared),
         *(
-            Setting(part, 100, 64, per_class=each, uses=rules, home=parts[0], **shared)
+            Part(part, 100, 64, per_class=each, uses=rules, home=parts[0], **shared)
             for part, each in zip(parts[1:], counts[1:], strict=True)
         ),
     )
 
 
-def transfer_architecture(scale: str, dataset: str) -> tuple[Setting, ...]:
+def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
     schools = {
@@ -161,13 +161,13 @@ def transfer_architecture(scale: str, dataset: str) -> tuple[Setting, ...]:
         ]
         steering = steering_plan(scale, 20)
         rules.append(OptimizerConfig(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)))
-    return (Setting("patch", 20, 64, tuple(rules), unseen=FEW if scale == "smoke" else NEW),)
+    return (Part("patch", 20, 64, tuple(rules), unseen=FEW if scale == "smoke" else NEW),)
 
 
-def transfer_data(scale: str, dataset: str) -> tuple[Setting, ...]:
+def transfer_data(scale: str, dataset: str) -> tuple[Part, ...]:
     """What was learned on one data set, used on another, and the other way round."""
     if dataset == "digits":
-        return (Setting("patch", 20, 64, (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
+        return (Part("patch", 20, 64, (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), unseen=FEW),)
     grey = ("digits", "mnist", "fashion-mnist")
     others = {"smoke": grey[:1], "small": grey, "full": (*grey, "cifar10")}[scale]
     sources = [dataset, *(name for name in others if name != dataset)]
@@ -179,15 +179,15 @@ def transfer_data(scale: str, dataset: str) -> tuple[Setting, ...]:
     shared = {"methods": FAST_RULES, "unseen": FEW}
     parts = [f"patch, {word}" for word in short]
     return (
-        Setting(parts[0], 20, 64, rules, **shared),
+        Part(parts[0], 20, 64, rules, **shared),
         *(
-            Setting(part, 20, 64, uses=rules, home=parts[0], dataset=name, **shared)
+            Part(part, 20, 64, uses=rules, home=parts[0], dataset=name, **shared)
             for part, name in zip(parts[1:], sources[1:], strict=True)
         ),
     )
 
 
-def attack_transfer(scale: str, dataset: str) -> tuple[Setting, ...]:
+def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
     """Judged by one attack at one radius when it learned, measured under others."""
     plan = variant_plan(scale)
     rules = (
@@ -197,23 +197,23 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Setting, ...]:
     )
     names = (*FAST_RULES[:4], "FGSM training", "PGD-7 training")
     rules = rules[:1] if scale == "smoke" else rules
-    return (Setting("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
+    return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
 
 
-def trade_off(scale: str, dataset: str) -> tuple[Setting, ...]:
+def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
     """For those who would give up less clean accuracy: the judge, and whoever tunes the baselines, count robust
     accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
     weights = {"smoke": (0.25,), "small": (0.5, 0.25, 0.1), "full": (0.5, 0.25, 0.1)}[scale]
     shared = {"rules": (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
     shared |= {"measures": "confined"}
-    return tuple(Setting(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
+    return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
 
 
 SCORED_ONCE = ("patch-digits", "train-digits", "trade-off", "robust-training", "low-data", "transfer-architecture")
 """Recorded at small before there was a second round: the best settings of a search are not scored again there. Names of
 experiments, or of one on one data set."""
 
-PARTS: dict[str, Callable[[str, str], tuple[Setting, ...]]] = {
+PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
     "trade-off": trade_off,

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from metarobust.data import Dataset, load
 from metarobust.lab import catalogue
 from metarobust.lab.dealing import deal
-from metarobust.lab.results import COLUMNS, Run
-from metarobust.lab.spec import SCALES, Setting, Spec, check_classes, check_size, sizes
+from metarobust.lab.run_folder import COLUMNS, Run
+from metarobust.lab.spec import SCALES, Part, Spec, check_classes, check_size, sizes
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import brief, markdown, table
 from metarobust.lab.tuning import best_point, finalists
@@ -94,7 +94,7 @@ class Comparison:
         run.finish([row for unit in comparisons for row in found[unit.name]], COLUMNS, {"tuned": best})
 
     @staticmethod
-    def _stages(numbers: Spec, part: Setting, run: Run | None, dataset: Dataset, device: torch.device) -> Stages:
+    def _stages(numbers: Spec, part: Part, run: Run | None, dataset: Dataset, device: torch.device) -> Stages:
         """The stages of a part, on its own data set where it has one."""
         if part.dataset is not None:
             numbers = replace(numbers, dataset=part.dataset, **sizes(part.dataset, numbers.scale))

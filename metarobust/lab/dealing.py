@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from metarobust.lab.results import Run
+from metarobust.lab.run_folder import Run
 from metarobust.lab.stages import Stages, Unit
 from metarobust.meta.sharing import Held, Share
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metarobust.data import Dataset, load
 from metarobust.family import Family, vulnerable
-from metarobust.lab.spec import OptimizerConfig, Setting, Spec, sizes
+from metarobust.lab.spec import OptimizerConfig, Part, Spec, sizes
 from metarobust.learned import make
 from metarobust.meta import Progress, Validation, generator_of, hold_out, meta_train
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
@@ -22,7 +22,7 @@ class Learning:
     meta-training is. after_save: called whenever a checkpoint of one is stored.
     """
 
-    def __init__(self, spec: Spec, part: Setting, run: Any, dataset: Dataset, device: torch.device):
+    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
         self.spec, self.part, self.run, self.dataset, self.device = spec, part, run, dataset, device
         self.quiet = False
         self.after_save: Callable[[], None] = lambda: None

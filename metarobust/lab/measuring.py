@@ -17,7 +17,7 @@ from metarobust.data import Dataset, Split
 from metarobust.evaluation import evaluate
 from metarobust.lab.attacked import SHORTER, confined, speaking, under_attacks, under_standard
 from metarobust.lab.learning import Learning
-from metarobust.lab.spec import Setting, Spec
+from metarobust.lab.spec import Part, Spec
 from metarobust.lab.table import BEFORE, FLAGS
 from metarobust.meta import generator_of
 from metarobust.tasks import Tasks
@@ -30,7 +30,7 @@ CHECKED = 100
 class Measured(Learning):
     """Turns models into rows: the test images of a run, and what is measured on them."""
 
-    def __init__(self, spec: Spec, part: Setting, run: Any, dataset: Dataset, device: torch.device):
+    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
         super().__init__(spec, part, run, dataset, device)
         order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
         # The last of this order: the trials that settled our settings looked at the first.

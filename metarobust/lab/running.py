@@ -14,7 +14,8 @@ from metarobust import data
 from metarobust.errors import InputError, choose
 from metarobust.lab import EXPERIMENTS
 from metarobust.lab.comparison import Comparison
-from metarobust.lab.results import LOCK, Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import LOCK, Run
 from metarobust.meta.sharing import Share, joined
 
 

@@ -50,7 +50,7 @@ ALL = 0
 
 
 @dataclass(frozen=True)
-class Setting:
+class Part:
     """One question. What is not said here is as the spec has it.
 
     trained: whether models are trained, and vulnerable, before the first step, or fresh. steps: of every method, tuned,
@@ -103,7 +103,7 @@ class Spec:
     dataset: str
     seeds: tuple[int, ...]
     meta_seeds: tuple[int, ...]
-    parts: tuple[Setting, ...]
+    parts: tuple[Part, ...]
     meta_images: int
     per_class: int
     test_images: int

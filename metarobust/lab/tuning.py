@@ -15,7 +15,7 @@ from metarobust.lab.baselines import Baseline, methods, robust_methods
 from metarobust.lab.fit import as_hyper, fit_baseline, repeat, settings, under_quick
 from metarobust.lab.learning import slug
 from metarobust.lab.measuring import Measured
-from metarobust.lab.spec import ALL, Setting, Spec
+from metarobust.lab.spec import ALL, Part, Spec
 from metarobust.meta import generator_of
 from metarobust.tasks import Tasks
 from metarobust.training import Inner
@@ -24,7 +24,7 @@ from metarobust.training import Inner
 class Tuned(Measured):
     """What a part of a comparison has before anything is compared: models, and settings of the baselines."""
 
-    def __init__(self, spec: Spec, part: Setting, run: Any, dataset: Dataset, device: torch.device):
+    def __init__(self, spec: Spec, part: Part, run: Any, dataset: Dataset, device: torch.device):
         super().__init__(spec, part, run, dataset, device)
         self.how = Inner(part.steps, part.batch_size)
         self._tasks: dict[tuple[str, tuple[int, ...], bool], Tasks] = {}

@@ -73,7 +73,8 @@ def meta_train(
 
     A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below
     `plan.divergence_threshold`; the log counts it in `stepped_back`. Raises InputError when that ended more than 10
-    episodes and more than a tenth, for a radius that is to grow where the meta-objective has none, and for patience without `validate`.
+    episodes and more than a tenth, for a radius that is to grow where the meta-objective has none, and for patience
+    without `validate`.
     """
     if plan.eps_growth and not isinstance(meta, Adversarial | Mixed):
         raise InputError(f"eps_growth {plan.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed")

@@ -13,7 +13,7 @@ import torch
 
 from metarobust import lab as experiments
 from metarobust.lab import running
-from metarobust.lab.results import COLUMNS
+from metarobust.lab.run_folder import COLUMNS
 
 NAME = "fake"
 SUMMARY = "counts"

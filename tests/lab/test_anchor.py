@@ -25,7 +25,8 @@ from metarobust.errors import InputError
 from metarobust.lab import EXPERIMENTS, anchor, published, results
 from metarobust.lab.anchor import Recipe
 from metarobust.lab.published import PUBLISHED, RELEASED
-from metarobust.lab.results import COLUMNS, Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.models import build
 
 ROOT = Path(__file__).parents[2]

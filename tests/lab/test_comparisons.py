@@ -18,9 +18,10 @@ from metarobust.lab.ablation import ablation
 from metarobust.lab.attacked import confined, several, speaking
 from metarobust.lab.comparison import SEARCHES
 from metarobust.lab.fit import together, under_quick
-from metarobust.lab.results import Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import Run
 from metarobust.lab.scrutiny import checked, lowered, overstated
-from metarobust.lab.spec import ALL, FAMILY, NEW, VALIDATION, OptimizerConfig, Setting
+from metarobust.lab.spec import ALL, FAMILY, NEW, VALIDATION, OptimizerConfig, Part
 from metarobust.lab.spec import UNSEEN as FIRST_UNSEEN
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import FLAGS, LEARNED, over, pick, title
@@ -64,7 +65,7 @@ def stages(part):
 
 
 def test_marks_are_steps_on_the_same_way(compare):
-    rows = compare(Setting("patch", rules=(FEATURES,), methods=("adam", "PGD-7 training"), marks=(1, 2, 3), **SIZE))
+    rows = compare(Part("patch", rules=(FEATURES,), methods=("adam", "PGD-7 training"), marks=(1, 2, 3), **SIZE))
     for method, seeds in (("adam", 1), (LEARNED, 2), ("PGD-7 training", 1)):
         mine = pick(rows, "patch", UNSEEN[0], method)
         made = {row["step"]: row["value"] for row in mine if row["metric"] == "adversarial examples"}
@@ -76,8 +77,8 @@ def test_marks_are_steps_on_the_same_way(compare):
 
 
 def test_a_later_part_uses_what_an_earlier_one_has_learned(compare, tmp_path):
-    later = Setting("patch, 2 images a class", uses=(FEATURES,), home="patch", methods=("adam",), per_class=2, **SIZE)
-    rows = compare(Setting("patch", rules=(FEATURES,), methods=("adam",), **SIZE), later)
+    later = Part("patch, 2 images a class", uses=(FEATURES,), home="patch", methods=("adam",), per_class=2, **SIZE)
+    rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), later)
     lessons = {path.name.rsplit(".", 2)[0] for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert lessons == {"patch.learned.0", "patch.learned.1"}
     assert {row["part"] for row in rows if row["method"] == LEARNED} == {"patch", later.name}
@@ -87,7 +88,7 @@ def test_a_later_part_uses_what_an_earlier_one_has_learned(compare, tmp_path):
 
 
 def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare, monkeypatch):
-    part = Setting("5 images a class", methods=("adam",), trained=False, gap=True, **(SIZE | {"steps": 1500}))
+    part = Part("5 images a class", methods=("adam",), trained=False, gap=True, **(SIZE | {"steps": 1500}))
     rows = compare(part)
     mine = pick(rows, part.name, UNSEEN[0], "adam")
     by_split = {
@@ -101,7 +102,7 @@ def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare, 
 
 
 def test_with_all_images_a_model_has_every_one_that_no_school_had(compare):
-    part = Setting("all images", methods=("adam",), trained=False, gap=True, per_class=ALL, **SIZE)
+    part = Part("all images", methods=("adam",), trained=False, gap=True, per_class=ALL, **SIZE)
     stage, rows = stages(part), compare(part)
     tasks = stage.tasks(UNSEEN[0], (0, 1))
     left = load("digits").train[150:]  # the tiny spec keeps 150 for its schools
@@ -135,14 +136,14 @@ def test_another_data_set_has_its_own_images_and_numbers(compare, monkeypatch):
     dataset, numbers = load("digits"), {"meta_images": 300, "per_class": 4, "test_images": 25}
     monkeypatch.setattr("metarobust.lab.comparison.load", lambda name, *how: replace(dataset, name=name))
     monkeypatch.setattr("metarobust.lab.comparison.sizes", lambda name, scale: numbers)
-    other = Setting("patch, other", uses=(FEATURES,), home="patch", methods=("adam",), dataset="other", **SIZE)
-    rows = compare(Setting("patch", rules=(FEATURES,), methods=("adam",), **SIZE), other)
+    other = Part("patch, other", uses=(FEATURES,), home="patch", methods=("adam",), dataset="other", **SIZE)
+    rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), other)
     found = {(row["part"], row["dataset"], row["n"]) for row in rows if row["metric"] == "clean accuracy"}
     assert found == {("patch", "digits", 20), ("patch, other", "other", 25)}
 
 
 def test_many_attacks_are_told_apart(compare):
-    rows = compare(Setting("patch", methods=("adam",), measures="attacks", **SIZE))
+    rows = compare(Part("patch", methods=("adam",), measures="attacks", **SIZE))
     mine = [row for row in pick(rows, "patch", UNSEEN[0], "adam") if row["seed"] == 0]
     value = {(row["attack"], round(row["eps"], 4)): row["value"] for row in mine if row["attack"]}
     at = {name: found for (name, eps), found in value.items() if eps == 0.1}
@@ -171,14 +172,14 @@ def test_a_confined_attack_moves_no_other_pixel_and_still_does_harm(compare):
         assert change.abs().max() == pytest.approx(0.1)
         assert (model(moved).argmax(1) == labels).float().mean() < 0.9
 
-    rows = compare(Setting("patch", methods=("adam",), measures="confined", **SIZE))
+    rows = compare(Part("patch", methods=("adam",), measures="confined", **SIZE))
     at = {row["attack"]: row["value"] for row in pick(rows, "patch", UNSEEN[0], "adam") if row["seed"] == 0}
     assert at["worst of pgd-2 ce, margin"] <= at["pgd-2 ce, margin on speaking pixels"] <= at["none"]
 
 
 def test_baselines_are_tuned_for_the_weight_of_the_judge():
     """A plain rule that may weigh robustness less is chosen by that measure, too."""
-    part = Setting("patch", rules=(FEATURES,), methods=("adam",), weight=0.25, **SIZE)
+    part = Part("patch", rules=(FEATURES,), methods=("adam",), weight=0.25, **SIZE)
     adam = stages(part).methods[0]
     quarter, half = (stages(replace(part, weight=weight)).tune(adam) for weight in (0.25, 0.5))
     none, all_of_it = (stages(replace(part, weight=weight)).tune(adam) for weight in (0.0, 1.0))
@@ -191,7 +192,7 @@ def test_baselines_are_tuned_for_the_weight_of_the_judge():
 
 
 def test_the_best_settings_of_a_search_are_scored_again_on_networks_that_did_not_choose_them():
-    part = Setting("patch", methods=("adam",), **SIZE)
+    part = Part("patch", methods=("adam",), **SIZE)
     once, spec = stages(part), replace(tiny(part), finalists=2, deciding_seeds=(110, 111, 112))
     here = Stages(spec, part, None, load("digits"), CPU)
     (adam,) = here.methods
@@ -215,7 +216,7 @@ def test_the_best_settings_of_a_search_are_scored_again_on_networks_that_did_not
 
 
 def test_a_run_keeps_the_settings_that_were_scored_again_and_compares_the_best_of_them(compare, tmp_path):
-    part = Setting("patch", rules=(FEATURES,), methods=("adam", "std-prune"), **SIZE)
+    part = Part("patch", rules=(FEATURES,), methods=("adam", "std-prune"), **SIZE)
     compare(part, finalists=2, deciding_seeds=(110,))
     manifest, _ = load_results(tmp_path / "run")
     kept, tuned = read_json(tmp_path / "run" / SEARCHES), manifest["summary"]["tuned"]
@@ -233,7 +234,7 @@ def test_a_run_keeps_the_settings_that_were_scored_again_and_compares_the_best_o
 
 
 def test_a_run_that_scores_once_keeps_no_second_scores(compare, tmp_path):
-    compare(Setting("patch", rules=(FEATURES,), methods=("adam",), **SIZE))
+    compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE))
     assert not (tmp_path / "run" / SEARCHES).exists()
 
 
@@ -254,7 +255,7 @@ def test_seeds_that_choose_decide_and_compare_are_others():
 
 
 def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():
-    here = stages(Setting("patch", rules=(FEATURES,), meta_eps=0.12, weight=0.3, **SIZE))
+    here = stages(Part("patch", rules=(FEATURES,), meta_eps=0.12, weight=0.3, **SIZE))
     assert here.inner(FEATURES) is clean
     assert here.inner(replace(FEATURES, inner="fgsm")) == Adversarial(0.1, 1)
     assert here.inner(replace(FEATURES, inner="pgd")) == Adversarial(0.1, 7)
@@ -281,7 +282,7 @@ def test_a_radius_may_be_given_and_is_part_of_the_spec():
 
 def test_every_data_set_has_its_own_radius_and_place(monkeypatch, tmp_path):
     """Pixels of photographs are attacked by less, whichever data set the run is of."""
-    part = Setting("patch", rules=(FEATURES,), meta_eps=1.2 * 8 / 255, weight=0.3, **SIZE)
+    part = Part("patch", rules=(FEATURES,), meta_eps=1.2 * 8 / 255, weight=0.3, **SIZE)
     here = Stages(replace(tiny(part), dataset="cifar10", eps=8 / 255), part, None, load("digits"), CPU)
     assert here.meta(FEATURES) == Mixed(Adversarial(1.2 * 8 / 255, 2), 0.3)
     far = here.meta(replace(FEATURES, source="mnist"))
@@ -299,7 +300,7 @@ def test_every_data_set_has_its_own_radius_and_place(monkeypatch, tmp_path):
         return LARGE
 
     monkeypatch.setattr("metarobust.lab.comparison.load", at)
-    other = Setting("patch, far", methods=("adam",), dataset="cifar10", **SIZE)
+    other = Part("patch, far", methods=("adam",), dataset="cifar10", **SIZE)
     found = EXPERIMENTS["patch"]._stages(tiny(other), other, None, replace(LARGE, root=tmp_path), CPU)
     assert asked == [("cifar10", tmp_path)]
     assert found.spec.eps == 8 / 255
@@ -309,7 +310,7 @@ def test_adversarial_gradients_inside_are_counted_and_said(compare):
     """And a rule goes on from one of its own kind."""
     inside = replace(FEATURES, inner="fgsm")
     further = OptimizerConfig("learned, PGD-7 inside", "features", PLAN, begins=LEARNED, inner="pgd")
-    rows = compare(Setting("robust", rules=(inside, further), trained=False, robust=True, **SIZE))
+    rows = compare(Part("robust", rules=(inside, further), trained=False, robust=True, **SIZE))
     for name in (LEARNED, "learned, PGD-7 inside", "FGSM training, SGD", "TRADES"):
         mine = pick(rows, "robust", UNSEEN[0], name)
         assert {row["tier"] for row in mine} == {"adversarial"}
@@ -321,7 +322,7 @@ def test_adversarial_gradients_inside_are_counted_and_said(compare):
 
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(InputError, match="unknown baseline 'nothing'"):
-        stages(Setting("patch", methods=("nothing",), **SIZE))
+        stages(Part("patch", methods=("nothing",), **SIZE))
 
 
 @pytest.mark.parametrize("name", catalogue.PARTS)
@@ -365,7 +366,7 @@ def test_an_ablation_changes_one_thing():
 
 
 def test_the_standard_measure_is_the_worst_case_and_one_model_of_each_method_is_checked(compare, monkeypatch):
-    part = Setting("patch", rules=(FEATURES,), methods=("adam",), measures="standard", gap=True, marks=(1,), **SIZE)
+    part = Part("patch", rules=(FEATURES,), methods=("adam",), measures="standard", gap=True, marks=(1,), **SIZE)
     rows = compare(part)
     names = ["none", "pgd-2-ce", "pgd-2 ce, margin"]
     for method, steps in (("before", {0}), ("adam", {1, 3}), (LEARNED, {1, 3})):
@@ -395,7 +396,7 @@ def test_the_standard_measure_is_the_worst_case_and_one_model_of_each_method_is_
 
 def test_models_attacked_together_stand_as_they_do_alone():
     """The random numbers that fall to an image are others, so that a few may differ; and no model has another's."""
-    here = stages(Setting("patch", **SIZE))
+    here = stages(Part("patch", **SIZE))
     tasks = here.tasks(UNSEEN[0], tuple(range(6)))
     spread = tasks.params * torch.linspace(0.2, 3, 6)[:, None]  # so that they do not all stand alike
     images, how = load("digits").test[:100], {"eps": 0.05, "steps": 5, "classes": 10}
@@ -413,7 +414,7 @@ def test_models_attacked_together_stand_as_they_do_alone():
 
 def test_searches_measure_many_models_at_once_as_one_by_one():
     """As a GPU does it: in batches, the last one smaller; random starts are other ones."""
-    here = stages(Setting("patch", methods=("adam",), **SIZE))
+    here = stages(Part("patch", methods=("adam",), **SIZE))
     tasks = here.tasks(UNSEEN[0], (0, 1, 2))
     how = {"eps": 0.1, "steps": 10}
     apart, batched, whole = (
@@ -446,7 +447,7 @@ def test_scale_full_is_wider_and_no_longer_than_small():
 
 def test_a_model_that_hides_its_gradient_is_flagged():
     """What the ensemble says of it is low, and the row of its checks says why not to trust a gradient alone."""
-    part = Setting("patch", measures="standard", **SIZE)
+    part = Part("patch", measures="standard", **SIZE)
     here = stages(part)
     tasks = here.tasks(UNSEEN[0], (0, 1))
     steep = tasks.params * 1e4  # logits so far apart that cross-entropy is flat

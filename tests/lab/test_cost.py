@@ -33,7 +33,8 @@ from metarobust.lab.cost.spec import NETWORKS, RIVALS, drawn, rivals
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import amount, models
 from metarobust.lab.fit import as_hyper, fit_baseline, settings
-from metarobust.lab.results import COLUMNS, Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import FLAGS, measured
 from metarobust.training import Inner, fit_learned

@@ -6,7 +6,7 @@ import pytest
 
 from metarobust.errors import InputError
 from metarobust.lab.pairing import TIERS, against_plain, learned_rule, markdown
-from metarobust.lab.results import COLUMNS
+from metarobust.lab.run_folder import COLUMNS
 
 SEEDS = range(4)
 

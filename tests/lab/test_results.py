@@ -18,7 +18,8 @@ from metarobust import storage
 from metarobust.errors import InputError
 from metarobust.lab import environment as made_by
 from metarobust.lab import results
-from metarobust.lab.results import COLUMNS, Run, code, load_results
+from metarobust.lab.results import code, load_results
+from metarobust.lab.run_folder import COLUMNS, Run
 
 SPEC = {"experiment": "fake", "scale": "smoke", "dataset": "digits", "seeds": [0, 1], "steps": (2, 4)}
 ABOUT = {"data_sha256": "abc", "device": {"type": "cpu", "name": "test"}, "threads": 2}

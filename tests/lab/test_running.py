@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from metarobust.errors import InputError
-from metarobust.lab.results import LOCK
+from metarobust.lab.run_folder import LOCK
 from metarobust.lab.running import only_writer
 
 

@@ -33,7 +33,8 @@ from metarobust.family import Family
 from metarobust.lab import results, running
 from metarobust.lab.bench import sharing
 from metarobust.lab.comparison import Comparison
-from metarobust.lab.results import Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import Run
 from metarobust.lab.running import run
 from metarobust.lab.spec import OptimizerConfig
 from metarobust.lab.stages import Stages

@@ -28,9 +28,10 @@ from metarobust.lab import stages as staging
 from metarobust.lab.catalogue import FROM_DIGITS
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.learning import slug
-from metarobust.lab.results import Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import Run
 from metarobust.lab.scrutiny import lowered
-from metarobust.lab.spec import OptimizerConfig, Setting, Spec, check_size
+from metarobust.lab.spec import OptimizerConfig, Part, Spec, check_size
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import BEFORE, LEARNED, STANDARD, brief, table
 from metarobust.lab.tuning import kind
@@ -54,7 +55,7 @@ RULES = (OptimizerConfig(LEARNED, "features", PLAN),)
 
 def part(name, rules=RULES):
     how = {"steps": 3, "batch_size": 8, "meta_eps": 0.1, "weight": 0.5, "attack_steps": 2}
-    return Setting(name, rules=rules, trained=name == "patch", **how)
+    return Part(name, rules=rules, trained=name == "patch", **how)
 
 
 def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, eps=None, parts=("patch",), rules=RULES):

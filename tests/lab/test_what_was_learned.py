@@ -16,7 +16,8 @@ from metarobust.errors import InputError
 from metarobust.family import Training
 from metarobust.lab import EXPERIMENTS, results, what_was_learned
 from metarobust.lab.column_decay import ColumnDecay
-from metarobust.lab.results import COLUMNS, Run, load_results
+from metarobust.lab.results import load_results
+from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.lab.what_was_learned import inquiry, kept, responses
 from metarobust.lab.what_was_learned.dissection import Look, moved, watch, weights
 from metarobust.lab.what_was_learned.explained import explain, left, share

@@ -32,7 +32,7 @@ from metarobust.lab.cost.spec import NAME, SCALES
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import brief, markdown, table
 from metarobust.lab.learning import slug
-from metarobust.lab.results import COLUMNS, Run
+from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.lab.table import LEARNED
 from metarobust.lab.tuning import best_point, kind
 from metarobust.meta import ALONE, Share

@@ -27,7 +27,7 @@ from metarobust.lab.baselines import Baseline
 from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NAME, Spec, drawn, rivals
 from metarobust.lab.fit import as_hyper, fit_baseline, repeat
-from metarobust.lab.results import Run
+from metarobust.lab.run_folder import Run
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import BEFORE, LEARNED
 from metarobust.lab.tuning import kind

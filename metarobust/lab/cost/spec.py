@@ -39,7 +39,7 @@ class Spec:
     its horizon that no shorter run has. points: settings tried for each baseline. rounds: timings of each way, of which
     the median counts. piece: episodes of the meta-training that are counted and scaled up. max_clean_drop: a target is
     reached only by a model that has not lost more of its clean accuracy. measures: `quick` or `standard`, see
-    `metarobust.lab.spec.Setting`.
+    `metarobust.lab.spec.Part`.
     """
 
     scale: str

@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 
 from metarobust.data import Dataset
-from metarobust.lab.results import COLUMNS, Run
+from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.lab.tuning import best_point
 from metarobust.lab.what_was_learned.inquiry import CONSTANTS, NAME, SCALES, Inquiry, best_fit, make, make_spec
 from metarobust.lab.what_was_learned.kept import brief, markdown, table

@@ -15,7 +15,7 @@ from metarobust.lab import spec as specs
 from metarobust.lab.baselines import methods
 from metarobust.lab.column_decay import ColumnDecay
 from metarobust.lab.learning import slug
-from metarobust.lab.results import Run
+from metarobust.lab.run_folder import Run
 from metarobust.lab.spec import OptimizerConfig
 from metarobust.lab.stages import Stages, Unit
 from metarobust.lab.table import ADAM, LEARNED
