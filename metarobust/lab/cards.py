@@ -10,7 +10,6 @@ from metarobust.errors import InputError, choose
 from metarobust.lab.learning import slug
 from metarobust.lab.quote import recorded
 from metarobust.lab.results import load_results
-from metarobust.lab.running import default_folder
 from metarobust.lab.spec import sizes
 from metarobust.lab.table import ADAM, BEFORE, REFERENCE, best_plain, cell, names, over, pick, trained
 from metarobust.learned import TIERS, make
@@ -51,7 +50,7 @@ def describe(
     an episode.
     """
     spec, name, learned_on = manifest["spec"], part["name"], school(manifest["spec"], rule)
-    run = default_folder(spec["experiment"], spec["dataset"], spec["scale"]).name
+    run = "-".join((spec["experiment"], spec["dataset"].replace(":", "-"), spec["scale"]))
     numbers, made = spec if rule["source"] is None else sizes(rule["source"]), manifest.get("learned", manifest)
     ahead = {each: _ahead(rows, each, rule["name"], meta_seed) for each in _parts(rows, rule["name"])}
     models, methods = names([row for row in rows if row["part"] == name], "model"), [rule["name"]]

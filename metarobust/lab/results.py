@@ -1,14 +1,63 @@
-"""The results of finished runs."""
+"""Results of finished runs as one tidy DataFrame, and the few questions that every table, figure and claim asks of it.
+
+    load(folder) -> Results(manifest, frame)        a finished run; `recorded(name)` for one that is shipped
+    accuracy(frame, metric="robust", *, split="test", step=None, scope="worst case") -> Series by part, model,
+                                                    method and seed: the mean over meta-seeds, after the last step
+    interval(values) -> Interval(mean, half)        mean over seeds and half its 95 % t-interval
+    intervals(values) -> DataFrame[mean, half]      the same for each part, model and method of `accuracy`
+    paired(ours, theirs) -> Paired(seeds, difference, half, p_t, p_wilcoxon)
+    holm(p_values) -> list[float]
+    best_baseline(frame, part, model, tiers=("0", "1", "2")) -> method
+    to_markdown(lines), to_text(lines)              lines of cells, the first of them the header
+
+A row is one value. Columns that carry what names used to: `learned` (1 or 0), `start` ("trained" or "fresh" models),
+`network` ("dense" or "convolutional"), `images_per_class` (missing: all images), and `scope` of a robust accuracy:
+"worst case" over all attacks of the run, "pair" over two PGDs, "ensemble" for the standard one, "single" for any other.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from metarobust.errors import InputError
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from metarobust.errors import InputError, choose
 from metarobust.storage import read_csv, read_json
 
+RECORDED = Path(__file__).parent / "recorded"
+"""The folder of the runs that are shipped with the package."""
+GROUP = ["part", "model", "method"]
 _TYPES = {kind.__name__: kind for kind in (str, int, float)}
+
+
+class Results(NamedTuple):
+    """A finished run: what was run, by which code, where; and the table of its values."""
+
+    manifest: dict[str, Any]
+    frame: pd.DataFrame
+
+
+class Interval(NamedTuple):
+    """A mean over seeds, and half the width of its 95 % t-interval."""
+
+    mean: float
+    half: float
+
+
+class Paired(NamedTuple):
+    """How two methods differ on the same seeds: mean of ours - theirs, half its 95 % interval, two-sided p-values."""
+
+    seeds: int
+    difference: float
+    half: float
+    p_t: float
+    p_wilcoxon: float
 
 
 def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -25,3 +74,205 @@ def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any
     columns = {name: _TYPES[kind] for name, kind in manifest["columns"].items()}
     rows = read_csv(folder / "results.csv", columns, manifest["files_sha256"]["results.csv"])
     return manifest, rows
+
+
+def load(folder: Path | str) -> Results:
+    """Reads a finished run.
+
+    Args:
+        folder: where the run was written to.
+
+    Returns:
+        Its manifest, and its table: a row a value, whole numbers as Int64, text never missing.
+
+    Raises:
+        InputError: the run is missing, unfinished, or damaged.
+    """
+    manifest, rows = load_results(folder)
+    frame = pd.DataFrame(rows, columns=list(manifest["columns"]))
+    kinds = {"int": "Int64", "float": "float64", "str": object}
+    return Results(manifest, frame.astype({name: kinds[kind] for name, kind in manifest["columns"].items()}))
+
+
+def available() -> list[str]:
+    """The names of the runs that are shipped: experiments, `patch-mnist-small`, then comparisons, `bench/attacks`."""
+    folders = [path.parent.relative_to(RECORDED) for path in RECORDED.glob("**/manifest.json")]
+    return [folder.as_posix() for folder in sorted(folders, key=lambda folder: (len(folder.parts), folder))]
+
+
+@cache
+def recorded(name: str) -> Results:
+    """A run that is shipped with the package; read once, so copy the frame before changing it.
+
+    Raises:
+        InputError: no such run; it lists those there are.
+    """
+    if not available():
+        raise InputError(f"recorded run {name!r}: none is shipped with this installation; install the whole package")
+    return load(RECORDED / choose(name, available(), "recorded run"))
+
+
+def names(frame: pd.DataFrame, column: str) -> list[Any]:
+    """The values of a column, in the order in which they first come."""
+    return frame[column].unique().tolist()
+
+
+def select(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The rows where each named column has the given value, or one of a list; None leaves a column free.
+
+    Raises:
+        InputError: a column or a value is not there; it lists those there are.
+    """
+    for column, wanted in columns.items():
+        if wanted is None:
+            continue
+        choose(column, frame.columns, "column of these results")
+        chosen = frame[frame[column].isin(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])]
+        if chosen.empty:
+            there = ", ".join(map(repr, names(frame, column)))
+            raise InputError(f"these results hold no {column} {wanted!r}; there are {there}")
+        frame = chosen
+    return frame
+
+
+def accuracy(
+    frame: pd.DataFrame,
+    metric: str = "robust",
+    *,
+    split: str = "test",
+    step: int | None = None,
+    scope: str | None = "worst case",
+) -> pd.Series:
+    """Accuracy of each seed, as a share: of a learned optimizer the mean over its meta-seeds.
+
+    Args:
+        frame: rows of results.
+        metric: "robust" or "clean".
+        split: "test" images, or "train" for a model's own training images.
+        step: of training; None for the last one of each part, model and method.
+        scope: of robust accuracy; None for all rows of the frame, which should then be of one attack and radius.
+
+    Returns:
+        Values indexed by part, model, method and seed, in the order of the frame. Empty where nothing was measured.
+    """
+    choose(metric, ("robust", "clean"), "metric")
+    rows = (frame["metric"] == f"{metric} accuracy") & (frame["split"] == split)
+    if metric == "robust" and scope is not None:
+        rows &= frame["scope"] == scope
+    kept = frame[rows]
+    last = kept.groupby(GROUP, sort=False)["step"].transform("max") if step is None else step
+    return kept[kept["step"] == last].groupby([*GROUP, "seed"], sort=False)["value"].mean()
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Mean, and half the width of its 95 % t-interval: infinite for a single value, which shows no spread.
+
+    Raises:
+        InputError: there are no values.
+    """
+    values = np.asarray(list(values), dtype=float)
+    if not len(values):
+        raise InputError("there are no values to average: give at least one seed's; check part, model and method")
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return Interval(mean, math.inf)
+    return Interval(mean, _t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values)))
+
+
+def intervals(values: pd.Series) -> pd.DataFrame:
+    """`interval` for each part, model and method of what `accuracy` returns: columns `mean` and `half`."""
+    groups = values.groupby(level=GROUP, sort=False)
+    return pd.DataFrame({key: interval(group) for key, group in groups}, index=["mean", "half"]).T.rename_axis(GROUP)
+
+
+def paired(ours: pd.Series | Sequence[float], theirs: pd.Series | Sequence[float]) -> Paired:
+    """Compares two methods seed by seed.
+
+    The paired t-test (Student 1908) takes the differences as normal, the signed-rank test (Wilcoxon 1945) as symmetric;
+    its p-value is exact, ties included, and pairs without a difference are left out.
+
+    Args:
+        ours: values of one method on one network, indexed by seed as `accuracy` has them; or plain values in order.
+        theirs: the same of the other. Seeds that only one of them has are left out.
+
+    Raises:
+        InputError: plain values of unequal number, or fewer than two common seeds, which show no spread.
+    """
+    ours, theirs = _by_seed(ours), _by_seed(theirs)
+    common = ours.index.intersection(theirs.index)
+    if len(common) < 2:
+        raise InputError(f"{len(common)} common seed shows no spread; give values of at least two seeds of both")
+    differences = (ours[common] - theirs[common]).to_numpy(dtype=float)
+    mean, half = interval(differences)
+    error = half / _t_quantile(len(common) - 1)
+    p_t = float(2 * stats.t.sf(abs(mean) / error, len(common) - 1)) if half else float(mean == 0)
+    # Shares of images come through float32: what differs by a millionth of the largest is a tie, or zero.
+    unit = 1e-6 * abs(differences).max() or 1.0
+    ranked = [x for x in np.round(differences / unit) if x]
+    exact = stats.PermutationMethod(n_resamples=2 ** len(ranked))
+    p_wilcoxon = float(stats.wilcoxon(ranked, method=exact).pvalue) if ranked else 1.0
+    return Paired(len(common), mean, half, p_t, p_wilcoxon)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several comparisons, each raised so that one below 5 % is by chance in one table of twenty at most.
+
+    The smallest counts as many times as there are comparisons, the next one time less, and so on; none falls below
+    one before it. Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    raised = [0.0] * len(p_values)
+    highest = 0.0
+    for done, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - done) * p_values[i]))
+        raised[i] = highest
+    return raised
+
+
+def best_baseline(frame: pd.DataFrame, part: str, model: str, tiers: Sequence[str] = ("0", "1", "2")) -> str:
+    """The method without learning that has the best mean of clean and robust accuracy on a network.
+
+    It is picked on the very results that it is shown in, which flatters the baselines, never the learned optimizer.
+
+    Args:
+        frame: rows of results.
+        part: of the experiment.
+        model: the unseen network.
+        tiers: what a method may look at: "0" clean gradients, "1" noised ones, "2" input gradients, "adversarial".
+
+    Raises:
+        InputError: no such method was measured.
+    """
+    kept = select(frame, part=part, model=model, learned=0, tier=list(tiers))
+    score = sum(accuracy(kept, metric).groupby(level="method", sort=False).mean() for metric in ("clean", "robust"))
+    if score.empty:
+        raise InputError(f"part {part!r} holds no accuracy of a baseline on {model}; name another part")
+    return score.idxmax()
+
+
+def to_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the first of them the header, as a Markdown table."""
+    head, *rest = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rest])
+
+
+def to_text(lines: Sequence[Sequence[str]], right: bool = False) -> str:
+    """The same in columns for a terminal. right: all columns but the first are set to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<", *(">" if right else "<" for _ in widths[1:])]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True))
+        for line in lines
+    )
+
+
+def _by_seed(values: pd.Series | Sequence[float]) -> pd.Series:
+    if not isinstance(values, pd.Series):
+        return pd.Series(list(values), dtype=float)
+    if values.index.nlevels == 1:
+        return values
+    return values.droplevel([name for name in values.index.names if name != "seed"])
+
+
+@cache
+def _t_quantile(freedom: int) -> float:
+    return float(stats.t.ppf(0.975, freedom))

@@ -19,7 +19,7 @@ from metarobust.storage import read_json
 Row = dict[str, Any]
 Wanted = str | int | float | list[Any] | None
 
-LABELS = ("dataset", "part", "model", "norm", "network", "library", "way", "method", "step", "eps", "split", "attack")
+LABELS = ("dataset", "part", "model", "norm", "library", "way", "method", "step", "eps", "split", "attack")
 """The columns that rows are told apart by, of experiments and comparisons. Seeds are averaged over."""
 
 
