@@ -18,7 +18,8 @@ from metarobust import __version__
 from metarobust.course.grade import draw_seed, grade_file
 from metarobust.course.run import Limits
 from metarobust.errors import InputError
-from metarobust.storage import read_bytes, read_json, sha256, write_csv, write_json
+from metarobust.lab.tables import write_csv
+from metarobust.storage import read_bytes, read_json, sha256, write_json
 
 COLUMNS = {"submission": str, "assignment": int, "status": str, "points": int, "out_of": int, "questions": str,
            "lost": str, "notes": str}  # fmt: skip

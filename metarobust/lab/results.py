@@ -28,7 +28,8 @@ import pandas as pd
 from scipy import stats
 
 from metarobust.errors import InputError, choose
-from metarobust.storage import read_csv, read_json
+from metarobust.lab.tables import read_csv
+from metarobust.storage import read_json
 
 RECORDED = Path(__file__).parent / "recorded"
 """The folder of the runs that are shipped with the package."""

@@ -20,13 +20,8 @@ from typing import TYPE_CHECKING, Any
 from metarobust.checkpoints import Checkpoints
 from metarobust.errors import InputError
 from metarobust.lab.environment import code, peak_memory, versions
-from metarobust.storage import (
-    TEMPORARY,
-    read_json,
-    sha256,
-    write_csv,
-    write_json,
-)
+from metarobust.lab.tables import write_csv
+from metarobust.storage import TEMPORARY, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

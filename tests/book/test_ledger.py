@@ -29,7 +29,7 @@ from metarobust.book.claims.language import evaluate
 from metarobust.book.claims.lookups import Lookups
 from metarobust.book.claims.page import overview, runs, section
 from metarobust.errors import InputError
-from metarobust.lab import quote
+from metarobust.lab import quote, tables
 
 ROOT = Path(__file__).parents[2]
 RUN = "patch-mnist-small"
@@ -83,8 +83,8 @@ def copy(tmp_path):
         folder = tmp_path / "recorded" / run
         manifest = storage.read_json(folder / "manifest.json")
         columns = {name: {"str": str, "int": int, "float": float}[kind] for name, kind in manifest["columns"].items()}
-        rows = storage.read_csv(folder / "results.csv", columns, manifest["files_sha256"]["results.csv"])
-        digest = storage.write_csv(folder / "results.csv", [change(row) for row in rows], columns)
+        rows = tables.read_csv(folder / "results.csv", columns, manifest["files_sha256"]["results.csv"])
+        digest = tables.write_csv(folder / "results.csv", [change(row) for row in rows], columns)
         manifest["files_sha256"]["results.csv"] = digest
         storage.write_json(folder / "manifest.json", {k: v for k, v in manifest.items() if k != "sha256"})
         return tmp_path / "recorded"

@@ -18,18 +18,14 @@ from metarobust.errors import InputError
 from metarobust.storage import (
     has_tensors,
     load_tensors,
-    read_csv,
     read_json,
     save_tensors,
     sha256,
     write_atomic,
-    write_csv,
     write_json,
 )
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-COLUMNS = {"name": str, "value": float, "n": int}
-ROWS = [{"name": "a", "value": 0.1, "n": 3}, {"name": 'b, "c"\nd', "value": 1 / 3, "n": -2}]
 TENSORS = {"theta": torch.tensor([[1.0, 2.0], [3.0, 4.5]]), "step": torch.tensor(7)}
 ABOUT = {"trained on": "digits", "loss": 0.1}
 
@@ -84,46 +80,6 @@ def test_json_keeps_nan_and_its_own_key(tmp_path):
         write_json(tmp_path / "b.json", {"sha256": "mine"})
 
 
-cells = st.fixed_dictionaries(
-    {
-        "name": st.text(st.characters(codec="utf-8", exclude_characters="\r")),
-        "value": st.none() | st.floats(allow_nan=False),
-        "n": st.none() | st.integers(),
-    }
-)
-
-
-@QUICK
-@given(st.lists(cells))
-def test_csv_round_trip_is_exact(tmp_path, rows):
-    digest = write_csv(tmp_path / "a.csv", rows, COLUMNS)
-    ordered = [{name: row[name] for name in COLUMNS} for row in rows]
-    assert repr(read_csv(tmp_path / "a.csv", COLUMNS, digest)) == repr(ordered)  # repr tells -0.0 from 0.0
-
-
-def test_csv_takes_tensor_values_and_nan(tmp_path):
-    write_csv(tmp_path / "a.csv", [{"name": "a", "value": torch.tensor(math.nan), "n": torch.tensor(3)}], COLUMNS)
-    (row,) = read_csv(tmp_path / "a.csv", COLUMNS)
-    assert math.isnan(row["value"])
-    assert row["n"] == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"value": "x"}, "'x'"),
-        ({"n": 1.5}, "1.5"),
-        ({"name": None}, "None"),
-        ({"name": "a\rb"}, r"a\\rb"),
-        ({"more": 1}, "'more'"),
-    ],
-)
-def test_csv_refuses_values_of_another_type(tmp_path, change, word):
-    with pytest.raises(InputError, match=word):
-        write_csv(tmp_path / "a.csv", [ROWS[0] | change], COLUMNS)
-    assert names(tmp_path) == []
-
-
 def test_tensors_round_trip_with_slices_of_one_vector(tmp_path):
     vector = torch.arange(6.0, dtype=torch.float64)
     tensors = {"a": vector[:2], "b": vector[1:5], "c": vector[2:].reshape(2, 2).t(), **TENSORS}
@@ -148,17 +104,15 @@ def test_tensors_need_the_right_ending(tmp_path):
 def store(folder):
     """Write one file of each kind; how to read each back."""
     write_json(folder / "a.json", {"rows": [1, 0.5, "é"]})
-    digest = write_csv(folder / "a.csv", ROWS, COLUMNS)
     save_tensors(folder / "theta.safetensors", TENSORS, ABOUT)
     return {
         "a.json": lambda: read_json(folder / "a.json"),
-        "a.csv": lambda: read_csv(folder / "a.csv", COLUMNS, digest),
         "theta.safetensors": lambda: load_tensors(folder / "theta.safetensors"),
         "theta.json": lambda: load_tensors(folder / "theta.safetensors"),
     }
 
 
-FILES = ("a.json", "a.csv", "theta.safetensors", "theta.json")
+FILES = ("a.json", "theta.safetensors", "theta.json")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -191,16 +145,6 @@ def test_any_shorter_file_is_refused(tmp_path, file):
     (tmp_path / file).mkdir()
     with pytest.raises(InputError, match="cannot read"):
         read()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "name,value\na,1\n", "name,value,n\na,0.1,3", "name,value,n\na,0.1\n", "name,value,n\na,x,3\n", '"'],
-)
-def test_a_csv_without_a_digest_is_still_checked_for_its_form(tmp_path, text):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(InputError, match="damaged"):
-        read_csv(tmp_path / "a.csv", COLUMNS)
 
 
 def test_tensors_of_another_card_are_refused(tmp_path):
@@ -325,12 +269,11 @@ def no_write_permission(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("failure", [failing_fsync, failing_replace, file_size_limit, no_write_permission])
-@pytest.mark.parametrize("kind", ["atomic", "json", "csv", "tensors"])
+@pytest.mark.parametrize("kind", ["atomic", "json", "tensors"])
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, failure, kind):
     write = {
         "atomic": lambda old: write_atomic(tmp_path / "a", "old" if old else "new" * 100),
         "json": lambda old: write_json(tmp_path / "a", {"old": old}),
-        "csv": lambda old: write_csv(tmp_path / "a", ROWS if old else ROWS * 2, COLUMNS),
         "tensors": lambda old: save_tensors(tmp_path / "a.safetensors", TENSORS, {"old": old}),
     }[kind]
     for before in (False, True):

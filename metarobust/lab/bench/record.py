@@ -15,7 +15,8 @@ import torch
 from metarobust.lab.bench.libraries import installed
 from metarobust.lab.environment import code
 from metarobust.lab.results import load_results
-from metarobust.storage import write_csv, write_json
+from metarobust.lab.tables import write_csv
+from metarobust.storage import write_json
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "bench"
 
