@@ -8,6 +8,8 @@
     paired(ours, theirs) -> Paired(seeds, difference, half, p_t, p_wilcoxon)
     holm(p_values) -> list[float]
     best_baseline(frame, part, model, tiers=("0", "1", "2")) -> method
+    select(frame, **columns), names(frame, column)  rows by value or list of values; a column's values in order
+    lowered(frame) -> DataFrame                     how far stronger attacks lower what two PGDs left
     to_markdown(lines), to_text(lines)              lines of cells, the first of them the header
 
 A row is one value. Columns that carry what names used to: `learned` (1 or 0), `start` ("trained" or "fresh" models),
@@ -248,6 +250,24 @@ def best_baseline(frame: pd.DataFrame, part: str, model: str, tiers: Sequence[st
     if score.empty:
         raise InputError(f"part {part!r} holds no accuracy of a baseline on {model}; name another part")
     return score.idxmax()
+
+
+def lowered(frame: pd.DataFrame) -> pd.DataFrame:
+    """How far stronger attacks lower the robust accuracy of the models that two PGDs attacked, too.
+
+    The standard ensemble came after the two, on what they had left; or by itself, and then perhaps on a part of the
+    images. Where no ensemble was run, the worst case over all attacks stands for it.
+
+    Returns:
+        A row for each model and step, whose `value` is the fall on test images, as a share. Empty where none was run.
+    """
+    robust = frame[(frame["metric"] == "robust accuracy") & (frame["split"] != "train")]
+    strong, weak = (robust[robust["scope"] == scope] for scope in ("ensemble", "worst case"))
+    if strong.empty:
+        strong, weak = weak, robust[(robust["scope"] == "pair") & robust["eps"].isin(weak["eps"])]
+    same = [*GROUP, "meta_seed", "seed", "step"]
+    both = strong.merge(weak[[*same, "value"]], on=same, suffixes=("", "_weak"))
+    return both.assign(value=both["value_weak"] - both["value"]).drop(columns="value_weak")
 
 
 def to_markdown(lines: Sequence[Sequence[str]]) -> str:
