@@ -189,7 +189,7 @@ def _device(tensors: Iterable[Tensor]) -> torch.device:
 
 
 def _dense(grad: Tensor) -> Tensor:
-    if grad.param_spec != torch.strided:
+    if grad.layout != torch.strided:
         raise InputError("a gradient is sparse; make the layer with sparse=False")
     return grad
 

@@ -29,7 +29,7 @@ def write(folder: Path, name: str, record: Record) -> None:
 
     def strip(value: Any) -> Any:
         if isinstance(value, Tensor):
-            if value.numel() > MOST_ENTRIES or value.param_spec != torch.strided:
+            if value.numel() > MOST_ENTRIES or value.layout != torch.strided:
                 return {"type": f"tensor of {value.numel():,} entries"}
             key = f"{_KEY}{len(tensors)}"
             tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)

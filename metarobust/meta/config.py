@@ -62,11 +62,11 @@ class MetaTrainConfig:
                 f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
             )
         sizes = ("episodes", "groups", "tasks", "batch_size", "held_out", "pairs", "validate_every")
-        for name in (*sizes, "lr", "clip", "sigma", "ceiling"):
+        for name in (*sizes, "lr", "clip", "sigma", "divergence_threshold"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
         if not 0 <= self.mid_loss_weight <= 1:
-            raise InputError(f"middle {self.middle}: give the share of the meta-loss taken half-way, from 0 to 1")
+            raise InputError(f"mid_loss_weight {self.mid_loss_weight}: give the share of the meta-loss taken half-way, from 0 to 1")
         for name in ("eps_growth", "horizon_growth"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)}: give a share of the episodes, from 0 to 1")

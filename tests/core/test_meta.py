@@ -420,7 +420,7 @@ def test_a_plan_without_work_is_refused(name, value):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_of_0_to_1_is_refused(share):
-    with pytest.raises(InputError, match=rf"middle {share}: .* from 0 to 1"):
+    with pytest.raises(InputError, match=rf"mid_loss_weight {share}: .* from 0 to 1"):
         MetaTrainConfig(mid_loss_weight=share)
     with pytest.raises(InputError, match=rf"weight {share} .* from 0 to 1"):
         Mixed(Adversarial(0.1), share)

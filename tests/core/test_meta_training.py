@@ -330,7 +330,7 @@ def test_memory_does_not_grow_with_the_episodes(estimator):
     assert alive == [alive[0]] * 3
 
 
-@pytest.mark.parametrize("name", ["pairs", "sigma", "ceiling", "groups", "validate_every"])
+@pytest.mark.parametrize("name", ["pairs", "sigma", "divergence_threshold", "groups", "validate_every"])
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_plan_without_work_is_refused(name, value):
     with pytest.raises(InputError, match=rf"{name} of a meta-training is {value}: give a number above 0"):
