@@ -66,7 +66,7 @@ class MetaTrainConfig:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
         if not 0 <= self.mid_loss_weight <= 1:
-            raise InputError(f"mid_loss_weight {self.mid_loss_weight}: give the share of the meta-loss taken half-way, from 0 to 1")
+            raise InputError(f"mid_loss_weight {self.mid_loss_weight}: give a share of the meta-loss, from 0 to 1")
         for name in ("eps_growth", "horizon_growth"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)}: give a share of the episodes, from 0 to 1")
