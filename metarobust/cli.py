@@ -60,7 +60,7 @@ def _list(options: argparse.Namespace) -> None:
         print(f"  {name:24}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
     print("comparisons with other libraries (metarobust bench NAME)")
     for name, bench in BENCHES.items():
-        print(f"  {name:24}{bench.SUMMARY}")
+        print(f"  {name:24}{bench.summary}")
     print("learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))")
     for name, summary in pretrained.summaries().items():
         print(f"  {name:24}{summary}")

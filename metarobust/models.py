@@ -29,8 +29,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 KINDS = ("mlp", "cnn", "resnet")
 # T models in one call make of a convolution one with T groups. A processor is quick at that while no more than FAST
-# channels go into a group. Beyond, with MANY images a model or more, the models are done sooner one after the other:
-# `python -m metarobust.lab.bench.together` measures it.
+# channels go into a group. Beyond, with MANY images a model or more, the models are done sooner one after the other.
 FAST, MANY = 8, 32
 MADRY = "madry-cnn"
 

@@ -18,7 +18,6 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from metarobust.errors import InputError, choose
 from metarobust.lab import EXPERIMENTS
 from metarobust.lab.bench import BENCHES
-from metarobust.lab.bench import record as bench_record
 from metarobust.lab.quote import quote, recorded
 from metarobust.lab.table import setting
 
@@ -54,7 +53,8 @@ class Bench(SphinxDirective):
     def run(self) -> list:
         name = self.arguments[0]
         try:
-            text = BENCHES[choose(name, BENCHES, "comparison")].markdown(*bench_record.recorded(name))
+            bench = BENCHES[choose(name, BENCHES, "comparison")]
+            text = bench.markdown(*bench.recorded())
         except InputError as error:
             return [self.state.document.reporter.warning(str(error), line=self.lineno)]
         return [_box(self, text.splitlines(), name)]

@@ -13,8 +13,8 @@ from typing import Any
 
 from metarobust.lab import EXPERIMENTS
 from metarobust.lab.bench import BENCHES
-from metarobust.lab.bench.tables import columns
 from metarobust.lab.environment import code, differing
+from metarobust.lab.results import to_text as columns
 from metarobust.storage import read_json
 
 PACKAGE = Path(__file__).parents[1]

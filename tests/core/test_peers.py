@@ -11,13 +11,13 @@ from statistics import fmean
 
 import pytest
 
-from metarobust.lab.bench import peers, record
+from metarobust.lab.bench import peers
 from metarobust.lab.bench.libraries import INSTALL, installed
 from metarobust.lab.bench.models import MODELS, RADIUS, images
 
 POINTS = 0.005  # half a percentage point, as a share
 USUAL, AGAINST, PRUNED, LEARNED, CNN = MODELS
-ANEW = f"the record no longer says what the attacks find; make it anew: {record.again(peers.NAME)}"
+ANEW = "the record no longer says what the attacks find; renew it with `metarobust bench peers --out FOLDER`"
 
 every_model = pytest.mark.parametrize("name", MODELS)
 every_norm = pytest.mark.parametrize("norm", RADIUS)
@@ -42,7 +42,7 @@ def by_library(rows):
 
 
 def recorded_rows(**wanted):
-    return [row for row in record.recorded(peers.NAME)[1] if wanted.items() <= row.items()]
+    return [row for row in peers.STRENGTH.recorded()[1] if wanted.items() <= row.items()]
 
 
 @pytest.fixture(params=["foolbox", "ART"])
@@ -95,7 +95,7 @@ def test_standard_is_as_strong_as_autoattack(name):
 
 
 def test_record_is_whole():
-    manifest, rows = record.recorded(peers.NAME)
+    manifest, rows = peers.STRENGTH.recorded()
     assert set(rows[0]) == set(peers.COLUMNS)
     wanted = {
         (name, norm, "standard", who) for name in MODELS for norm in RADIUS for who in ("metarobust", "AutoAttack")

@@ -7,12 +7,9 @@ trained models, each with the accuracy that it ends at, since a quick attack tha
 An honest ratio needs a quiet machine. The spread over rounds, slowest beside fastest, says whether it was one.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,34 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarobust.attacks import pgd
-from metarobust.lab.bench import record
-from metarobust.lab.bench.libraries import INSTALL, PGD, installed, need
+from metarobust.lab.bench.libraries import PGD, installed
 from metarobust.lab.bench.models import images, module, train
 from metarobust.lab.bench.peers import our_standard, their_standard
-from metarobust.lab.bench.tables import in_columns, in_pipes
-from metarobust.lab.bench.timing import interleaved, ratio
+from metarobust.lab.bench.record import Bench, Row, Table, pace, timed
+from metarobust.lab.bench.timing import interleaved
 from metarobust.models import build, fresh
 
-NAME = "attacks"
-SUMMARY = "speed of PGD and of the standard evaluation beside other libraries"
 EPS = 0.1
 OURS, PLAIN, BEST, STANDARD = "metarobust", "plain loop", "metarobust, best point", "AutoAttack"
-LIBRARIES = (*PGD, STANDARD)
 COLUMNS: dict[str, type] = {
-    "part": str,
-    "model": str,
-    "norm": str,
-    "way": str,
-    "seconds": float,
-    "fastest": float,
-    "slowest": float,
-    "ratio": float,
-    "steps": int,
-    "n": int,
-    "rounds": int,
-    "robust": float,
-}
-"""seconds: the median over rounds. ratio: seconds in units of ours. steps: of PGD. robust: for a whole evaluation."""
+    "part": str, "model": str, "norm": str, "way": str, "seconds": float, "fastest": float, "slowest": float,
+    "ratio": float, "steps": int, "n": int, "rounds": int, "robust": float,
+}  # fmt: skip
+"""ratio: seconds in units of ours. steps: of PGD. robust: for a whole evaluation."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +51,10 @@ class Size:
 QUICK = Size(("mlp-4-relu",), 8, 2, 2, ("trained as usual",), ("linf",), 6, 20, 1)
 
 
-def run(*, out: Path | None = None, quick: bool = False) -> str:
-    """Measures, and stores the result in `out` where it is given. quick: a tiny size, to see that it works.
-
-    Raises InputError where a library is missing that a stored result needs.
-    """
-    if out is not None:
-        for name in LIBRARIES:
-            need(name)
-    start, size = time.perf_counter(), QUICK if quick else Size()
-    rows = [*speed(size), *evaluations(size)]
-    about = record.about(time.perf_counter() - start, LIBRARIES)
-    manifest = {"bench": NAME, "command": f"metarobust bench {NAME}"} | about
-    if out is not None:
-        record.write(out, manifest, rows, COLUMNS)
-    return table(manifest, rows)
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """Both comparisons, a row for each way."""
+    size = QUICK if quick else Size()
+    return [*speed(size), *evaluations(size)]
 
 
 def plain(model: nn.Module, x: Tensor, labels: Tensor, eps: float, steps: int, step_size: float) -> Tensor:
@@ -113,10 +85,10 @@ def speed(size: Size) -> list[dict[str, Any]]:
         }
         for library, make in PGD.items():
             if installed(library):
-                attack = make(model, "linf", eps=EPS, step_size=step, steps=size.steps)
-                ways[library] = partial(attack, x, y)
+                ways[library] = partial(make(model, "linf", eps=EPS, step_size=step, steps=size.steps), x, y)
         times, _ = interleaved(ways, size.rounds)
-        rows += _rows("pgd", name, "linf", times, steps=size.steps, n=size.batch)
+        common = {"part": "pgd", "model": name, "norm": "linf", "steps": size.steps, "n": size.batch, "robust": None}
+        rows += [common | {"way": way} | row for way, row in timed(times, OURS).items()]
     return rows
 
 
@@ -130,72 +102,41 @@ def evaluations(size: Size) -> list[dict[str, Any]]:
             if installed(STANDARD):
                 ways[STANDARD] = partial(their_standard, model, data, norm, size.queries)
             times, robust = interleaved(ways, size.evaluations, warm_up=0)
-            rows += _rows("standard", name, norm, times, n=len(data), robust=robust)
+            common = {"part": "standard", "model": name, "norm": norm, "steps": None, "n": len(data)}
+            rows += [common | {"way": way, "robust": robust[way]} | row for way, row in timed(times, OURS).items()]
     return rows
 
 
-def _rows(
-    part: str,
-    model: str,
-    norm: str,
-    times: Mapping[str, Sequence[float]],
-    *,
-    n: int,
-    steps: int | None = None,
-    robust: Mapping[str, float] | None = None,
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "part": part, "model": model, "norm": norm, "way": way, "seconds": median(seconds),
-            "fastest": min(seconds), "slowest": max(seconds), "ratio": ratio(times, way, OURS), "steps": steps, "n": n,
-            "rounds": len(seconds), "robust": robust[way] if robust else None,
-        }
-        for way, seconds in times.items()
-    ]  # fmt: skip
-
-
-def _speeds(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    lines = [["network", "PGD by", "image-steps/s", "slowest to fastest", "times ours"]]
-    for row in rows:
-        work = row["steps"] * row["n"]
-        low, middle, high = (f"{work / row[key]:,.0f}" for key in ("slowest", "seconds", "fastest"))
-        lines.append([row["model"], row["way"], middle, f"{low} to {high}", f"{row['ratio']:.2f}"])
-    return lines
-
-
-def _evaluations(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    lines = [["model", "norm", "evaluation by", "robust", "seconds", "fastest to slowest", "times ours"]]
-    for row in rows:
-        spread = f"{row['fastest']:.1f} to {row['slowest']:.1f}"
-        robust = f"{100 * row['robust']:.1f} %"
-        middle, times = f"{row['seconds']:.1f}", f"{row['ratio']:.2f}"
-        lines.append([row["model"], row["norm"], row["way"], robust, middle, spread, times])
-    return lines
-
-
-def _captions(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
-    fast, whole = (next(row for row in rows if row["part"] == part) for part in ("pgd", "standard"))
-    absent = [f"{name} is not installed: {INSTALL}" for name, number in manifest["versions"].items() if number is None]
-    return [
-        f"PGD, {fast['steps']} steps, batch of {fast['n']}, 28 x 28 pixels, L-infinity: median of {fast['rounds']} "
-        f"rounds, ways taken in turn",
-        f"The standard evaluation and AutoAttack's, {whole['n']} digits, both as cascades: median of "
-        f"{whole['rounds']} rounds",
-    ], "\n".join([record.setting(manifest), *absent])
-
-
-def _parts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[list[str]]]:
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Image-steps per second of PGD, and seconds of the whole evaluation."""
     fast, whole = ([row for row in rows if row["part"] == part] for part in ("pgd", "standard"))
-    return _speeds(fast), _evaluations(whole)
+    steps = [["network", "PGD by", "image-steps/s", "slowest to fastest", "times ours"]]
+    steps += [[row["model"], row["way"], *pace(row, row["steps"] * row["n"])] for row in fast]
+    full = [["model", "norm", "evaluation by", "robust", "seconds", "fastest to slowest", "times ours"]]
+    full += [
+        [row["model"], row["norm"], row["way"], f"{100 * row['robust']:.1f} %", f"{row['seconds']:.1f}",
+         f"{row['fastest']:.1f} to {row['slowest']:.1f}", f"{row['ratio']:.2f}"]
+        for row in whole
+    ]  # fmt: skip
+    return [
+        (
+            f"PGD, {fast[0]['steps']} steps, batch of {fast[0]['n']}, 28 x 28 pixels, L-infinity: median of "
+            f"{fast[0]['rounds']} rounds, ways taken in turn",
+            steps,
+        ),
+        (
+            f"The standard evaluation and AutoAttack's, {whole[0]['n']} digits, both as cascades: median of "
+            f"{whole[0]['rounds']} rounds",
+            full,
+        ),
+    ]
 
 
-def table(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Both comparisons as text for a terminal."""
-    captions, setting = _captions(manifest, rows)
-    return in_columns(captions, _parts(rows), setting)
-
-
-def markdown(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Both comparisons as Markdown."""
-    captions, setting = _captions(manifest, rows)
-    return in_pipes(captions, _parts(rows), setting)
+SPEED = Bench(
+    "attacks",
+    "speed of PGD and of the standard evaluation beside other libraries",
+    (*PGD, STANDARD),
+    COLUMNS,
+    measure,
+    tables,
+)

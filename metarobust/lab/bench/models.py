@@ -1,23 +1,24 @@
 """The trained models that attacks are compared on: one for each way in which a model here comes to be.
 
 All are small and trained on the handwritten digits that come with scikit-learn, so that the comparison needs no
-download: trained as usual, trained against PGD, patched by a plain rule, and patched by a learned optimizer. Patched
-models are why this is asked at all: a patch that only hides the gradient would look robust to a weak attack.
+download. Patched models are why this is asked at all: a patch that only hides the gradient would look robust to a weak
+attack.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from metarobust import pretrained
 from metarobust.data import Split, load
-from metarobust.family import Family, Training, make_tasks, train_clean, vulnerable
+from metarobust.family import Training, make_tasks, train_clean
 from metarobust.lab.baselines import std_prune
-from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import MetaTrainConfig, generator_of, meta_train
+from metarobust.meta import generator_of
 from metarobust.models import build
-from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import Adam
 from metarobust.tasks import Tasks
 from metarobust.training import Inner, fit, fit_learned
@@ -26,7 +27,6 @@ RADIUS = {"linf": 0.1, "l2": 0.5}
 """The eps of each norm at which the models are compared, in pixel units."""
 
 MLP, CNN = "mlp-64-relu", "cnn-8-16-relu"
-SCHOOL = ("mlp-12-sigmoid", "mlp-24-tanh", "mlp-24-24-relu")
 
 
 def images(count: int | None = None) -> Split:
@@ -41,16 +41,23 @@ def module(name: str, params: Tensor) -> nn.Module:
     return model.eval()
 
 
-def _victim(architecture: str) -> Tasks:
-    """One task on all training images, its model trained as usual."""
-    tasks = _fresh(architecture)
-    return replace(tasks, params=train_clean(tasks, Training(), generator_of("cpu", 1)))
+@cache
+def train(name: str) -> Tensor:
+    """The parameters `[N]` of a model of `MODELS`, in seconds."""
+    architecture, make = MODELS[name]
+    return make(architecture)[0].detach()
 
 
 def _fresh(architecture: str) -> Tasks:
+    """One task on all training images."""
     data = load("digits")
     rows = torch.arange(len(data.train))[None]
     return make_tasks(architecture, data.train, data.classes, rows, rows, generator_of("cpu", 0))
+
+
+def _trained(architecture: str) -> Tasks:
+    tasks = _fresh(architecture)
+    return replace(tasks, params=train_clean(tasks, Training(), generator_of("cpu", 1)))
 
 
 def _adversarial(architecture: str) -> Tensor:
@@ -59,32 +66,21 @@ def _adversarial(architecture: str) -> Tensor:
 
 
 def _pruned(architecture: str) -> Tensor:
-    rule = {"threshold": torch.tensor([[0.2]]), "keep": torch.tensor([[0.6]])}
-    cut = std_prune(_victim(architecture), rule)
+    setting = {"threshold": torch.tensor([[0.2]]), "keep": torch.tensor([[0.6]])}
+    cut = std_prune(_trained(architecture), setting)
     return fit(cut, Adam(0.001), lambda progress: clean, Inner(20, 64), generator_of("cpu", 3))[0]
 
 
 def _learned(architecture: str) -> Tensor:
-    data = load("digits")
-    pupils = vulnerable(SCHOOL, data.train, data.classes, 4, Training(), generator_of("cpu", 4))
-    school = Family(SCHOOL, data.train, data.classes, images=400, starts=pupils)
-    judge = Mixed(Adversarial(1.2 * RADIUS["linf"], steps=4), weight=0.5)
-    optimizer = FeatureMLP(generator=generator_of("cpu", 5))
-    meta_train(optimizer, school.sample, MetaTrainConfig(60), inner=clean, meta=judge, seed=0)
-    return fit_learned(_victim(architecture), optimizer, Inner(20, 64), generator_of("cpu", 3))[0]
+    optimizer = pretrained.load("patch-digits")
+    return fit_learned(_trained(architecture), optimizer, Inner(20, 64), generator_of("cpu", 3))[0]
 
 
 MODELS: dict[str, tuple[str, Callable[[str], Tensor]]] = {
-    "trained as usual": (MLP, lambda name: _victim(name).params),
+    "trained as usual": (MLP, lambda architecture: _trained(architecture).params),
     "trained against PGD": (MLP, _adversarial),
     "patched by std-prune": (MLP, _pruned),
     "patched by a learned optimizer": (MLP, _learned),
     "CNN, trained against PGD": (CNN, _adversarial),
 }
 """By name: its architecture, and how its parameters come to be."""
-
-
-def train(name: str) -> Tensor:
-    """The parameters `[N]` of a model of `MODELS`; half a minute for the learned optimizer, seconds for the others."""
-    architecture, make = MODELS[name]
-    return make(architecture)[0].detach()

@@ -5,7 +5,7 @@ in it. The standard evaluation beside the whole AutoAttack. The models are those
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +17,44 @@ from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import cross_entropy
 from metarobust.data import Split
 from metarobust.evaluation import evaluate
-from metarobust.lab.bench import record
-from metarobust.lab.bench.libraries import INSTALL, PGD, autoattack, installed, need
+from metarobust.lab.bench.libraries import PGD, autoattack, installed
 from metarobust.lab.bench.models import MODELS, RADIUS, images, module, train
-from metarobust.lab.bench.tables import columns, pipes
+from metarobust.lab.bench.record import FOLDER, Bench, Row, Table
 from metarobust.storage import load_tensors, save_tensors
 
 NAME = "peers"
-SUMMARY = "robust accuracy beside foolbox, the Adversarial Robustness Toolbox and AutoAttack"
 OURS, STANDARD, STEPS = "metarobust", "standard", 40
 LIBRARIES = ("foolbox", "ART", "AutoAttack")
 QUICK = ["trained as usual"]
 COLUMNS: dict[str, type] = {
-    "model": str,
-    "norm": str,
-    "eps": float,
-    "attack": str,
-    "library": str,
-    "clean": float,
-    "robust": float,
-    "loss": float,
-    "n": int,
-    "seconds": float,
-}
+    "model": str, "norm": str, "eps": float, "attack": str, "library": str, "clean": float, "robust": float,
+    "loss": float, "n": int, "seconds": float,
+}  # fmt: skip
 """Accuracies are shares. loss: the mean cross-entropy that PGD climbed to. seconds: of processor time, since each is
 measured once; `bench attacks` compares times with more care."""
 
 
-def run(*, out: Path | None = None, quick: bool = False) -> str:
-    """Compares, and stores the result in `out`, with the models' parameters, where it is given.
-
-    quick: one model and few images, to see that it works. Raises InputError where a library is missing that a stored
-    comparison needs.
-    """
-    start = time.perf_counter()
-    if out is not None:
-        for name in LIBRARIES:
-            need(name)
-    names, norms, count, queries = (list(MODELS), list(RADIUS), 500, 5000) if not quick else (QUICK, ["linf"], 6, 20)
-    params = {name: train(name) for name in names}
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """Every model and norm, by each library."""
+    names, norms, count, queries = (QUICK, ["linf"], 6, 20) if quick else (list(MODELS), list(RADIUS), 500, 5000)
     data, rows = images(count), []
     for name in names:
-        model = module(name, params[name])
+        model = module(name, train(name))
         for norm in norms:
             rows += compare_pgd(name, model, data, norm) + compare_standard(name, model, data, norm, queries)
-    about = record.about(time.perf_counter() - start, LIBRARIES)
-    manifest = {"bench": NAME, "command": f"metarobust bench {NAME}"} | about
-    if out is not None:
-        save_tensors(out / "models.safetensors", params, {"models": {name: MODELS[name][0] for name in names}})
-        record.write(out, manifest, rows, COLUMNS)
-    return table(manifest, rows)
+    return rows
 
 
-def recorded_models(folder: Path = record.FOLDER / NAME) -> dict[str, nn.Module]:
+def keep_models(folder: Path) -> None:
+    """Stores the models' parameters beside the result, so that every machine can attack the same."""
+    save_tensors(
+        folder / "models.safetensors",
+        {name: train(name) for name in MODELS},
+        {"models": {name: architecture for name, (architecture, _) in MODELS.items()}},
+    )
+
+
+def recorded_models(folder: Path = FOLDER / NAME) -> dict[str, nn.Module]:
     """The models that a stored comparison was made on, by name."""
     tensors, _ = load_tensors(folder / "models.safetensors")
     return {name: module(name, tensors[name]) for name in tensors}
@@ -78,98 +63,99 @@ def recorded_models(folder: Path = record.FOLDER / NAME) -> dict[str, nn.Module]
 def compare_pgd(
     name: str, model: nn.Module, data: Split, norm: str, *, best: bool = False, seed: int | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of PGD by us and by each library that is here. best, seed: of `pgd`, and where everyone begins."""
-    eps = RADIUS[norm]
-    how = {"eps": eps, "steps": STEPS, "step_size": 2.5 * eps / STEPS}
+    """PGD by us and by each library that is installed, on the same images.
+
+    Args:
+        name: Of the model, as in `MODELS`.
+        model: The model.
+        data: Images and labels.
+        norm: `linf` or `l2`.
+        best: Whether ours returns the point of highest loss in place of the last one.
+        seed: Of the random start; None to begin at the image.
+    """
+    setting = {"eps": RADIUS[norm], "steps": STEPS, "step_size": 2.5 * RADIUS[norm] / STEPS}
 
     def ours(x: Tensor, y: Tensor) -> Tensor:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        return pgd(model, x, y, norm=norm, **how, best=best, generator=generator)
+        return pgd(model, x, y, norm=norm, **setting, best=best, generator=generator)
 
     ways = {OURS: ours}
-    ways |= {peer: PGD[peer](model, norm, **how, seed=seed) for peer in LIBRARIES if peer in PGD and installed(peer)}
-    rows = []
-    for library, attack in ways.items():
-        start = time.process_time()
+    ways |= {
+        peer: PGD[peer](model, norm, **setting, seed=seed) for peer in LIBRARIES if peer in PGD and installed(peer)
+    }
+
+    def outcome(attack: Callable[[Tensor, Tensor], Tensor]) -> dict[str, float]:
         moved = attack(data.images, data.labels)
-        seconds = time.process_time() - start
-        robust = standing(model, moved, data.labels)
-        found = {"robust": robust, "loss": mean_loss(model, moved, data.labels), "seconds": seconds}
-        rows.append(_row(name, model, data, norm, f"pgd-{STEPS}", library) | found)
-    return rows
+        with torch.no_grad():
+            loss = float(cross_entropy(model(moved), data.labels).mean())
+        return {"robust": accuracy(model, moved, data.labels), "loss": loss}
+
+    return [
+        _row(name, model, data, norm, f"pgd-{STEPS}", way, lambda a=attack: outcome(a)) for way, attack in ways.items()
+    ]
 
 
 def compare_standard(name: str, model: nn.Module, data: Split, norm: str, queries: int = 5000) -> list[dict[str, Any]]:
-    """Rows of the standard evaluation, and of AutoAttack where it is here; each attack on what the last one left."""
+    """The standard evaluation, and AutoAttack where it is installed; each attack on what the last one left."""
     ways = {OURS: our_standard} | ({"AutoAttack": their_standard} if installed("AutoAttack") else {})
-    rows = []
-    for library, measure in ways.items():
-        start = time.process_time()
-        robust = measure(model, data, norm, queries)
-        found = {"robust": robust, "seconds": time.process_time() - start}
-        rows.append(_row(name, model, data, norm, STANDARD, library) | found)
-    return rows
+    return [
+        _row(name, model, data, norm, STANDARD, way, lambda m=robust: {"robust": m(model, data, norm, queries)})
+        for way, robust in ways.items()
+    ]
 
 
 def our_standard(model: nn.Module, data: Split, norm: str, queries: int = 5000) -> float:
     """Robust accuracy by the standard evaluation, as a cascade. queries: of Square."""
-    found = evaluate(
+    report = evaluate(
         model, data.images, data.labels, eps=RADIUS[norm], norm=norm, attacks="standard", queries=queries,
         alone=False, checks=0,
     )  # fmt: skip
-    return found.robust
+    return report.robust
 
 
 def their_standard(model: nn.Module, data: Split, norm: str, queries: int = 5000) -> float:
     """Robust accuracy by AutoAttack. queries: of Square."""
     moved = autoattack(model, norm, eps=RADIUS[norm], queries=queries)(data.images, data.labels)
-    return standing(model, moved, data.labels)
+    return accuracy(model, moved, data.labels)
 
 
 @torch.no_grad()
-def standing(model: nn.Module, moved: Tensor, labels: Tensor) -> float:
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The share of images that the model gets right."""
-    return int((~misclassified(model(moved), labels)).sum()) / len(labels)
+    return int((~misclassified(model(images), labels)).sum()) / len(labels)
 
 
-@torch.no_grad()
-def mean_loss(model: nn.Module, moved: Tensor, labels: Tensor) -> float:
-    """The mean cross-entropy."""
-    return float(cross_entropy(model(moved), labels).mean())
-
-
-def _row(name: str, model: nn.Module, data: Split, norm: str, attack: str, library: str) -> dict[str, Any]:
+def _row(
+    name: str, model: nn.Module, data: Split, norm: str, attack: str, way: str, outcome: Callable[[], dict[str, float]]
+) -> dict[str, Any]:
+    start = time.process_time()
+    figures = outcome()
+    seconds = time.process_time() - start
+    clean = accuracy(model, data.images, data.labels)
     return {
-        "model": name, "norm": norm, "eps": RADIUS[norm], "attack": attack, "library": library,
-        "clean": standing(model, data.images, data.labels), "robust": None, "loss": None, "n": len(data),
-        "seconds": None,
-    }  # fmt: skip
+        "model": name, "norm": norm, "eps": RADIUS[norm], "attack": attack, "library": way, "clean": clean,
+        "loss": None, "n": len(data), "seconds": seconds,
+    } | figures  # fmt: skip
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A header, and a line for each model, norm and attack: robust accuracy by each library, and its seconds."""
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """A line for each model, norm and attack: robust accuracy by each library, and its seconds."""
     head = ["model", "clean", "norm, eps", "attack", OURS, *LIBRARIES]
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         key = row["model"], f"{100 * row['clean']:.1f}", f"{row['norm']}, {row['eps']:g}", row["attack"]
         took = f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.2g}"
         cells.setdefault(key, {})[row["library"]] = f"{100 * row['robust']:.1f} ({took} s)"
-    return [head, *([*key, *(found.get(name, "") for name in head[4:])] for key, found in cells.items())]
+    lines = [head, *([*key, *(line.get(name, "") for name in head[4:])] for key, line in cells.items())]
+    return [(f"Robust accuracy in % and processor time; the first {rows[0]['n']} test digits", lines)]
 
 
-def _caption(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    absent = [f"{name} is not installed: {INSTALL}" for name in LIBRARIES if manifest["versions"][name] is None]
-    return "\n".join([
-        f"Robust accuracy in % and processor time; the first {rows[0]['n']} test digits. {record.setting(manifest)}",
-        *absent,
-    ])  # fmt: skip
-
-
-def table(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The comparison as text for a terminal."""
-    return f"{columns(lines(rows))}\n{_caption(manifest, rows)}"
-
-
-def markdown(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The comparison as Markdown."""
-    return f"{pipes(lines(rows))}\n\n{_caption(manifest, rows)}."
+STRENGTH = Bench(
+    NAME,
+    "robust accuracy beside foolbox, the Adversarial Robustness Toolbox and AutoAttack",
+    LIBRARIES,
+    COLUMNS,
+    measure,
+    tables,
+    keep_models,
+)

@@ -1,61 +1,125 @@
-"""A bench's result as two files: results.csv, and manifest.json with where, when and with what it was made.
+"""What a bench is, and how its result is stored: results.csv, and manifest.json with where, when and with what.
 
-They lie in `recorded/bench/NAME`, beside the recorded experiments but not among them, and are read like those.
+Recorded ones lie in `recorded/bench/NAME`, beside the recorded experiments, and are read like those.
 """
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
-from metarobust.lab.bench.libraries import installed
+from metarobust.lab.bench.libraries import INSTALL, installed, need
+from metarobust.lab.bench.timing import ratio
 from metarobust.lab.environment import code
-from metarobust.lab.results import load_results
+from metarobust.lab.results import load, to_markdown, to_text
 from metarobust.lab.tables import write_csv
 from metarobust.storage import write_json
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "bench"
+Row = Mapping[str, Any]
+Table = tuple[str, Sequence[Sequence[str]]]
 
 
-def about(seconds: float, libraries: Iterable[str]) -> dict[str, Any]:
-    """What a figure depends on beside the code: the machine, its threads, and the versions, also of libraries."""
-    versions = {name: version(name) for name in ("torch", "numpy")}
+@dataclass(frozen=True)
+class Bench:
+    """A comparison with other libraries, measured in one run.
+
+    Args:
+        name: As `metarobust bench` takes it.
+        summary: One line for the list.
+        libraries: The peers that a stored result needs.
+        columns: The columns of its table, and their types.
+        measure: Whether to be quick, to the rows.
+        tables: The rows to captioned tables; the first line of each is its header.
+        keep: Stores what else belongs to a result in its folder, after `measure`.
+    """
+
+    name: str
+    summary: str
+    libraries: tuple[str, ...]
+    columns: Mapping[str, type]
+    measure: Callable[[bool], list[dict[str, Any]]]
+    tables: Callable[[Sequence[Row]], list[Table]]
+    keep: Callable[[Path], None] = field(default=lambda folder: None)
+
+    def run(self, *, out: Path | None = None, quick: bool = False) -> str:
+        """Measures, and returns what is to be printed.
+
+        Args:
+            out: The folder to store the result in; None for none.
+            quick: A tiny size, to see that it works.
+
+        Raises:
+            InputError: A library is missing that a stored result needs.
+        """
+        if out is not None:
+            for library in self.libraries:
+                need(library)
+        start = time.perf_counter()
+        rows = self.measure(quick)
+        versions = {name: version(name) for name in ("torch", "numpy")}
+        manifest = {
+            "status": "complete",
+            "bench": self.name,
+            "command": f"metarobust bench {self.name}",
+            "device": {"type": "cpu", "name": platform.machine()},
+            "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), **versions}
+            | {library: installed(library) for library in self.libraries},
+            "code": code(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_seconds": round(time.perf_counter() - start, 1),
+        }
+        if out is not None:
+            self.keep(out)
+            digest = write_csv(out / "results.csv", rows, self.columns)
+            types = {name: kind.__name__ for name, kind in self.columns.items()}
+            write_json(out / "manifest.json", manifest | {"columns": types, "files_sha256": {"results.csv": digest}})
+        return self.table(manifest, rows)
+
+    def table(self, manifest: Row, rows: Sequence[Row]) -> str:
+        """The tables as text for a terminal."""
+        blocks = [f"{caption}\n{to_text(lines)}\n" for caption, lines in self.tables(rows)]
+        return "\n".join([*blocks, self._setting(manifest)])
+
+    def markdown(self, manifest: Row, rows: Sequence[Row]) -> str:
+        """The tables as Markdown."""
+        blocks = [f"{caption}.\n\n{to_markdown(lines)}" for caption, lines in self.tables(rows)]
+        return "\n\n".join([*blocks, f"{self._setting(manifest)}."])
+
+    def recorded(self, folder: Path = FOLDER) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Manifest and rows of the result that comes with the package."""
+        results = load(folder / self.name)
+        return results.manifest, results.frame.to_dict("records")
+
+    def _setting(self, manifest: Row) -> str:
+        """The machine, its threads and the versions; and how to install what is missing."""
+        versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
+        threads = manifest["threads"]
+        missing = [f"{one} is not installed: {INSTALL}" for one in self.libraries if manifest["versions"][one] is None]
+        words = f"{manifest['device']['name']}, {threads} {'thread' if threads == 1 else 'threads'}; {versions}"
+        return "\n".join([words, *missing])
+
+
+def timed(times: Mapping[str, Sequence[float]], unit: str) -> dict[str, dict[str, Any]]:
+    """By way: seconds (the median over rounds), the fastest and slowest round, and the ratio to the way `unit`."""
     return {
-        "device": {"type": "cpu", "name": platform.machine()},
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | versions | {name: installed(name) for name in libraries},
-        "code": code(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "wall_seconds": round(seconds, 1),
-    }
+        way: {
+            "seconds": median(seconds), "fastest": min(seconds), "slowest": max(seconds),
+            "ratio": ratio(times, way, unit), "rounds": len(seconds),
+        }
+        for way, seconds in times.items()
+    }  # fmt: skip
 
 
-def setting(manifest: Mapping[str, Any]) -> str:
-    """The machine, its threads and the versions, in one line."""
-    versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
-    threads = manifest["threads"]
-    return f"{manifest['device']['name']}, {threads} {'thread' if threads == 1 else 'threads'}; {versions}"
-
-
-def write(
-    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]
-) -> None:
-    """Store a result, in place of an older one. Raises InputError as `write_csv` does."""
-    digest = write_csv(folder / "results.csv", rows, columns)
-    kinds = {name: kind.__name__ for name, kind in columns.items()}
-    stored = {"status": "complete", **manifest, "columns": kinds, "files_sha256": {"results.csv": digest}}
-    write_json(folder / "manifest.json", stored)
-
-
-def again(name: str) -> str:
-    """The command that records a bench anew, from the folder of this project."""
-    return f"metarobust bench {name} --out metarobust/lab/recorded/bench/{name}"
-
-
-def recorded(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Manifest and rows of a bench that is shipped with the package. Raises InputError as `load_results` does."""
-    return load_results(FOLDER / name)
+def pace(row: Row, work: float, form: str = ",.0f") -> list[str]:
+    """Work a second, its spread over the rounds, and the ratio, as the cells of a table."""
+    low, typical, high = (format(work / row[key], form) for key in ("slowest", "seconds", "fastest"))
+    return [typical, f"{low} to {high}", f"{row['ratio']:.2f}"]
