@@ -87,7 +87,8 @@ class Bench:
     def table(self, manifest: Row, rows: Sequence[Row]) -> str:
         """The tables as text for a terminal."""
         blocks = [f"{caption}\n{to_text(lines)}\n" for caption, lines in self.tables(rows)]
-        return "\n".join([*blocks, self._setting(manifest)])
+        text = "\n".join([*blocks, self._setting(manifest)])
+        return "\n".join(line.rstrip() for line in text.splitlines())
 
     def markdown(self, manifest: Row, rows: Sequence[Row]) -> str:
         """The tables as Markdown."""
