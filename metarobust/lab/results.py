@@ -7,7 +7,7 @@
     intervals(values) -> DataFrame[mean, half]      the same for each part, model and method of `accuracy`
     paired(ours, theirs) -> Paired(seeds, difference, half, p_t, p_wilcoxon)
     holm(p_values) -> list[float]
-    best_baseline(frame, part, model, tiers=("0", "1", "2")) -> method
+    best_baseline(frame, part, model, tiers=("0", "1", "2")) -> method; best_baselines(frame, tiers) on each network
     select(frame, **columns), names(frame, column)  rows by value or list of values; a column's values in order
     lowered(frame) -> DataFrame                     how far stronger attacks lower what two PGDs left
     to_markdown(lines), to_text(lines)              lines of cells, the first of them the header
@@ -19,7 +19,10 @@ A row is one value. Columns that carry what names used to: `learned` (1 or 0), `
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -30,13 +33,17 @@ import pandas as pd
 from scipy import stats
 
 from metarobust.errors import InputError, choose
-from metarobust.lab.tables import read_csv
-from metarobust.storage import read_json
+from metarobust.storage import damaged, read_bytes, read_json, sha256
 
 RECORDED = Path(__file__).parent / "recorded"
 """The folder of the runs that are shipped with the package."""
 GROUP = ["part", "model", "method"]
-_TYPES = {kind.__name__: kind for kind in (str, int, float)}
+BEFORE, ADAM, LEARNED, JOINT, REFERENCE = "before", "adam", "learned", "learned, joint", "PGD-7 training"
+"""Methods that tables and figures ask for by name; `before` are the models as they were."""
+PLAIN, ATTACKED = ("0", "1", "2"), "adversarial"
+"""Tiers: what a method may look at. 0: clean gradients, 1: noised ones, 2: input gradients; or adversarial examples."""
+FLAGS = "flags of the checks"
+"""The metric of the rows that say how many flags the checks raised; their `attack` says which."""
 
 
 class Results(NamedTuple):
@@ -63,22 +70,6 @@ class Paired(NamedTuple):
     p_wilcoxon: float
 
 
-def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The manifest and the rows of a finished run.
-
-    Raises InputError when the run is missing, unfinished, or a byte of either file was changed.
-    """
-    folder = Path(folder)
-    if not (folder / "manifest.json").exists():
-        raise InputError(f"{folder} holds no run (no manifest.json); give the folder a run was written to")
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("status") != "complete":
-        raise InputError(f"the run in {folder} is not finished; repeat its command with --resume")
-    columns = {name: _TYPES[kind] for name, kind in manifest["columns"].items()}
-    rows = read_csv(folder / "results.csv", columns, manifest["files_sha256"]["results.csv"])
-    return manifest, rows
-
-
 def load(folder: Path | str) -> Results:
     """Reads a finished run.
 
@@ -91,28 +82,60 @@ def load(folder: Path | str) -> Results:
     Raises:
         InputError: the run is missing, unfinished, or damaged.
     """
-    manifest, rows = load_results(folder)
-    frame = pd.DataFrame(rows, columns=list(manifest["columns"]))
-    kinds = {"int": "Int64", "float": "float64", "str": object}
-    return Results(manifest, frame.astype({name: kinds[kind] for name, kind in manifest["columns"].items()}))
+    folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        raise InputError(f"{folder} holds no run (no manifest.json); give the folder a run was written to")
+    manifest = read_json(folder / "manifest.json")
+    if manifest.get("status") != "complete":
+        raise InputError(f"the run in {folder} is not finished; repeat its command with --resume")
+    path = next((path for path in (folder / "results.csv", folder / "results.csv.gz") if path.exists()), folder)
+    kinds = {
+        name: {"int": "Int64", "float": "float64", "str": object}[kind] for name, kind in manifest["columns"].items()
+    }
+    try:
+        content = read_bytes(path)
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        if sha256(content) != manifest["files_sha256"]["results.csv"]:
+            raise ValueError
+        empty = {name: [""] for name, kind in kinds.items() if kind is not object}
+        frame = pd.read_csv(
+            io.BytesIO(content), dtype=kinds, na_values=empty, keep_default_na=False, float_precision="round_trip"
+        )
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise damaged(path) from error
+    return Results(manifest, frame)
+
+
+def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The manifest and the rows of a finished run, as dictionaries."""
+    manifest, frame = load(folder)
+    return manifest, as_rows(frame)
+
+
+def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries, None for what is missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def available() -> list[str]:
-    """The names of the runs that are shipped: experiments, `patch-mnist-small`, then comparisons, `bench/attacks`."""
-    folders = [path.parent.relative_to(RECORDED) for path in RECORDED.glob("**/manifest.json")]
-    return [folder.as_posix() for folder in sorted(folders, key=lambda folder: (len(folder.parts), folder))]
+    """The names of the recorded runs of experiments, such as `patch-mnist-small`."""
+    return sorted(path.parent.name for path in RECORDED.glob("*/manifest.json"))
 
 
 @cache
 def recorded(name: str) -> Results:
     """A run that is shipped with the package; read once, so copy the frame before changing it.
 
+    Args:
+        name: one of `available()`, or of a comparison with other libraries: `bench/attacks`.
+
     Raises:
         InputError: no such run; it lists those there are.
     """
+    benches = [f"bench/{path.parent.name}" for path in RECORDED.glob("bench/*/manifest.json")]
     if not available():
         raise InputError(f"recorded run {name!r}: none is shipped with this installation; install the whole package")
-    return load(RECORDED / choose(name, available(), "recorded run"))
+    return load(RECORDED / choose(name, [*available(), *benches], "recorded run"))
 
 
 def names(frame: pd.DataFrame, column: str) -> list[Any]:
@@ -184,8 +207,9 @@ def interval(values: Iterable[float]) -> Interval:
 
 def intervals(values: pd.Series) -> pd.DataFrame:
     """`interval` for each part, model and method of what `accuracy` returns: columns `mean` and `half`."""
-    groups = values.groupby(level=GROUP, sort=False)
-    return pd.DataFrame({key: interval(group) for key, group in groups}, index=["mean", "half"]).T.rename_axis(GROUP)
+    groups = values.groupby(level=GROUP, sort=False).agg(["mean", "std", "count"])
+    half = groups["std"] / np.sqrt(groups["count"]) * stats.t.ppf(0.975, groups["count"] - 1)
+    return pd.DataFrame({"mean": groups["mean"], "half": half.fillna(math.inf)})
 
 
 def paired(ours: pd.Series | Sequence[float], theirs: pd.Series | Sequence[float]) -> Paired:
@@ -231,25 +255,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return raised
 
 
-def best_baseline(frame: pd.DataFrame, part: str, model: str, tiers: Sequence[str] = ("0", "1", "2")) -> str:
-    """The method without learning that has the best mean of clean and robust accuracy on a network.
+def best_baselines(frame: pd.DataFrame, tiers: Sequence[str] = PLAIN) -> pd.Series:
+    """On each network the method without learning that has the best mean of clean and robust accuracy.
 
     It is picked on the very results that it is shown in, which flatters the baselines, never the learned optimizer.
 
     Args:
         frame: rows of results.
-        part: of the experiment.
-        model: the unseen network.
         tiers: what a method may look at: "0" clean gradients, "1" noised ones, "2" input gradients, "adversarial".
 
-    Raises:
-        InputError: no such method was measured.
+    Returns:
+        Names of methods, indexed by part and model. Empty where nothing of the kind was measured.
     """
-    kept = select(frame, part=part, model=model, learned=0, tier=list(tiers))
-    score = sum(accuracy(kept, metric).groupby(level="method", sort=False).mean() for metric in ("clean", "robust"))
-    if score.empty:
-        raise InputError(f"part {part!r} holds no accuracy of a baseline on {model}; name another part")
-    return score.idxmax()
+    kept = frame[(frame["learned"] == 0) & frame["tier"].isin(tiers)]
+    clean, robust = (accuracy(kept, metric).groupby(level=GROUP, sort=False).mean() for metric in ("clean", "robust"))
+    best = (clean + robust).groupby(level=GROUP[:2], sort=False).idxmax()
+    return best.map(lambda key: key[2])
+
+
+def best_baseline(frame: pd.DataFrame, part: str, model: str, tiers: Sequence[str] = PLAIN) -> str:
+    """`best_baselines` on one network of a part.
+
+    Raises:
+        InputError: no such method was measured there.
+    """
+    best = best_baselines(select(frame, part=part, model=model), tiers)
+    if best.empty:
+        raise InputError(f"part {part!r} holds no accuracy of a baseline on {model}; name another part or tier")
+    return best.item()
 
 
 def lowered(frame: pd.DataFrame) -> pd.DataFrame:
