@@ -1,28 +1,47 @@
 """The command line: list, run, show, results, headline, export, bench, grade.
 
-Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130.
-torch and the experiments are imported by the command that needs them, so that `--help` answers at once.
+Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130. What a
+command needs is imported when it is typed, so that `--help` answers at once.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NoReturn
 
-from metarobust.arguments import BOOK_RUN, parser
 from metarobust.errors import InputError, choose
 
 RECORDED = Path(__file__).parent / "lab" / "recorded"
 RECORDED_RUN = RECORDED / "patch-digits-small"
+BOOK_RUN = Path("_build/runs/patch-digits-smoke")
+"""Where `make book` leaves the run of its live chapter."""
+
+LOADED = {
+    "benches": "metarobust.lab.bench:BENCHES",
+    "class table": "metarobust.course.classroom:class_table",
+    "data": "metarobust.data",
+    "experiments": "metarobust.lab.experiments:EXPERIMENTS",
+    "export": "metarobust.lab.cards:export",
+    "grade": "metarobust.course.grade:grade_file",
+    "limits": "metarobust.course.run:Limits",
+    "pretrained": "metarobust.pretrained",
+    "provenance": "metarobust.lab.provenance",
+    "results": "metarobust.lab.results:load_results",
+    "run": "metarobust.lab.running:run",
+    "run all": "metarobust.lab.running:run_all",
+}
+"""What the commands call, of all layers: module, or module and name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs one command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     # Threads that wait by spinning bring a busy machine to a stand-still; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -30,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parser().parse_args(argv)
         command = options.command
-        {
-            "list": _list, "run": _run, "show": _show, "results": _results, "headline": _headline, "export": _export,
-            "bench": _bench, "grade": _grade,
-        }[command](options)  # fmt: skip
+        options.function(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,19 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _list(options: argparse.Namespace) -> None:
-    from metarobust import data, pretrained
-    from metarobust.lab import EXPERIMENTS
-    from metarobust.lab.bench import BENCHES
+def load(name: str) -> Any:
+    """What `LOADED` has under this name."""
+    module, _, attribute = LOADED[name].partition(":")
+    loaded = import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
 
+
+def list_all(options: argparse.Namespace) -> None:
+    """Experiments, comparisons with other libraries, learned optimizers and data sets, a line each."""
+    data = load("data")
     print("experiments (metarobust run NAME)")
-    for name, experiment in EXPERIMENTS.items():
+    for name, experiment in load("experiments").items():
         print(f"  {name:24}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
     print("comparisons with other libraries (metarobust bench NAME)")
-    for name, bench in BENCHES.items():
+    for name, bench in load("benches").items():
         print(f"  {name:24}{bench.summary}")
     print("learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))")
-    for name, summary in pretrained.summaries().items():
+    for name, summary in load("pretrained").summaries().items():
         print(f"  {name:24}{summary}")
     print("data sets (--dataset NAME)")
     for name, summary in data.SUMMARIES.items():
@@ -70,78 +91,55 @@ def _list(options: argparse.Namespace) -> None:
     print(f"data folder: {data.default_root()} (change with --data or METAROBUST_DATA)")
 
 
-def _run(options: argparse.Namespace) -> None:
-    from metarobust.lab import EXPERIMENTS
-    from metarobust.lab.running import run
-    from metarobust.lab.suite import ALL, run_all
-
-    if options.name == ALL:
+def run(options: argparse.Namespace) -> None:
+    """Runs an experiment and prints its table, or runs all of them."""
+    names = ("scale", "dataset", "seeds", "device", "data_root", "workers", "cluster")
+    given = {name: getattr(options, name) for name in names}
+    if options.name == "all":
         if options.eps is not None:
             raise InputError("run all takes the radius of each data set; give --eps to one experiment at a time")
-        run_all(
-            scale=options.scale,
-            dataset=options.dataset,
-            seeds=options.seeds,
-            device=options.device,
-            data_root=options.data,
-            out=options.out or Path("runs"),
-            say=lambda line: print(line, flush=True),
-        )
+        load("run all")(out=options.out or Path("runs"), say=lambda line: print(line, flush=True), **given)
         return
-    out, _, rows = run(
-        options.name,
-        scale=options.scale,
-        dataset=options.dataset,
-        seeds=options.seeds,
-        eps=options.eps,
-        device=options.device,
-        data_root=options.data,
-        out=options.out,
-        resume=options.resume,
-    )
-    print(EXPERIMENTS[options.name].table(rows))
+    out, _, rows = load("run")(options.name, eps=options.eps, out=options.out, resume=options.resume, **given)
+    print(load("experiments")[options.name].table(rows))
     print(f"results: {out / 'results.csv'}")
 
 
-def _show(options: argparse.Namespace) -> None:
-    print(_describe(options.folder))
+def show(options: argparse.Namespace) -> None:
+    """Prints the table of a finished run."""
+    print(describe(options.folder))
 
 
-def _results(options: argparse.Namespace) -> None:
-    from metarobust.lab.provenance import facts, listing
+def results(options: argparse.Namespace) -> None:
+    """Lists the recorded runs."""
+    provenance = load("provenance")
+    facts = provenance.facts(RECORDED)
+    print(json.dumps(facts, indent=1) if options.json else provenance.listing(facts))
 
-    found = facts(RECORDED)
-    print(json.dumps(found, indent=1) if options.json else listing(found))
 
-
-def _headline(options: argparse.Namespace) -> None:
+def headline(options: argparse.Namespace) -> None:
+    """Prints the main result."""
     folder = options.folder or next((path for path in (BOOK_RUN, RECORDED_RUN) if path.exists()), None)
     if folder is None:
         raise InputError(f"there is no run in {BOOK_RUN}, and none is recorded here; type make book, or give --from")
-    what = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
-    text = _describe(folder, brief=True)
-    print(f"Headline, from {what}:\n{text}")
+    source = "the run recorded with the package" if folder == RECORDED_RUN else f"the run in {folder}"
+    print(f"Headline, from {source}:\n{describe(folder, brief=True)}")
 
 
-def _export(options: argparse.Namespace) -> None:
-    from metarobust.lab.cards import export
-
-    print(export(options.folder, options.part, options.out, rule=options.rule))
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from metarobust.lab.bench import BENCHES
-
-    bench = BENCHES[choose(options.name, BENCHES, "comparison")]
-    print(bench.run(out=options.out, quick=options.quick))
+def export(options: argparse.Namespace) -> None:
+    """Writes a learned optimizer out of a finished run."""
+    print(load("export")(options.folder, options.part, options.out, rule=options.rule))
 
 
-def _grade(options: argparse.Namespace) -> None:
-    from metarobust.course.classroom import class_table
-    from metarobust.course.grade import grade_file
-    from metarobust.course.run import Limits
+def bench(options: argparse.Namespace) -> None:
+    """Compares with other libraries."""
+    benches = load("benches")
+    print(benches[choose(options.name, benches, "comparison")].run(out=options.out, quick=options.quick))
 
-    limits = Limits(options.time_limit, int(options.memory * 1e9))
+
+def grade(options: argparse.Namespace) -> None:
+    """Grades a student's notebook, or a folder of them."""
+    limits = load("limits")(options.time_limit, int(options.memory * 1e9))
     if options.csv == options.path.is_file():
         raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
     misplaced = options.json if options.csv else options.out or options.workers
@@ -149,24 +147,111 @@ def _grade(options: argparse.Namespace) -> None:
         raise InputError("--json is for one notebook, --out and --workers are for a folder, with --csv")
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
-        text = class_table(options.path, out, options.assignment, options.seed, options.workers, limits)
-        sys.stdout.write(text)
+        class_table = load("class table")
+        sys.stdout.write(class_table(options.path, out, options.assignment, options.seed, options.workers, limits))
         return
-    result = grade_file(options.path, options.assignment, options.seed, limits)
+    result = load("grade")(options.path, options.assignment, options.seed, limits)
     print(json.dumps(result.as_json(), indent=1) if options.json else result.text())
 
 
-def _describe(folder: Path, brief: bool = False) -> str:
-    """What was run, and its table. Raises InputError as `load_results` does."""
-    from metarobust.lab import EXPERIMENTS
-    from metarobust.lab.results import load_results
-
-    manifest, rows = load_results(folder)
-    spec = manifest["spec"]
-    experiment = EXPERIMENTS[choose(spec["experiment"], EXPERIMENTS, "experiment")]
+def describe(folder: Path, brief: bool = False) -> str:
+    """What was run, and its table. Raises InputError where the folder holds no finished run."""
+    manifest, rows = load("results")(folder)
+    spec, experiments = manifest["spec"], load("experiments")
+    experiment = experiments[choose(spec["experiment"], experiments, "experiment")]
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "
         f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n"
         + (experiment.brief(rows) if brief else experiment.table(rows))
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments. It raises InputError for what they do not take, naming it and `--help`."""
+    whole = _Parser(
+        prog="metarobust",
+        description="Learned optimizers that learn from adversarial mistakes: run and show the experiments.",
+        allow_abbrev=False,
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, function: Any, summary: str) -> Any:
+        added = commands.add_parser(name, help=summary, allow_abbrev=False)
+        added.set_defaults(function=function)
+        return added.add_argument
+
+    command("list", list_all, "the experiments, data sets and learned optimizers")
+
+    add = command("run", run, "run an experiment")
+    add("name", metavar="NAME", help="an experiment, see `metarobust list`; or all, one after the other")
+    add("--scale", default="small", help="smoke (a minute), small or full; default: small")
+    add("--device", default="auto", help="auto, cpu or cuda; default: auto")
+    add("--seed", dest="seeds", nargs="+", type=_seed, metavar="N", help="one or more whole numbers, 0 or more")
+    add("--dataset", default="digits", help="see `metarobust list`; default: digits")
+    add(
+        "--eps",
+        type=_radius,
+        metavar="R",
+        help="radius of attacks, in pixel units, such as 8/255; default: by data set",
+    )
+    add(
+        "--data",
+        dest="data_root",
+        metavar="ROOT",
+        help="folder of the data sets; default: METAROBUST_DATA, else a cache",
+    )
+    add("--out", type=Path, metavar="DIR", help="default: runs/NAME-DATASET-SCALE; of all, the folder of these: runs")
+    add("--resume", action="store_true", help="go on with the run that is in the output folder; all always does")
+    add("--workers", type=int, default=1, metavar="N", help="processes that compute, one thread each; default: 1")
+    add("--cluster", default="", metavar="ADDRESS", help="a Dask scheduler whose workers compute instead")
+
+    add = command("show", show, "print the table of a finished run")
+    add("folder", type=Path, metavar="DIR", help="the run's output folder")
+
+    add = command("results", results, "list the recorded runs: age, device, commit, changes of the code since")
+    add("--json", action="store_true", help="the same and more as JSON")
+
+    add = command("headline", headline, "print the main result")
+    add("--from", dest="folder", type=Path, metavar="DIR", help=f"default: {BOOK_RUN}, else the recorded run")
+
+    add = command("export", export, "write a learned optimizer out of a finished run")
+    add("folder", type=Path, metavar="DIR", help="the run's output folder")
+    add("part", metavar="PART", help="part of the run where it was measured: patch, train, ...")
+    add("--rule", default="learned", help="its name in the run's table; default: learned")
+    add("--out", type=Path, default=Path(), metavar="DIR", help="where to write; default: here")
+
+    add = command("bench", bench, "compare with other libraries")
+    add("name", metavar="NAME", help="a comparison, see `metarobust list`")
+    add("--quick", action="store_true", help="a tiny size, to see that it works")
+    add("--out", type=Path, metavar="DIR", help="store the result there, in place of an older one")
+
+    add = command("grade", grade, "grade a student's notebook, or a folder of them")
+    add("path", type=Path, metavar="PATH", help="a notebook, or with --csv a folder of them")
+    add("--assignment", type=int, metavar="N", help="1 to 4; default: what the notebook says")
+    add("--seed", type=_seed, metavar="N", help="of the hidden variants; default: drawn and kept")
+    add("--json", action="store_true", help="print the whole result as JSON")
+    add("--csv", action="store_true", help="grade a folder, and print its table")
+    add("--out", type=Path, metavar="DIR", help="of a folder's results; default: PATH-graded beside it")
+    add("--workers", type=int, metavar="N", help="submissions at a time; default: one for each core")
+    add("--time-limit", type=float, default=900, metavar="S", help="of a submission; default: 900")
+    add("--memory", type=float, default=4, metavar="GB", help="of a submission; default: 4")
+    return whole
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed; give whole numbers from 0 to 999999999")
+    return int(text)
+
+
+def _radius(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no radius; give a number such as 0.1 or 8/255") from None

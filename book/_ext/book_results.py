@@ -16,8 +16,8 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from metarobust.errors import InputError, choose
-from metarobust.lab import EXPERIMENTS
 from metarobust.lab.bench import BENCHES
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.quote import quote, recorded
 from metarobust.lab.table import setting
 

@@ -1,15 +1,9 @@
-"""The complete experiments: run, record, compare. `EXPERIMENTS` are those that `metarobust run` knows, by name."""
+"""Runs the complete experiments and reads their results.
 
-from typing import Any
-
-
-def __getattr__(name: str) -> Any:
-    """Loads the experiments when they are asked for, so that reading results needs none of them."""
-    if name != "EXPERIMENTS":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from metarobust.lab import anchor, cost, what_was_learned
-    from metarobust.lab.catalogue import PARTS
-    from metarobust.lab.comparison import Comparison
-
-    others = {module.NAME: module for module in (anchor, cost, what_was_learned)}
-    return globals().setdefault("EXPERIMENTS", {name: Comparison(name) for name in PARTS} | others)
+experiments.py   the experiments that `metarobust run` knows, by name
+running.py       runs one of them, or all, into a folder
+engine.py        gives its units of work to one process, several, or a Dask cluster
+run_folder.py    what a run leaves: manifest, units, checkpoints, results.csv
+spec.py          what a comparison is made of; catalogue.py  the comparisons, and their numbers at each scale
+results.py       reads the results of finished runs
+"""

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from metarobust.lab import EXPERIMENTS
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.environment import code, differing
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import to_text as columns
 from metarobust.storage import read_json
 
@@ -123,4 +123,4 @@ def _module(manifest: dict[str, Any]) -> str | None:
         bench = BENCHES.get(manifest["bench"])
         return bench and bench.run.__module__
     experiment = EXPERIMENTS.get(manifest["spec"]["experiment"])
-    return experiment and experiment.execute.__module__
+    return experiment and getattr(experiment, "execute", experiment.make_spec).__module__

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from metarobust.errors import InputError
-from metarobust.lab import EXPERIMENTS, pairing
+from metarobust.lab import pairing
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.provenance import CHANGED, facts, took
 from metarobust.lab.results import load_results
 from metarobust.lab.scrutiny import checked, overstated, strongest

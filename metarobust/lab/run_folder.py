@@ -1,30 +1,27 @@
-"""The output folder of one run: a manifest, resumable units of work, and one tidy table.
+"""The output folder of one run: a manifest, finished units of work, checkpoints of unfinished ones, and one tidy table.
 
 manifest.json    what was run, by which code, where; status "running", then "complete"
-units/           one file for each finished unit of work
-checkpoints/     tensors of an unfinished one, the last two
+units/           one file for each finished unit
+checkpoints/     tensors of meta-trainings, to go on from and to be used
 results.csv      one row for each value, the same to the byte whether or not the run was interrupted
-searches.json    of a comparison that scores the best settings of its searches again: these, with both scores
 """
-
-from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from metarobust.checkpoints import Checkpoints
 from metarobust.errors import InputError
 from metarobust.lab.environment import code, peak_memory, versions
 from metarobust.lab.tables import write_csv
 from metarobust.storage import TEMPORARY, read_json, sha256, write_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 COLUMNS: dict[str, type] = {
     "experiment": str,
@@ -42,32 +39,106 @@ COLUMNS: dict[str, type] = {
     "metric": str,
     "value": float,
     "n": int,
+    "learned": int,
+    "start": str,
+    "network": str,
+    "images_per_class": int,
+    "scope": str,
 }
-"""The columns of results.csv and their types; n is the number of images behind the value."""
+"""The columns of results.csv and their types.
+
+n is the number of images behind the value; learned, 1 for a learned optimizer, else 0; start, whether it began from
+`trained` or `fresh` models; network, `dense` or `convolutional`; images_per_class, of a model's training set, None for
+all images. scope, of a robust accuracy: the `worst case` over all attacks, the `pair` of two PGDs, the standard
+`ensemble` beside the table, or a `single` attack.
+"""
 
 LOCK = ".lock"
 """Beside the manifest while a process writes to the folder."""
 
 
-class Run:
-    """One run's folder `out`, made or, with `resume`, taken up where it was left.
+class Units:
+    """The units and checkpoints of the run in a folder: all that a worker needs to know of it."""
 
-    spec: the frozen specification, a JSON object: experiment, scale, dataset, seeds and every number.
-    about: what else must stay the same in a resumed run (data_sha256, device) and what is worth recording
-    (threads, command, ...). All of it goes into the manifest, which is written at once.
+    def __init__(self, out: Path):
+        self.out = out
+        self._checkpoints: dict[str, Checkpoints] = {}
 
-    Raises InputError when `out` holds other files, a run and `resume` is False, a damaged manifest, or a run
-    that differs in specification, data, device, versions or code.
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, as it was when it was first asked for."""
+        return read_json(self.out / "manifest.json")
+
+    def finished(self, name: str) -> bool:
+        """Whether the rows of a unit are stored."""
+        return self._path(name).exists()
+
+    def keep(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Stores the rows of a unit, and returns them as everybody will read them: a tuple has become a list."""
+        write_json(self._path(name), {"unit": name, "spec_sha256": self.manifest["spec_sha256"], "rows": list(rows)})
+        return self.rows(name)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a finished unit. Raises InputError where the file is missing, damaged or of another run."""
+        path = self._path(name)
+        try:
+            stored = read_json(path)
+        except InputError as error:
+            raise InputError(f"{path} is missing, damaged or cut short; delete it and give --resume") from error
+        if (stored.get("unit"), stored.get("spec_sha256")) != (name, self.manifest["spec_sha256"]):
+            raise InputError(f"{path} is of another run; delete it and give --resume")
+        return stored["rows"]
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Stores a checkpoint of this name: tensors, and a JSON object."""
+        self.checkpoints(name).save(tensors, about)
+
+    def restore(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint of this name, or None where there is none. Raises InputError for a damaged one."""
+        return self.checkpoints(name).load()
+
+    def stored(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The last checkpoint of a finished unit. Raises InputError where it is gone."""
+        checkpoint = self.restore(name)
+        if checkpoint is None:
+            raise InputError(
+                f"the checkpoint {name} is missing from {self.out / 'checkpoints'}; delete {self._path(name)} too and "
+                f"give --resume, so that it is learned again"
+            )
+        return checkpoint
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The checkpoints of this name."""
+        if name not in self._checkpoints:
+            self._checkpoints[name] = Checkpoints(self.out / "checkpoints", name, self.manifest["spec_sha256"])
+        return self._checkpoints[name]
+
+    def _path(self, name: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):
+            raise ValueError(f"unit name {name!r} is not of letters, digits and . _ = + -")
+        return self.out / "units" / f"{name}.json"
+
+
+class Run(Units):
+    """One run's folder, made or, with `resume`, taken up where it was left. Its manifest is written at once.
+
+    Args:
+        out: The folder.
+        spec: The frozen specification, a JSON object: experiment, scale, dataset, seeds and every number.
+        resume: Whether to go on with the run that the folder holds.
+        about: What else must stay the same in a resumed run (data_sha256, device) and what is worth recording.
+
+    Raises:
+        InputError: Where the folder holds other files, a run and `resume` is False, a damaged manifest, or a run that
+            differs in specification, data, device, versions or code.
     """
 
     def __init__(self, out: Path | str, spec: Mapping[str, Any], *, resume: bool, about: Mapping[str, Any]):
-        self.out = Path(out)
+        super().__init__(Path(out))
         self.spec = json.loads(json.dumps(spec))  # so that a tuple equals the list it was stored as
-        self.spec_sha256 = sha256(json.dumps(self.spec, sort_keys=True))
+        self.spec_sha256 = self.digest(spec)
         self._began = time.perf_counter()
-        self._named: set[str] = set()
-        self._checkpoints: dict[str, Checkpoints] = {}
-        manifest = {
+        new = {
             "status": "running",
             "spec": self.spec,
             "spec_sha256": self.spec_sha256,
@@ -80,98 +151,56 @@ class Run:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out} is a file; choose another --out")
         if (self.out / "manifest.json").exists():
-            manifest = self._take_up(manifest, resume)
-        elif found := self._foreign():
-            raise InputError(f"{self.out} holds {found!r}, which is not of a run; choose another --out")
+            self._check(read_json(self.out / "manifest.json"), new, resume)
+        else:
+            names = sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
+            foreign = [name for name in names if name != LOCK and not name.endswith(TEMPORARY)]
+            if foreign:
+                raise InputError(f"{self.out} holds {foreign[0]!r}, which is not of a run; choose another --out")
+            self.manifest = new
         for left in self.out.rglob(f".*{TEMPORARY}"):
             left.unlink(missing_ok=True)
-        self._manifest = manifest
-        self._spent = manifest["wall_seconds"]
+        self._spent = self.manifest["wall_seconds"]
         if not self.complete:
             self._write_manifest()
 
-    def _take_up(self, new: dict[str, Any], resume: bool) -> dict[str, Any]:
-        old = read_json(self.out / "manifest.json")
+    def _check(self, old: dict[str, Any], new: dict[str, Any], resume: bool) -> None:
         for key in ("spec", "data_sha256", "device", "versions"):
-            if found := _difference(key, old.get(key), new.get(key)):
-                raise InputError(f"{self.out} holds another run: {found}; choose another --out")
+            if difference := _difference(key, old.get(key), new.get(key)):
+                raise InputError(f"{self.out} holds another run: {difference}; choose another --out")
         if not resume:
             raise InputError(f"{self.out} already holds this run; give --resume to go on with it, or another --out")
         if old["code"]["sha256"] != new["code"]["sha256"]:
             raise InputError(f"{self.out} was begun with other code of metarobust; choose another --out")
-        return old
+        self.manifest = old
 
-    def _foreign(self) -> str | None:
-        names = [path.name for path in self.out.iterdir()] if self.out.exists() else []
-        return next((name for name in sorted(names) if name != LOCK and not name.endswith(TEMPORARY)), None)
+    @staticmethod
+    def digest(spec: Mapping[str, Any]) -> str:
+        """What tells specifications apart: the SHA-256 of one as JSON."""
+        return sha256(json.dumps(spec, sort_keys=True))
 
     @property
     def complete(self) -> bool:
         """Whether the run is finished, so that there is nothing left to do."""
-        return self._manifest["status"] == "complete"
+        return self.manifest["status"] == "complete"
 
-    def unit(self, name: str, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of the unit of work `name`: stored ones where there are any, else `compute()`'s, stored.
-
-        Either way the rows have been through JSON, so an interrupted run sees what an uninterrupted one sees.
-
-        Raises InputError for a damaged unit file, ValueError for a name used twice or with odd characters.
-        """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name) or name in self._named:
-            raise ValueError(f"unit name {name!r} was used before or is not of letters, digits and . _ = + -")
-        self._named.add(name)
-        path = self.out / "units" / f"{name}.json"
-        if not path.exists():
-            write_json(path, {"unit": name, "spec_sha256": self.spec_sha256, "rows": compute()})
-            self._write_manifest()
-        try:
-            stored = read_json(path)
-        except InputError as error:
-            raise InputError(f"{path} is damaged or cut short; delete it and give --resume") from error
-        if (stored.get("unit"), stored.get("spec_sha256")) != (name, self.spec_sha256):
-            raise InputError(f"{path} is of another run; delete it and give --resume")
-        return stored["rows"]
-
-    def finished(self, name: str) -> bool:
-        """Whether the rows of a unit are stored."""
-        return (self.out / "units" / f"{name}.json").exists()
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a unit that is finished. Raises InputError where it is not."""
-        return read_json(self.out / "units" / f"{name}.json")["rows"]
-
-    def checkpoints(self, name: str) -> Checkpoints:
-        """The last two checkpoints of this name, in `checkpoints/`."""
-        if name not in self._checkpoints:
-            self._checkpoints[name] = Checkpoints(self.out / "checkpoints", name, self.spec_sha256)
-        return self._checkpoints[name]
-
-    def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Store a checkpoint of this name; the last two are kept. See `Checkpoints.save`."""
-        self.checkpoints(name).save(tensors, about)
+    def keep(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """As `Units.keep`; the manifest says how long it has taken so far."""
+        kept = super().keep(name, rows)
         self._write_manifest()
+        return kept
 
-    def restore(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of this name that can be used, or None when there is none.
-
-        A damaged one and one of another run are refused with a line; raises InputError where no other is left.
-        """
-        return self.checkpoints(name).load()
-
-    def stored(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The last checkpoint of this name. Raises InputError where it is gone."""
-        held = self.restore(name)
-        if held is None:
-            lost, unit = self.checkpoints(name).paths[0], self.out / "units" / f"{name}.json"
-            raise InputError(f"{lost} is missing; delete {unit} too and give --resume, so that it is learned again")
-        return held
+    def unit(self, name: str, compute: Any) -> list[dict[str, Any]]:
+        """The rows of a unit: stored ones where there are any, else those that `compute()` returns, stored."""
+        return self.rows(name) if self.finished(name) else self.keep(name, compute())
 
     def finish(
         self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], summary: Mapping[str, Any]
     ) -> None:
-        """Write results.csv, then the manifest with status "complete" and the table's digest."""
-        digest = write_csv(self.out / "results.csv", rows, columns)
-        self._manifest |= {
+        """Writes results.csv, a column that a row lacks left empty; then the manifest, with status "complete"."""
+        empty = {name: "" if kind is str else None for name, kind in columns.items()}
+        digest = write_csv(self.out / "results.csv", [empty | dict(row) for row in rows], columns)
+        self.manifest |= {
             "status": "complete",
             "summary": dict(summary),
             "columns": {name: kind.__name__ for name, kind in columns.items()},
@@ -180,14 +209,14 @@ class Run:
         self._write_manifest()
 
     def _write_manifest(self) -> None:
-        self._manifest["wall_seconds"] = round(self._spent + time.perf_counter() - self._began, 3)
-        self._manifest["peak_memory_mb"] = max(self._manifest.get("peak_memory_mb", 0), peak_memory())
-        write_json(self.out / "manifest.json", self._manifest)
+        self.manifest["wall_seconds"] = round(self._spent + time.perf_counter() - self._began, 3)
+        self.manifest["peak_memory_mb"] = max(self.manifest.get("peak_memory_mb", 0), peak_memory())
+        write_json(self.out / "manifest.json", self.manifest)
 
 
 def _difference(key: str, old: Any, new: Any) -> str | None:
     """The first place where two JSON values differ, in words."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found = (_difference(f"{key}.{name}", old.get(name), new.get(name)) for name in {**old, **new})
-        return next(filter(None, found), None)
+        differences = (_difference(f"{key}.{name}", old.get(name), new.get(name)) for name in {**old, **new})
+        return next(filter(None, differences), None)
     return None if old == new else f"{key.removeprefix('spec.')} is {old!r} there and {new!r} here"

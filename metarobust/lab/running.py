@@ -1,8 +1,11 @@
-"""Runs an experiment by name into a folder: what the command line and the notebooks call."""
+"""Runs an experiment by name into a folder, or all of them: what the command line and the notebooks call."""
 
+import inspect
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,11 @@ from filelock import FileLock, Timeout
 
 from metarobust import data
 from metarobust.errors import InputError, choose
-from metarobust.lab import EXPERIMENTS
-from metarobust.lab.comparison import Comparison
+from metarobust.lab import engine
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import LOCK, Run
-from metarobust.meta.sharing import Share, joined
+from metarobust.storage import read_json
 
 
 def run(
@@ -30,80 +33,128 @@ def run(
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    workers: int = 1,
+    cluster: str = "",
 ) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
-    """Runs what is missing of an experiment and returns its folder, manifest and rows.
+    """Runs what is missing of an experiment.
 
-    eps: the radius of attacks in pixel units, where not that of the data set.
-    out: the folder; `runs/NAME-DATASET-SCALE` if None. resume: go on with the run that the folder holds.
-    Under torchrun, processes share the work; only process 0 returns, the others leave with exit code 0.
-    Raises InputError for an unknown name, scale, data set or device, seeds given twice, a radius that is none, or
-    for an experiment with one of its own, a folder with another run, or processes that have nothing to share or have
-    ended.
+    Args:
+        name: The experiment, see `metarobust list`.
+        scale: `smoke`, `small` or `full`.
+        dataset: A data set's name, see `metarobust.data.load`.
+        seeds: Of the models that are compared; None for those of the scale.
+        eps: The radius of attacks in pixel units, where not that of the data set.
+        device: `auto`, `cpu` or `cuda`.
+        data_root: The folder of the data sets.
+        out: The run's folder; None for `runs/NAME-DATASET-SCALE`.
+        resume: Whether to go on with the run that the folder holds.
+        workers: Processes that compute, each with one thread.
+        cluster: The address of a Dask scheduler whose workers compute instead.
+
+    Returns:
+        The folder, its manifest, and the rows of its table.
+
+    Raises:
+        InputError: For an unknown name, scale, data set or device, a seed given twice, a radius that is none or for an
+            experiment with one of its own, a folder with another run, or workers that cannot do it.
     """
-    # On a GPU: convolutions of full precision, by algorithms that give the same numbers each time.
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with joined() as share, exact:
-        found = _run(name, scale, dataset, seeds, eps, device, data_root, out, resume, share)
-    if found is None:
-        raise SystemExit(0)
-    return found
-
-
-def _run(
-    name: str,
-    scale: str,
-    dataset: str,
-    seeds: Sequence[int] | None,
-    eps: float | None,
-    device: str,
-    data_root: str | Path | None,
-    out: str | Path | None,
-    resume: bool,
-    share: Share,
-) -> tuple[Path, dict[str, Any], list[dict[str, Any]]] | None:
-    """`run` for one of the processes; None at those that only help."""
     experiment = EXPERIMENTS[choose(name, EXPERIMENTS, "experiment")]
     choose(scale, experiment.SCALES, f"scale of {name}")
     data.check_name(dataset)
-    where = share.device(pick_device(device))
-    if share.size > 1 and not isinstance(experiment, Comparison):
-        raise InputError(f"{name} works in one process; start it without torchrun")
+    where = pick_device(device)
+    if workers < 1:
+        raise InputError(f"--workers {workers}: give a number of processes, 1 or more")
     if seeds and len(set(seeds)) < len(seeds):
         raise InputError(f"--seed {' '.join(map(str, seeds))}: a seed is given twice; give each once")
-    given = (scale, dataset, list(seeds) if seeds else None)
-    if eps is None:
-        spec = experiment.make_spec(*given)
-    elif isinstance(experiment, Comparison):
-        spec = experiment.make_spec(*given, eps)
-    else:
+    if eps is not None and "eps" not in inspect.signature(experiment.make_spec).parameters:
         raise InputError(f"{name} has a radius of its own; leave --eps {eps:g} out")
+    radius = {} if eps is None else {"eps": eps}
+    spec = experiment.make_spec(scale, dataset, list(seeds) if seeds else None, **radius)
     folder = Path(out) if out else default_folder(name, dataset, scale)
-    if share.rank > 0:
-        share.tell()  # process 0 comes first: a data set is downloaded once
-        found = data.load(dataset, data_root, where)
-        if share.tell():
-            experiment.execute(spec, None, found, where, share)
-        return None
-    found = data.load(dataset, data_root, where)
-    share.tell()
+    images = data.load(dataset, data_root, where)
     hardware = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
     about = {
         "device": {"type": where.type, "name": hardware},
-        "threads": torch.get_num_threads(),
-        "processes": share.size,
-        "data_sha256": found.sha256,
-        "command": _command(name, scale, dataset, seeds, eps, device, share.size),
+        "threads": 1,
+        "workers": cluster or workers,
+        "data_sha256": images.sha256,
+        "command": _command(name, scale, dataset, seeds, eps, device, workers),
     }
     with only_writer(folder):
         current = Run(folder, spec, resume=resume, about=about)
-        if share.tell(not current.complete):
-            experiment.execute(spec, current, found, where, share)
+        if not current.complete and hasattr(experiment, "execute"):  # until all of them are lists of units
+            experiment.execute(current.spec, current, images, where)
+        elif not current.complete:
+            units = experiment.units(current.spec, images)
+            rows = engine.execute(units, current, images, where, workers=workers, cluster=cluster)
+            current.finish(*experiment.collect(current.spec, rows))
         return folder, *load_results(folder)
+
+
+def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], **options: Any) -> None:
+    """Runs each experiment into its own folder below `out`; what is complete is left, what is not goes on.
+
+    Args:
+        scale: As for `run`, like the data set and the other options.
+        dataset: As for `run`.
+        out: Where the folders are.
+        say: Told in a line what comes next, and at the end what became of each. An experiment that refuses the data set
+            or the scale is such a line, too; an error that is nobody's input also leaves its traceback.
+
+    Raises:
+        InputError: For an unknown data set or device, before anything is run, and at the end where an experiment is not
+            complete.
+    """
+    data.check_name(dataset)
+    pick_device(options.get("device", "auto"))
+    became, failed = {}, []
+    for number, name in enumerate(EXPERIMENTS, start=1):
+        folder = out / default_folder(name, dataset, scale).name
+        after = ", ".join(list(EXPERIMENTS)[number:])
+        say(f"[{number}/{len(EXPERIMENTS)}] {name} on {dataset}, {scale}" + (f"; then {after}" if after else ""))
+        began = time.perf_counter()
+        try:
+            if complete(name, scale, dataset, options.get("seeds"), folder):
+                became[name] = f"was complete: {folder}"
+                continue
+            run(name, scale=scale, dataset=dataset, out=folder, **options | {"resume": True})
+            became[name] = f"done in {(time.perf_counter() - began) / 60:.1f} min: {folder}"
+        except (InputError, OSError) as error:
+            became[name] = f"not done: {' '.join(str(error).split())}"
+            failed.append(name)
+        except Exception as error:  # the others are worth having, whatever went wrong here
+            traceback.print_exc()
+            became[name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
+            failed.append(name)
+    width = max(map(len, became))
+    for name, line in became.items():
+        say(f"{name:{width}}  {line}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(became)} experiments are not complete: {', '.join(failed)}; see above")
+
+
+def complete(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, folder: Path) -> bool:
+    """Whether the folder holds this very run, finished and whole, by whatever version of the code.
+
+    Raises:
+        InputError: Where the experiment has no such scale, or another run or a damaged one is in the folder.
+    """
+    experiment = EXPERIMENTS[name]
+    choose(scale, experiment.SCALES, f"scale of {name}")
+    if not (folder / "manifest.json").exists() or read_json(folder / "manifest.json")["status"] != "complete":
+        return False
+    manifest, _ = load_results(folder)
+    made = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
+    if manifest["spec_sha256"] != Run.digest(made):
+        raise InputError(f"{folder} holds a run with another specification; choose another --out")
+    return True
 
 
 def default_folder(name: str, dataset: str, scale: str) -> Path:
     """Where a run goes if nothing else is said: `runs/NAME-DATASET-SCALE`."""
-    return Path("runs") / f"{name}-{_slug(dataset)}-{scale}"
+    kind, _, path = dataset.partition(":")
+    short = f"{kind}-{Path(path).expanduser().resolve().name}" if path else kind
+    return Path("runs") / f"{name}-{short}-{scale}"
 
 
 @contextmanager
@@ -135,23 +186,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def _command(
-    name: str,
-    scale: str,
-    dataset: str,
-    seeds: Sequence[int] | None,
-    eps: float | None,
-    device: str,
-    processes: int,
+    name: str, scale: str, dataset: str, seeds: Sequence[int] | None, eps: float | None, device: str, workers: int
 ) -> str:
-    # Without --data and --out: they name places on one machine, and the manifest is shown to others.
+    # Without --data, --out and --cluster: they name places on one machine, and the manifest is shown to others.
     kind, _, path = dataset.partition(":")
     shown = f"{kind}:{Path(path).name}" if path else kind
-    start = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
-    words = [*start, "metarobust", "run", name, "--scale", scale, "--dataset", shown, "--device", device]
-    radius = [] if eps is None else ["--eps", f"{eps:.6g}"]
-    return shlex.join([*words, *radius, *(["--seed", *map(str, seeds)] if seeds else [])])
-
-
-def _slug(dataset: str) -> str:
-    kind, _, path = dataset.partition(":")
-    return f"{kind}-{Path(path).expanduser().resolve().name}" if path else kind
+    words = ["metarobust", "run", name, "--scale", scale, "--dataset", shown, "--device", device]
+    words += [] if eps is None else ["--eps", f"{eps:.6g}"]
+    words += [] if workers == 1 else ["--workers", str(workers)]
+    return shlex.join([*words, *(["--seed", *map(str, seeds)] if seeds else [])])

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from metarobust.lab import EXPERIMENTS, quote
+from metarobust.lab import quote
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.table import setting
 
 pytest.importorskip("sphinx")

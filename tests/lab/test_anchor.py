@@ -22,8 +22,9 @@ from toy import generator
 from metarobust import attacks
 from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
-from metarobust.lab import EXPERIMENTS, anchor, published, results
+from metarobust.lab import anchor, published, results
 from metarobust.lab.anchor import Recipe
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.published import PUBLISHED, RELEASED
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import COLUMNS, Run

@@ -13,10 +13,11 @@ from test_transfer import CODE, PLAN, UNSEEN
 from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
 from metarobust.family import Training
-from metarobust.lab import EXPERIMENTS, catalogue, results
+from metarobust.lab import catalogue, results
 from metarobust.lab.ablation import ablation
 from metarobust.lab.attacked import confined, several, speaking
 from metarobust.lab.comparison import SEARCHES
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.fit import together, under_quick
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import Run

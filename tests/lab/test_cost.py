@@ -22,7 +22,7 @@ from metarobust.book.figures.cost import against_cost
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training, make_tasks
-from metarobust.lab import EXPERIMENTS, catalogue, cost, results
+from metarobust.lab import catalogue, cost, results
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import methods
 from metarobust.lab.cost import break_even
@@ -32,6 +32,7 @@ from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NETWORKS, RIVALS, drawn, rivals
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import amount, models
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.fit import as_hyper, fit_baseline, settings
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import COLUMNS, Run

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from metarobust.errors import InputError
-from metarobust.lab import EXPERIMENTS, published, quote, table
+from metarobust.lab import published, quote, table
 from metarobust.lab.baselines import methods
 from metarobust.lab.comparison import SEARCHES, Comparison
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.learning import slug
 from metarobust.lab.run_folder import COLUMNS
 from metarobust.lab.running import default_folder

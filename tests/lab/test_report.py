@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from metarobust import storage
-from metarobust.lab import EXPERIMENTS, quote, scrutiny, table
+from metarobust.lab import quote, scrutiny, table
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.report import report
 
 RUN = "patch-digits-small"

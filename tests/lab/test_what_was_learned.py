@@ -14,8 +14,9 @@ from metarobust import pretrained
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training
-from metarobust.lab import EXPERIMENTS, results, what_was_learned
+from metarobust.lab import results, what_was_learned
 from metarobust.lab.column_decay import ColumnDecay
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.lab.what_was_learned import inquiry, kept, responses

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from metarobust.errors import InputError, choose
-from metarobust.lab import EXPERIMENTS
 from metarobust.lab.bench import BENCHES
+from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import load_results
 from metarobust.storage import read_json
 
