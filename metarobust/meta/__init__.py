@@ -1,15 +1,15 @@
-"""Meta-training: the plan, the estimators of the meta-gradient, held-out tasks, and the loop that moves theta."""
+"""Meta-training: its config, the estimators of the meta-gradient, held-out tasks, and the loop that moves theta."""
 
+from metarobust.meta.checkpoint import pack, restore, theta_of
 from metarobust.meta.config import MetaTrainConfig, generator_of
 from metarobust.meta.sharing import ALONE, Share
-from metarobust.meta.state import pack, restore
-from metarobust.meta.training import Progress, meta_train
+from metarobust.meta.training import MetaTrainer, meta_train
 from metarobust.meta.validation import Validation, hold_out
 
 __all__ = [
     "ALONE",
     "MetaTrainConfig",
-    "Progress",
+    "MetaTrainer",
     "Share",
     "Validation",
     "generator_of",
@@ -17,4 +17,5 @@ __all__ = [
     "meta_train",
     "pack",
     "restore",
+    "theta_of",
 ]

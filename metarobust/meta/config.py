@@ -1,4 +1,4 @@
-"""The numbers of a meta-training, and the streams of chance that follow from its seed."""
+"""The numbers of a meta-training, and the random streams that follow from its seed."""
 
 import math
 from dataclasses import dataclass
@@ -14,23 +14,31 @@ ESTIMATORS = ("backprop", "es", "pes")
 class MetaTrainConfig:
     """The numbers of a meta-training.
 
-    episodes: inner runs. horizons: their lengths in steps, one is drawn for each. truncation: steps between two moves
-    of theta. groups: batches of optimizees whose meta-gradients are averaged, each of one architecture; tasks:
-    optimizees in a group. batch_size, held_out: images of an inner step, and of a meta-loss. lr: of Adam on theta,
-    after a linear warm-up, falling to a tenth by a cosine. clip: longest meta-gradient. mid_loss_weight: share of the
-    meta-loss that is taken half-way through a stretch; the rest is taken at its end.
+    Attributes:
+        episodes: outer steps; each is one inner run from start to horizon.
+        horizons: lengths of inner runs, in steps; one is drawn for each episode.
+        truncation: inner steps between two moves of theta.
+        groups: batches of optimizees whose meta-gradients are averaged, each of one architecture.
+        tasks: optimizees in a group.
+        batch_size: images of an inner step.
+        held_out: images of a meta-loss.
+        lr: step size of Adam on theta, after a linear warm-up, falling to a tenth by a cosine.
+        warmup: episodes of the warm-up.
+        clip: longest meta-gradient.
+        mid_loss_weight: share of the meta-loss that is taken half-way through a truncation; the rest at its end.
+        estimator: how the meta-gradient is found, see `metarobust.meta.estimators`.
+        second_order: of backprop, whether gradients of gradients count.
+        pairs: of es and pes, antithetic pairs of candidates in a group.
+        sigma: of es and pes, distance of a candidate from theta in each coordinate.
+        divergence_threshold: a truncation whose meta-loss is as high as this has diverged, see `meta_train`; of es
+            and pes, a candidate's meta-loss that is higher counts as this.
+        eps_growth: share of the episodes in which the radius of the meta-objective's attack grows from 0.
+        horizon_growth: share of the episodes in which the horizons are unlocked one by one, the shortest first.
+        validate_every: episodes between two validations, where there are any.
+        patience: validations without a better score after which meta-training ends early; 0 for never.
 
-    estimator: how the meta-gradient is found, see `metarobust.meta.estimators`. second_order: of backprop, whether the
-    gradients of gradients count. pairs, sigma: of es and pes: antithetic pairs of candidates in a group, and their
-    distance from theta. divergence_threshold: a stretch whose meta-loss is as high as this has
-    diverged, see `meta_train`; of es and pes, a candidate's that is higher counts as this.
-
-    eps_growth: share of the episodes in which the radius of the meta-objective's attack grows from 0 to its full size.
-    horizon_growth: share of the episodes in which the horizons are unlocked, one after the other, the shortest first.
-    validate_every: episodes between two looks at held-out tasks, where there are any. patience: looks without a better
-    score after which meta-training ends early; 0 for never.
-
-    Raises InputError for numbers out of their range.
+    Raises:
+        InputError: for numbers out of their range.
     """
 
     episodes: int = 200
@@ -55,38 +63,33 @@ class MetaTrainConfig:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        whole = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
-        if not whole or not self.horizons:
+        fits = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
+        if not fits or not self.horizons:
             raise InputError(
                 f"horizons {list(self.horizons)} with truncation {self.truncation}: "
-                f"each horizon is a whole number of stretches, and a stretch has at least 2 steps"
+                f"each horizon is a whole number of truncations, and a truncation has at least 2 steps"
             )
         sizes = ("episodes", "groups", "tasks", "batch_size", "held_out", "pairs", "validate_every")
         for name in (*sizes, "lr", "clip", "sigma", "divergence_threshold"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
-        if not 0 <= self.mid_loss_weight <= 1:
-            raise InputError(f"mid_loss_weight {self.mid_loss_weight}: give a share of the meta-loss, from 0 to 1")
-        for name in ("eps_growth", "horizon_growth"):
+        for name in ("mid_loss_weight", "eps_growth", "horizon_growth"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} {getattr(self, name)}: give a share of the episodes, from 0 to 1")
+                raise InputError(f"{name} {getattr(self, name)}: give a share from 0 to 1")
         if not self.patience >= 0:
             raise InputError(f"patience {self.patience}: give a number of validations, or 0 to never end early")
         choose(self.estimator, ESTIMATORS, "estimator of the meta-gradient")
 
-    def rate(self, episode: int) -> float:
-        """The step of theta's Adam in an episode."""
-        return (
-            self.lr
-            * min(1, (episode + 1) / max(1, self.warmup))
-            * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
-        )
+    def lr_at(self, episode: int) -> float:
+        """The step size of theta's Adam in an episode."""
+        warm = min(1, (episode + 1) / max(1, self.warmup))
+        return self.lr * warm * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
 
-    def radius(self, episode: int) -> float:
+    def eps_share(self, episode: int) -> float:
         """The share of the attack's full radius in an episode: 0 in the first, where it is to grow."""
         return min(1.0, episode / (self.eps_growth * self.episodes)) if self.eps_growth else 1.0
 
-    def unlocked(self, episode: int) -> tuple[int, ...]:
+    def horizons_at(self, episode: int) -> tuple[int, ...]:
         """The horizons that an episode draws from."""
         share = min(1.0, (episode + 1) / (self.horizon_growth * self.episodes)) if self.horizon_growth else 1.0
         longest = sorted(self.horizons)[math.ceil(share * len(self.horizons)) - 1]
@@ -96,8 +99,7 @@ class MetaTrainConfig:
 def generator_of(device: torch.device | str, *numbers: int) -> torch.Generator:
     """A generator whose stream depends on all the numbers.
 
-    Each episode has its own, made from the seed and the episode's number: a resumed run needs no stored stream, and
-    the groups of an episode can be shared out to processes.
+    Each episode has its own, made from the seed and the episode's number, so a resumed run needs no stored stream.
     """
     seed = 0
     for number in numbers:

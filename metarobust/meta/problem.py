@@ -1,4 +1,4 @@
-"""One group of inner problems with all that their meta-loss depends on: `stretch` is what every estimator asks."""
+"""One group of inner problems with all that their meta-loss depends on: what an estimator asks for."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,17 +20,17 @@ class Point(NamedTuple):
     state: Any
 
     def detach(self) -> "Point":
-        """The same place, cut off from the computation that led there: where the next stretch begins."""
+        """The same point, cut off from the computation that led there: where the next truncation begins."""
         return Point(self.params.detach(), detach(self.state))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """tasks: the group's optimizees. horizon: steps of the whole inner run. inner, meta: the two objectives."""
+    """An inner problem: a group of optimizees, the length of their run in steps, and the two objectives."""
 
     tasks: Tasks
     horizon: int
-    plan: MetaTrainConfig
+    config: MetaTrainConfig
     inner: Objective
     meta: Objective
 
@@ -38,16 +38,25 @@ class Problem:
         """Where the inner run begins."""
         return Point(self.tasks.params, optimizer.init(self.tasks.params, self.tasks.param_spec, self.horizon))
 
-    def stretch(self, optimizer: Optimizer, at: Point, generator: torch.Generator) -> tuple[Tensor, Point]:
-        """The meta-loss, a number, of the next `truncation` steps, half-way and at their end; and where they lead."""
-        plan, tasks = self.plan, self.tasks
-        (params, state), score = at, tasks.params.new_zeros(())
-        half = plan.truncation // 2
-        for weight, steps in ((plan.mid_loss_weight, half), (1 - plan.mid_loss_weight, plan.truncation - half)):
+    def truncation_loss(self, optimizer: Optimizer, at: Point, generator: torch.Generator) -> tuple[Tensor, Point]:
+        """Runs the next `truncation` steps.
+
+        Args:
+            optimizer: takes the steps.
+            at: where they begin.
+            generator: the stream of batches, noise and starts of attacks.
+
+        Returns:
+            The meta-loss, a scalar: a weighted mean of that half-way and that at the end; and where the steps lead.
+        """
+        config, tasks = self.config, self.tasks
+        (params, state), meta_loss = at, tasks.params.new_zeros(())
+        half = config.truncation // 2
+        for weight, steps in ((config.mid_loss_weight, half), (1 - config.mid_loss_weight, config.truncation - half)):
             params, state = unroll(
-                tasks, optimizer, params, state, steps=steps, batch_size=plan.batch_size, inner=self.inner,
-                generator=generator, second_order=plan.second_order,
+                tasks, optimizer, params, state, steps=steps, batch_size=config.batch_size, inner=self.inner,
+                generator=generator, second_order=config.second_order,
             )  # fmt: skip
-            images, labels = tasks.batch(tasks.held_out, plan.held_out, generator)
-            score = score + weight * self.meta(tasks.predictor(params), images, labels, generator).mean()
-        return score, Point(params, state)
+            images, labels = tasks.batch(tasks.held_out, config.held_out, generator)
+            meta_loss = meta_loss + weight * self.meta(tasks.predictor(params), images, labels, generator).mean()
+        return meta_loss, Point(params, state)

@@ -3,11 +3,11 @@
     theta <- theta - Adam( grad_theta  mean over tasks  meta( phi_K(theta) ) )
 
 where phi_K are an optimizee's parameters after K steps of the optimizer. An episode is one inner run from start to
-horizon, cut into stretches of K steps (truncation); after each stretch theta moves, and the next begins where it
-ended. Gradients of gradients are left out (first order) unless asked for.
+horizon, cut into truncations of K steps; after each, theta moves, and the next begins where it ended. Gradients of
+gradients are left out (first order) unless asked for.
 
-A stretch that diverged would teach theta nonsense. It ends its episode, and theta and its Adam step back to where the
-last episode that went well began: from there a whole episode is known to go well.
+A truncation that diverged would teach theta nonsense. It ends its episode, and theta and its Adam step back to where
+the last episode that went well began: from there a whole episode is known to go well.
 
 Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2. An adversarial meta-objective over clean inner
 gradients is the idea of Serban et al. 2020 (arXiv 2008.05247), of which we have the abstract; every choice of set-up
@@ -16,161 +16,224 @@ is ours.
 
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from metarobust.errors import InputError
-from metarobust.meta.config import MetaTrainConfig
-from metarobust.meta.episode import Episode
-from metarobust.meta.sharing import ALONE, Share
-from metarobust.meta.state import State
+from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.meta.checkpoint import pack, restore, with_prefix
+from metarobust.meta.config import MetaTrainConfig, generator_of
+from metarobust.meta.estimators import ESTIMATORS
+from metarobust.meta.problem import Problem
 from metarobust.objectives import Adversarial, Mixed, Objective
 from metarobust.tasks import Tasks
 
+Sample = Callable[[int, torch.Generator], Tasks]
+Record = dict[str, float]
 
-@dataclass
-class Progress:
-    """What a checkpoint holds beside theta: the next episode, and a record of those that are over."""
 
-    episode: int
-    log: list[dict[str, Any]]
+class MetaTrainer:
+    """A meta-training that can be stopped after any episode, and resumed: it ends with the same theta, to the bit.
+
+        trainer = MetaTrainer(optimizer, family.sample, config, inner=clean, meta=Adversarial(0.1), seed=0)
+        for record in trainer.episodes():
+            save(trainer.state_dict(), trainer.log)
+
+    Args:
+        optimizer: its parameters theta learn, in place.
+        sample: number of tasks and a generator to tasks.
+        config: the numbers.
+        inner: the objective of the inner runs.
+        meta: the meta-objective, on images held out from the inner runs.
+        seed: all random streams follow from it, the episode and the group, so none is stored.
+        validate: the optimizer to its clean and robust accuracy on tasks that `sample` never draws, see
+            `metarobust.meta.validation`. The theta with the best mean of the two is what stays in the end, and
+            meta-training is over after `config.patience` validations without a better one.
+
+    Attributes:
+        log: a record of each episode that is over.
+
+    Raises:
+        InputError: for a radius that is to grow where the meta-objective has none, and for patience without
+            `validate`; from an episode, when more than 10 of them and more than a tenth have diverged.
+    """
+
+    def __init__(
+        self,
+        optimizer: LearnedOptimizer,
+        sample: Sample,
+        config: MetaTrainConfig,
+        *,
+        inner: Objective,
+        meta: Objective,
+        seed: int,
+        validate: Callable[[LearnedOptimizer], tuple[float, float]] | None = None,
+    ):
+        if config.eps_growth and not isinstance(meta, Adversarial | Mixed):
+            raise InputError(
+                f"eps_growth {config.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed"
+            )
+        if config.patience and validate is None:
+            raise InputError(f"patience {config.patience}: nothing is validated; give `validate`, or a patience of 0")
+        self.optimizer, self.sample, self.config, self.seed = optimizer, sample, config, seed
+        self.inner, self.meta, self.validate = inner, meta, validate
+        self.log: list[Record] = []
+        self._theta = dict(optimizer.named_parameters())
+        self._adam = torch.optim.Adam(self._theta.values(), config.lr)
+        self._last_good = pack(self._theta, self._adam)
+        self._best: dict[str, Tensor] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all episodes are over, or the last validations brought nothing better."""
+        scores = _scores(self.log)
+        waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return len(self.log) >= self.config.episodes or 0 < self.config.patience <= waited
+
+    def episodes(self, label: str | None = None) -> Iterator[Record]:
+        """Records of the episodes that are left, each of which is run when its record is asked for.
+
+        Args:
+            label: what a bar of progress says; None for no bar.
+        """
+        total, done = self.config.episodes, len(self.log)
+        with tqdm(total=total, initial=done, desc=label, leave=False, disable=label is None) as bar:
+            while not self.is_over:
+                record = self.step()
+                if record["stepped_back"] and label is not None:
+                    size = f"meta-loss {record['meta_loss']:.3g}, gradient {record['gradient']:.3g}"
+                    line = f"{label}: episode {record['episode']} diverged ({size}): back to the last good state"
+                    tqdm.write(line, sys.stderr)
+                yield record
+                bar.set_postfix(_shown(self.log))
+                bar.update()
+
+    def step(self) -> Record:
+        """Runs one episode: an outer step for each truncation of an inner run."""
+        config, episode, start = self.config, len(self.log), pack(self._theta, self._adam)
+        self._adam.param_groups[0]["lr"] = config.lr_at(episode)
+        losses, norms, diverged = [], [], False
+        for loss, gradient in self._meta_gradients(episode):
+            norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradient])))
+            losses.append(loss)
+            norms.append(norm)
+            diverged = not (loss < config.divergence_threshold and math.isfinite(norm))
+            if diverged:
+                break
+            for p, g in zip(self._theta.values(), gradient, strict=True):
+                p.grad = g * min(1.0, config.clip / (norm + 1e-12))
+            self._adam.step()
+            self._adam.zero_grad()
+        if diverged:
+            restore(self._theta, self._adam, self._last_good)
+        else:
+            self._last_good = start
+        steps = len(losses)
+        means = {"meta_loss": sum(losses) / steps, "gradient": sum(norms) / steps}
+        record = {"episode": episode, **means, "steps": steps, "stepped_back": int(diverged)}
+        self._validate(record)
+        self.log.append(record)
+        _refuse_too_many(self.log)
+        if self.is_over and self._best:
+            self.optimizer.load_state_dict(self._best, strict=False)
+        return record
+
+    def _meta_gradients(self, episode: int) -> Iterator[tuple[float, list[Tensor]]]:
+        """Meta-loss and its gradient, means over groups, of each truncation of an episode; theta may move between."""
+        config, device = self.config, next(self.optimizer.parameters()).device
+        meta = self.meta.at(config.eps_share(episode)) if config.eps_growth else self.meta
+        horizons, draw = config.horizons_at(episode), generator_of(device, self.seed, episode)
+        horizon = horizons[int(torch.randint(len(horizons), (1,), generator=draw, device=device))]
+        estimator = ESTIMATORS[config.estimator]()
+        streams = [generator_of(device, self.seed, episode, group) for group in range(config.groups)]
+        samples = [self.sample(config.tasks, stream) for stream in streams]
+        problems = [Problem(tasks, horizon, config, self.inner, meta) for tasks in samples]
+        carried = [estimator.begin(self.optimizer, problem) for problem in problems]
+        for _ in range(horizon // config.truncation):
+            loss, gradient = 0.0, [torch.zeros_like(p) for p in self._theta.values()]
+            for group, problem in enumerate(problems):
+                estimate = estimator.step(self.optimizer, problem, carried[group], streams[group])
+                carried[group] = estimate.carried
+                loss += estimate.loss / config.groups
+                gradient = [total + g / config.groups for total, g in zip(gradient, estimate.gradient, strict=True)]
+            yield loss, gradient
+
+    def _validate(self, record: Record) -> None:
+        """Adds accuracies on held-out tasks to every few records, and keeps the best theta."""
+        done = int(record["episode"]) + 1
+        if self.validate is None or (done % self.config.validate_every and done < self.config.episodes):
+            return
+        record["clean"], record["robust"] = self.validate(self.optimizer)
+        if _scores([record])[0] > max(_scores(self.log), default=-math.inf):
+            self._best = {name: p.detach().clone() for name, p in self._theta.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that `load_state_dict` needs beside the log, copied: theta and its Adam as `pack` has them,
+        the same at the last good state (`good.`), and the best theta so far (`best.`)."""
+        good = {f"good.{name}": p.clone() for name, p in self._last_good.items()}
+        best = {f"best.{name}": p.clone() for name, p in self._best.items()}
+        return pack(self._theta, self._adam) | good | best
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], log: Sequence[Record]) -> None:
+        """Resumes, in place, where `state_dict` and the log were taken."""
+        restore(self._theta, self._adam, tensors)
+        self._last_good = {name: p.clone() for name, p in with_prefix(tensors, "good.").items()}
+        self._best = {name: p.clone() for name, p in with_prefix(tensors, "best.").items()}
+        self.log = list(log)
 
 
 def meta_train(
-    optimizer: nn.Module,
-    sample: Callable[[int, torch.Generator], Tasks],
-    plan: MetaTrainConfig,
+    optimizer: LearnedOptimizer,
+    sample: Sample,
+    config: MetaTrainConfig,
     *,
     inner: Objective,
     meta: Objective,
     seed: int,
-    device: torch.device | str = "cpu",
-    validate: Callable[[Any], tuple[float, float]] | None = None,
-    save: Callable[[dict[str, Tensor], Progress], None] | None = None,
-    resume: tuple[dict[str, Tensor], Progress] | None = None,
-    every: int = 20,
+    validate: Callable[[LearnedOptimizer], tuple[float, float]] | None = None,
     label: str | None = "meta-training",
-    share: Share = ALONE,
-) -> list[dict[str, Any]]:
-    """Trains theta, the optimizer's parameters, in place, and returns a record of each episode.
+) -> list[Record]:
+    """Trains theta, the optimizer's parameters, in place, with a bar of progress.
 
-    sample: number of tasks and a generator to tasks. validate: the optimizer to its clean and robust accuracy on tasks
-    that `sample` never draws, see `metarobust.meta.validation`. Where it is given, the theta with the best mean of the
-    two is what stays in the end, and after `plan.patience` looks without a better one there is no need to go on.
+    Args:
+        label: what the bar says; None for no bar. The other arguments are those of `MetaTrainer`.
 
-    save: is given all that a later `resume` needs, after each `every` episodes and at the end: theta, the state of its
-    Adam, what to step back to, the best theta, and the log. No generator is stored, for every stream of chance, that of
-    the tasks included, follows from the seed, the episode and the group. A resumed meta-training ends with the same
-    theta, to the bit, as one that was never stopped.
+    Returns:
+        A record of each episode: `meta_loss` and `gradient`, means over its truncations; `steps`, how many there were;
+        `stepped_back`, 1 where it diverged; and `clean` and `robust` accuracy where it was validated.
 
-    label: what the bar of progress says; None for no bar. share: which of the groups are this process's. All processes
-    end with the same theta, to the bit.
-
-    A stretch has diverged if its meta-loss or its gradient is not finite, or the meta-loss not below
-    `plan.divergence_threshold`; the log counts it in `stepped_back`. Raises InputError when that ended more than 10
-    episodes and more than a tenth, for a radius that is to grow where the meta-objective has none, and for patience
-    without `validate`.
+    Raises:
+        InputError: as `MetaTrainer`.
     """
-    if plan.eps_growth and not isinstance(meta, Adversarial | Mixed):
-        raise InputError(f"eps_growth {plan.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed")
-    if plan.patience and validate is None:
-        raise InputError(f"patience {plan.patience}: there is nothing to look at; give `validate`, or a patience of 0")
-    quiet = label is None or share.rank > 0
-    state, done = State(dict(optimizer.named_parameters()), plan.lr), Progress(0, [])
-    if resume is not None:
-        done = Progress(resume[1].episode, list(resume[1].log))
-        state.take_up(resume[0])
-    with tqdm(total=plan.episodes, initial=done.episode, desc=label, leave=False, disable=quiet) as bar:
-        while not _over(plan, done):
-            number = done.episode
-            objective = meta.at(plan.radius(number)) if plan.eps_growth else meta
-            episode = Episode(
-                optimizer, sample, plan, inner=inner, meta=objective, device=device, numbers=(seed, number), share=share
-            )
-            record = {"episode": number, **_follow(episode, state)}
-            if record["stepped_back"] and not quiet:
-                found = f"meta-loss {record['meta_loss']:.3g}, gradient {record['gradient']:.3g}"
-                tqdm.write(f"{label}: episode {number} diverged ({found}): back to the last good state", sys.stderr)
-            if validate is not None and ((number + 1) % plan.validate_every == 0 or number + 1 == plan.episodes):
-                best = max(_scores(done.log), default=-math.inf)
-                # Process 0 looks for all: they must agree on when it is over.
-                record["clean"], record["robust"] = share.tell(validate(optimizer) if share.rank == 0 else None)
-                if _scores([record])[0] > best:
-                    state.keep_best()
-            done.log.append(record)
-            done.episode += 1
-            _refuse_too_many(done.log)
-            if _over(plan, done):
-                state.go_to_best()
-            if save is not None and (done.episode % every == 0 or _over(plan, done)):
-                save(state.packed(), Progress(done.episode, list(done.log)))
-            bar.set_postfix(_shown(done.log))
-            bar.update()
-    return done.log
+    trainer = MetaTrainer(optimizer, sample, config, inner=inner, meta=meta, seed=seed, validate=validate)
+    for _ in trainer.episodes(label):
+        pass
+    return trainer.log
 
 
-def _follow(episode: Episode, state: State) -> dict[str, float]:
-    """Moves theta after each stretch of the episode, or steps back and ends it; returns what the log says of it."""
-    plan, losses, norms, diverged = episode.plan, [], [], False
-    for group in state.adam.param_groups:
-        group["lr"] = plan.rate(episode.number)
-    start = state.here()
-    while len(losses) < episode.stretches and not diverged:
-        loss, gradient = episode.stretch()
-        norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradient])))
-        losses.append(loss)
-        norms.append(norm)
-        diverged = not (loss < plan.divergence_threshold and math.isfinite(norm))
-        if not diverged:
-            for p, g in zip(state.theta.values(), gradient, strict=True):
-                p.grad = g * min(1.0, plan.clip / (norm + 1e-12))
-            state.adam.step()
-            state.adam.zero_grad()
-    if diverged:
-        state.go(state.good)
-    else:
-        state.good = start
-    steps = len(losses)
-    return {
-        "meta_loss": sum(losses) / steps,
-        "gradient": sum(norms) / steps,
-        "steps": steps,
-        "stepped_back": int(diverged),
-    }
+def _scores(log: Sequence[Record]) -> list[float]:
+    """The mean of clean and robust accuracy of each validation."""
+    return [(record["clean"] + record["robust"]) / 2 for record in log if "clean" in record]
 
 
-def _scores(log: list[dict[str, Any]]) -> list[float]:
-    """The mean of clean and robust accuracy each time that someone looked."""
-    return [(row["clean"] + row["robust"]) / 2 for row in log if "clean" in row]
-
-
-def _over(plan: MetaTrainConfig, done: Progress) -> bool:
-    """Whether all episodes are over, or the last looks brought nothing better. The log alone decides: it is stored."""
-    scores = _scores(done.log)
-    waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
-    return done.episode >= plan.episodes or 0 < plan.patience <= waited
-
-
-def _refuse_too_many(log: list[dict[str, Any]]) -> None:
-    back = sum(row["stepped_back"] for row in log)
+def _refuse_too_many(log: Sequence[Record]) -> None:
+    back = int(sum(record["stepped_back"] for record in log))
     if back > max(10, len(log) / 10):
         raise InputError(
             f"{back} of {len(log)} episodes diverged: lower the meta learning rate or the truncation, "
-            f"or raise the ceiling where such a meta-loss is no surprise"
+            f"or raise divergence_threshold where such a meta-loss is no surprise"
         )
 
 
-def _shown(log: list[dict[str, Any]]) -> dict[str, str]:
-    """What stands beside the progress bar: the last meta-loss, the last look, and how often it stepped back."""
+def _shown(log: Sequence[Record]) -> dict[str, str]:
+    """What stands beside the bar: the last meta-loss, the last validation, and how often it stepped back."""
     shown = {"meta-loss": f"{log[-1]['meta_loss']:.3f}"}
-    looks = [row for row in log if "clean" in row]
-    if looks:
-        shown |= {f"held-out {name}": f"{100 * looks[-1][name]:.1f}%" for name in ("clean", "robust")}
-    if back := sum(row["stepped_back"] for row in log):
+    validated = [record for record in log if "clean" in record]
+    if validated:
+        shown |= {f"held-out {name}": f"{100 * validated[-1][name]:.1f}%" for name in ("clean", "robust")}
+    if back := int(sum(record["stepped_back"] for record in log)):
         shown["stepped back"] = str(back)
     return shown

@@ -1,7 +1,7 @@
 """Held-out tasks: how good the optimizer is, in the middle of its meta-training, on tasks it never learns from.
 
 The meta-loss says little of that: every episode has other tasks, of other horizons. Here tasks, batches and starts of
-attacks are the same each time, so that two looks differ only in theta.
+attacks are the same each time, so that two validations differ only in theta.
 """
 
 from collections.abc import Callable
@@ -28,21 +28,29 @@ TASKS, BATCHES = (0, 0), (0, 1)
 class Validation:
     """Tasks and a way to measure on them; called with an optimizer, it returns clean and robust accuracy in [0, 1].
 
-    groups: the held-out tasks, each group of one architecture. inner: the objective of the inner runs. horizon,
-    batch_size: their steps, and images in a step. images: how many of its held-out images each task is measured on.
-    eps, norm, steps: of PGD, once on cross-entropy and once on the margin; an image is robust if it stands both. seed:
-    of batches and attacks.
+    An image is robust if it stands PGD twice, on cross-entropy and on the margin.
+
+    Attributes:
+        groups: the held-out tasks, each group of one architecture.
+        inner: the objective of the inner runs.
+        horizon: steps of an inner run.
+        batch_size: images of a step.
+        images: how many of its held-out images each task is measured on.
+        eps: radius of the attack, in pixel units.
+        steps: of PGD.
+        norm: of the attack.
+        seed: of batches and attacks.
     """
 
     groups: tuple[Tasks, ...]
     inner: Objective
     horizon: int
-    batch_size: int
-    images: int
-    eps: float
-    steps: int
-    norm: str
-    seed: int
+    batch_size: int = 64
+    images: int = 128
+    eps: float = 0.1
+    steps: int = 10
+    norm: str = "linf"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -54,7 +62,7 @@ class Validation:
     @torch.no_grad()
     def __call__(self, optimizer: Optimizer) -> tuple[float, float]:
         """Means over all tasks, each of which counts as much, after `horizon` steps."""
-        found = []
+        shares = []
         for number, tasks in enumerate(self.groups):
             generator = generator_of(tasks.params.device, self.seed, number, *BATCHES)
             state = optimizer.init(tasks.params, tasks.param_spec, self.horizon)
@@ -62,11 +70,11 @@ class Validation:
                 tasks, optimizer, tasks.params, state, steps=self.horizon, batch_size=self.batch_size,
                 inner=self.inner, generator=generator,
             )  # fmt: skip
-            found.append(self._standing(tasks, params, generator))
-        clean, robust = torch.cat(found, 1).double().mean(1).tolist()
+            shares.append(self._accuracy(tasks, params, generator))
+        clean, robust = torch.cat(shares, 1).double().mean(1).tolist()
         return clean, robust
 
-    def _standing(self, tasks: Tasks, params: Tensor, generator: torch.Generator) -> Tensor:
+    def _accuracy(self, tasks: Tasks, params: Tensor, generator: torch.Generator) -> Tensor:
         """Each task's share of images that are right, and that stand the attacks: `[2, T]`."""
         predict, index = tasks.predictor(params), tasks.held_out[:, : self.images].flatten()
         images, labels = tasks.images[index], tasks.labels[index]
@@ -94,8 +102,13 @@ def hold_out(
 ) -> Validation:
     """A validation on `groups` times `tasks` tasks, drawn once.
 
-    sample: as in `meta_train`, but of members that are kept for validation, `Family.sample` of such a family. The other
-    arguments are those of `Validation`. Raises InputError for numbers below 1, and for an eps out of its range.
+    Args:
+        sample: as in `meta_train`, but of members that are kept for validation, `Family.sample` of such a family.
+        groups: groups of tasks, each of one architecture.
+        tasks: tasks in a group. The other arguments are those of `Validation`.
+
+    Raises:
+        InputError: for numbers below 1, and for an eps out of its range.
     """
     check_count("groups of a validation", groups)
     check_count("tasks of a validation", tasks)
