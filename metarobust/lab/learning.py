@@ -5,14 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metarobust.data import Dataset, load
 from metarobust.family import Family, vulnerable
 from metarobust.lab.spec import OptimizerConfig, Part, Spec, sizes
 from metarobust.learned import make
-from metarobust.meta import Progress, Validation, generator_of, hold_out, meta_train
+from metarobust.meta import MetaTrainer, Validation, generator_of, hold_out, theta_of
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
+
+SAVE_EVERY = 20
+"""Episodes between two checkpoints."""
 
 
 class Learning:
@@ -87,20 +90,20 @@ class Learning:
                 optimizer.load_state_dict(trained.state_dict())
             else:
                 optimizer.begin_from(trained)
-        held = self.run.restore(name)
-        resume = held and (held[0], Progress(held[1]["episode"], held[1]["log"]))
-
-        def save(tensors: dict[str, Tensor], done: Progress) -> None:
-            self.run.save(name, tensors, {"episode": done.episode, "log": done.log})
-            self.after_save()
-
-        return meta_train(
+        trainer = MetaTrainer(
             optimizer, self.family(rule.source, tuple(rule.family or self.spec.family)).sample, rule.plan,
-            inner=self.inner(rule), meta=self.meta(rule), seed=seed, device=self.device,
+            inner=self.inner(rule), meta=self.meta(rule), seed=seed,
             validate=self.validation(rule) if self.spec.validated else None,
-            save=save, resume=resume,
-            label=None if self.quiet else f"{part.name}, {rule.name}, meta-seed {seed}",
         )  # fmt: skip
+        held = self.run.restore(name)
+        if held:
+            trainer.load_state_dict(held[0], held[1]["log"])
+        for _ in trainer.episodes(None if self.quiet else f"{part.name}, {rule.name}, meta-seed {seed}"):
+            done = len(trainer.log)
+            if done % SAVE_EVERY == 0 or trainer.is_over:
+                self.run.save(name, trainer.state_dict(), {"episode": done, "log": trainer.log})
+                self.after_save()
+        return trainer.log
 
     def before(self, rule: OptimizerConfig) -> OptimizerConfig:
         """The rule that another one begins from."""
@@ -110,7 +113,7 @@ class Learning:
         """A meta-trained optimizer, from its checkpoint."""
         tensors, _ = self.run.stored(self.named(rule, seed))
         optimizer = make(rule.kind, **rule.shape).to(self.device)
-        optimizer.load_state_dict({n.removeprefix("theta."): t for n, t in tensors.items() if n.startswith("theta.")})
+        optimizer.load_state_dict(theta_of(tensors))
         return optimizer
 
 

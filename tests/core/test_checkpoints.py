@@ -24,7 +24,7 @@ from metarobust.data import Split
 from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import MetaTrainConfig, Progress, hold_out, meta_train
+from metarobust.meta import MetaTrainConfig, MetaTrainer, hold_out
 from metarobust.objectives import clean
 from metarobust.storage import write_atomic
 
@@ -146,13 +146,15 @@ PLAN = MetaTrainConfig(8, (2, 4), 2, tasks=1, batch_size=8, held_out=8, lr=0.05,
 def meta_training(folder, plan=PLAN):
     """Goes on from the last checkpoint in the folder, and writes theta there in the end."""
     store, optimizer = Checkpoints(folder, "theta", "spec"), FeatureMLP(hidden=4, generator=generator())
-    held = store.load()
-    meta_train(
-        optimizer, FAMILIES[0].sample, plan, inner=clean, meta=ADVERSARIAL, seed=0, every=1,
+    trainer = MetaTrainer(
+        optimizer, FAMILIES[0].sample, plan, inner=clean, meta=ADVERSARIAL, seed=0,
         validate=hold_out(FAMILIES[1].sample, inner=clean, horizon=2, eps=0.1, groups=1, tasks=1, images=8, steps=2),
-        save=lambda tensors, done: store.save(tensors, {"episode": done.episode, "log": done.log}),
-        resume=held and (held[0], Progress(held[1]["episode"], held[1]["log"])),
     )  # fmt: skip
+    held = store.load()
+    if held:
+        trainer.load_state_dict(held[0], held[1]["log"])
+    for _ in trainer.episodes():
+        store.save(trainer.state_dict(), {"episode": len(trainer.log), "log": trainer.log})
     theta = torch.nn.utils.parameters_to_vector(optimizer.parameters())
     write_atomic(folder / "end", theta.detach().numpy().tobytes())
 

@@ -55,9 +55,9 @@ def miss(predict, images, labels, rng):
 class Short(Problem):
     """The linear problem without a network in between: the same numbers, ten times as fast."""
 
-    def stretch(self, optimizer, at, generator):
+    def truncation_loss(self, optimizer, at, generator):
         phi = at.params
-        for _ in range(self.plan.truncation):
+        for _ in range(self.config.truncation):
             phi = SHRINK * phi + optimizer.theta
         return CURVE / 2 * (phi - GOAL).square().sum(-1).mean(), Point(phi, ())
 
@@ -73,9 +73,9 @@ def linear(horizon, truncation, estimator="backprop", kind=Problem, **numbers):
 
 def through(problem, optimizer, seed=0):
     """The meta-gradients of all stretches, with theta held still: `[stretches, N]`; and their meta-losses."""
-    estimator, stream = ESTIMATORS[problem.plan.estimator](), generator(seed)
+    estimator, stream = ESTIMATORS[problem.config.estimator](), generator(seed)
     carried, found = estimator.begin(optimizer, problem), []
-    for _ in range(problem.horizon // problem.plan.truncation):
+    for _ in range(problem.horizon // problem.config.truncation):
         found.append(estimator.step(optimizer, problem, carried, stream))
         carried = found[-1].carried
     return torch.stack([parameters_to_vector(each.gradient) for each in found]), [each.loss for each in found]
@@ -91,9 +91,9 @@ def expected(problem, optimizer, blind=False, ratio=SHRINK):
     ratio: how much of a nudge is left after a step; 1 where gradients of gradients are left out.
     """
     theta, start, found = optimizer.theta.detach(), problem.tasks.params, []
-    for end in range(problem.plan.truncation, problem.horizon + 1, problem.plan.truncation):
+    for end in range(problem.config.truncation, problem.horizon + 1, problem.config.truncation):
         phi = SHRINK**end * start + series(end) * theta
-        reach = series(problem.plan.truncation if blind else end, ratio)
+        reach = series(problem.config.truncation if blind else end, ratio)
         found.append(CURVE * reach * (phi - GOAL).mean(0))
     return torch.stack(found)
 
@@ -180,7 +180,7 @@ def test_the_perturbations_of_persistent_candidates_add_up():
     theta, stream, chance = optimizer.theta.detach().clone(), generator(), []
     for _ in range(2):
         chance.append(0.2 * estimators.normal(theta, estimators.directions(stream)))
-        estimators.advance(stream)
+        estimators.split_rng(stream)
 
     def loss(sign, stretch):
         phi = problem.tasks.params
@@ -240,7 +240,7 @@ def test_other_numbers_are_undone_to_the_bit_even_by_an_error():
     start = parameters_to_vector(optimizer.parameters()).detach().clone()
 
     def fail():
-        with estimators.moved(optimizer, start + 1e-3):
+        with estimators.perturbed(optimizer, start + 1e-3):
             assert torch.equal(parameters_to_vector(optimizer.parameters()), start + 1e-3)
             raise ZeroDivisionError
 
@@ -293,7 +293,7 @@ def test_a_candidate_that_is_not_finite_counts_as_the_ceiling(estimator, worst):
         bad = (optimizer.theta.sum() > mid_loss_weight).double()
         return torch.where(bad > 0, worst, 1.0).expand(2)
 
-    problem = replace(problem, meta=meta, plan=replace(problem.plan, divergence_threshold=7.0))
+    problem = replace(problem, meta=meta, config=replace(problem.config, divergence_threshold=7.0))
     (found,), (loss,) = through(problem, optimizer)
     assert loss == pytest.approx(4.0)
     assert bool(found.isfinite().all())

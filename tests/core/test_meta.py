@@ -1,8 +1,7 @@
-"""Unroll and meta-training: the meta-gradient against finite differences and by hand, and a resume to the byte."""
+"""Unroll and meta-training: the meta-gradient against finite differences and by hand, and tasks drawn from a family."""
 
 from __future__ import annotations
 
-import gc
 import math
 from dataclasses import replace
 
@@ -15,9 +14,9 @@ from metarobust.errors import InputError
 from metarobust.family import Family, Training, vulnerable
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import MetaTrainConfig, Progress, generator_of, meta_train
+from metarobust.meta import MetaTrainConfig, meta_train
 from metarobust.models import Predictor
-from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.objectives import clean
 from metarobust.optimizers import SGD, Adam
 from metarobust.tasks import Tasks
 from metarobust.unroll import detach, gradient, unroll
@@ -249,199 +248,6 @@ POOL = tasks(3, each=40, shape=(1, 3, 3), dtype=torch.float32)
 FAMILY = Family(["mlp-3-tanh", "cnn-2-relu"], Split(POOL.images, POOL.labels), 3, 30)
 
 
-def train(optimizer, episodes=5, seed=0, *, sample=FAMILY.sample, meta=ADVERSARIAL, plan=None, **more):
-    plan = plan or MetaTrainConfig(episodes, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01)
-    log = meta_train(optimizer, sample, plan, inner=clean, meta=meta, seed=seed, **more)
-    return torch.nn.utils.parameters_to_vector(optimizer.parameters()).detach().clone(), log
-
-
-@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
-def test_resumed_at_any_episode_it_ends_with_the_same_theta(make):
-    saved = []
-    theta, log = train(make(generator=generator()), every=1, save=lambda tensors, done: saved.append((tensors, done)))
-    assert [done.episode for _, done in saved] == [1, 2, 3, 4, 5]
-    for tensors, done in saved:
-        kept = {name: value.clone() for name, value in tensors.items()}
-        again, whole = train(make(generator=generator(9)), resume=(tensors, done))
-        assert torch.equal(again, theta)
-        assert whole == log
-        # What was saved is a picture of that moment, and resuming from it leaves it as it is.
-        assert len(done.log) == done.episode
-        assert all(torch.equal(kept[name], value) for name, value in tensors.items())
-
-
-def test_it_saves_after_every_few_episodes_and_at_the_end():
-    at = []
-    train(FeatureMLP(), every=2, save=lambda tensors, done: at.append(done.episode))
-    assert at == [2, 4, 5]
-
-
-def test_a_seed_is_a_theta():
-    found = [train(FeatureMLP(generator=generator()), 3, seed)[0] for seed in (0, 0, 1)]
-    torch.manual_seed(5)
-    found.append(train(FeatureMLP(generator=generator()), 3, 0)[0])
-    assert [torch.equal(found[0], other) for other in found[1:]] == [True, False, True]
-
-
-def test_every_episode_has_problems_of_its_own():
-    drawn = []
-
-    def sample(count, rng):
-        drawn.append((count, rng.initial_seed()))
-        return FAMILY.sample(count, rng)
-
-    train(FeatureMLP(), 4, sample=sample)
-    assert {count for count, _ in drawn} == {2}
-    assert len({seed for _, seed in drawn}) == len(drawn) == 4
-
-
-def failing(calls):
-    """A meta-objective that is NaN in the calls of these numbers."""
-    count = iter(range(10**6))
-
-    def meta(predict, images, labels, rng):
-        losses = clean(predict, images, labels, rng)
-        return losses * math.nan if next(count) in calls else losses
-
-    return meta
-
-
-@pytest.mark.parametrize("calls", [{0}, {3}, {8}])
-def test_a_stretch_that_is_not_finite_ends_its_episode_and_is_counted(calls, capsys):
-    theta, log = train(FeatureMLP(generator=generator()), meta=failing(calls))
-    assert sum(row["stepped_back"] for row in log) == 1
-    assert [row["episode"] for row in log] == [0, 1, 2, 3, 4]
-    assert bool(theta.isfinite().all())
-    assert not torch.equal(theta, train(FeatureMLP(generator=generator()), meta=clean)[0])
-    (bad,) = [row["episode"] for row in log if row["stepped_back"]]
-    said = f"meta-training: episode {bad} diverged (meta-loss nan, gradient nan): back to the last good state"
-    assert capsys.readouterr().err.count(said) == 1
-
-
-def test_such_a_stretch_moves_nothing_and_can_be_saved_and_resumed():
-    plan = MetaTrainConfig(2, (4,), 4, tasks=2, batch_size=8, held_out=8)
-    start, saved = FeatureMLP(generator=generator()), []
-    before = torch.nn.utils.parameters_to_vector(start.parameters()).detach().clone()
-
-    def save(tensors, done):
-        saved.append((tensors, done))
-
-    after, log = train(start, meta=failing({0, 1, 2, 3}), plan=plan, every=1, save=save)
-    assert torch.equal(before, after)
-    assert [row["stepped_back"] for row in log] == [1, 1]
-    resumed, _ = train(FeatureMLP(), meta=failing({0, 1}), plan=plan, resume=saved[0])
-    assert torch.equal(before, resumed)
-
-
-def test_too_many_of_them_are_an_error():
-    with pytest.raises(InputError, match=r"11 of 11 episodes diverged: lower the meta learning rate"):
-        train(FeatureMLP(), 40, meta=failing(range(10**6)))
-
-
-def test_memory_does_not_grow_with_the_episodes():
-    alive = []
-
-    def count(tensors, done):
-        gc.collect()
-        alive.append(sum(type(thing) in (torch.Tensor, torch.nn.Parameter) for thing in gc.get_objects()))
-
-    problem = tasks(2, dtype=torch.float32)
-    train(FeatureMLP(), 5, sample=lambda count, rng: problem, every=1, save=count)
-    assert alive[2:] == [alive[2]] * 3
-
-
-def test_a_stretch_forgets_the_one_before(monkeypatch):
-    """Backpropagation through a stretch goes through its own steps: the last has a graph as large as the first."""
-    sizes = []
-
-    def meta(predict, images, labels, rng):
-        sizes.append(size(predict.params.grad_fn))
-        return clean(predict, images, labels, rng)
-
-    train(
-        FeatureMLP(),
-        1,
-        plan=MetaTrainConfig(1, (12,), 4),
-        sample=lambda count, rng: tasks(dtype=torch.float32),
-        meta=meta,
-    )
-    assert sizes[2:] == sizes[:2] * 2
-
-
-def size(node):
-    """Nodes of the graph below one."""
-    seen, todo = set(), [node]
-    while todo:
-        here = todo.pop()
-        if here is not None and here not in seen:
-            seen.add(here)
-            todo += [below for below, _ in here.next_functions]
-    return len(seen)
-
-
-@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
-def test_meta_training_lowers_the_meta_loss(make):
-    """Is the first pixel bright? theta starts with steps that are far too small."""
-    problem = tasks(4, "mlp-8-tanh", each=30, kind=Tasks, dtype=torch.float32)
-    problem = replace(problem, labels=(problem.images[:, 0, 0, 0] > 0.5).long())
-    optimizer = make(generator=generator())
-    if make is FeatureMLP:
-        with torch.no_grad():
-            optimizer.log_lr.sub_(2)
-    plan = MetaTrainConfig(20, (20,), 10, tasks=4, batch_size=30, held_out=30, lr=0.03, warmup=3)
-    _, log = train(optimizer, sample=lambda count, rng: problem, meta=clean, plan=plan)
-    losses = [row["meta_loss"] for row in log]
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"horizons": (20, 25)},
-        {"horizons": (5,)},
-        {"horizons": ()},
-        {"horizons": (0,)},
-        {"truncation": 0},
-        {"truncation": 1},
-        {"truncation": -5},
-    ],
-)
-def test_a_plan_that_cannot_be_followed_is_refused(changes):
-    with pytest.raises(InputError, match=r"horizons .* with truncation .*whole number of stretches"):
-        MetaTrainConfig(**changes)
-
-
-@pytest.mark.parametrize("name", ["episodes", "tasks", "batch_size", "held_out", "lr", "clip"])
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
-def test_a_plan_without_work_is_refused(name, value):
-    with pytest.raises(InputError, match=rf"{name} of a meta-training is {value}: give a number above 0"):
-        MetaTrainConfig(**{name: value})
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_outside_of_0_to_1_is_refused(share):
-    with pytest.raises(InputError, match=rf"mid_loss_weight {share}: .* from 0 to 1"):
-        MetaTrainConfig(mid_loss_weight=share)
-    with pytest.raises(InputError, match=rf"weight {share} .* from 0 to 1"):
-        Mixed(Adversarial(0.1), share)
-
-
-def test_the_rate_warms_up_and_falls_to_a_tenth():
-    plan = MetaTrainConfig(episodes=100, lr=1.0, warmup=10)
-    rates = [plan.rate(episode) for episode in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9]
-    assert rates[-1] == pytest.approx(0.1, abs=0.001)
-    assert MetaTrainConfig(episodes=100, lr=1.0, warmup=0).rate(0) == 1.0
-
-
-def test_streams_depend_on_every_number():
-    seeds = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (7, 3), (3, 7)]
-    draws = {numbers: generator_of("cpu", *numbers).initial_seed() for numbers in seeds}
-    assert len(set(draws.values())) == len(seeds)
-    assert generator_of("cpu", 3, 7).initial_seed() == draws[3, 7]
-
-
 def test_a_family_holds_out_what_it_does_not_train_on():
     pool, names = FAMILY.pool, set()
     for number in range(12):
@@ -480,11 +286,3 @@ def test_patching_starts_from_trained_models():
 def test_a_family_without_held_out_images_is_refused(images):
     with pytest.raises(InputError, match=rf"{images} of 240 images.*held out"):
         Family(["mlp-3-tanh"], FAMILY.pool, 3, images)
-
-
-def test_progress_holds_what_the_log_says():
-    optimizer = FeatureMLP()
-    _, log = train(optimizer, 3, resume=None)
-    kept = Progress(0, [])
-    assert all({"episode", "meta_loss", "gradient", "steps", "stepped_back"} == set(row) for row in log)
-    assert (kept.episode, kept.log) == (0, [])

@@ -1,4 +1,4 @@
-"""The meta-training loop: stepping back, curricula, held-out tasks, early stopping, what a checkpoint has to hold."""
+"""The meta-training loop: resuming, stepping back, curricula, held-out tasks, early stopping, refusals."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from metarobust import learned
 from metarobust.data import Split
 from metarobust.errors import InputError
 from metarobust.family import Family
+from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import MetaTrainConfig, Validation, generator_of, hold_out, meta_train
-from metarobust.meta.episode import Episode
+from metarobust.meta import MetaTrainConfig, MetaTrainer, Validation, generator_of, hold_out, meta_train, theta_of
 from metarobust.meta.validation import BATCHES
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.optimizers import Adam
+from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
 
 POOL = tasks(3, each=40, shape=(1, 3, 3), dtype=torch.float32)
 FAMILY = Family(["mlp-3-tanh", "cnn-2-relu"], Split(POOL.images, POOL.labels), 3, 30)
 BRIGHT = (POOL.images[:, 0, 0, 0] > 0.5).long()  # something that can be learned
 HELD_OUT = Family(["mlp-4-relu"], Split(POOL.images, BRIGHT), 3, 100)
-PLAN = MetaTrainConfig(6, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01, validate_every=2, pairs=2)
+CONFIG = MetaTrainConfig(6, (4, 8), 4, tasks=2, batch_size=8, held_out=8, warmup=2, lr=0.01, validate_every=2, pairs=2)
+ONE = replace(CONFIG, horizons=(4,))  # one truncation an episode, two calls of the meta-objective
 
 
 def validation(**changes):
@@ -39,29 +41,136 @@ def vector(optimizer):
     return parameters_to_vector(optimizer.parameters()).detach().clone()
 
 
-def train(plan=PLAN, *, kind="features", meta=ADVERSARIAL, sample=FAMILY.sample, seed=0, **more):
+def trainer(config=CONFIG, *, kind="features", meta=ADVERSARIAL, sample=FAMILY.sample, seed=0, **more):
     optimizer = learned.make(kind, generator())
-    log = meta_train(optimizer, sample, plan, inner=clean, meta=meta, seed=seed, **more)
-    return vector(optimizer), log
+    return MetaTrainer(optimizer, sample, config, inner=clean, meta=meta, seed=seed, **more)
 
 
-def after_each(plan=PLAN, **more):
-    """theta before the first episode and after each, and the log."""
-    found = [vector(learned.make("features", generator()))]
-    _, log = train(plan, every=1, save=lambda tensors, done: found.append(theta_of(tensors)), **more)
-    return found, log
+def train(config=CONFIG, **more):
+    """theta before the first episode and after each, the log, and what was saved after each."""
+    running = trainer(config, **more)
+    thetas, saved = [vector(running.optimizer)], []
+    for _ in running.episodes():
+        thetas.append(vector(running.optimizer))
+        saved.append((running.state_dict(), list(running.log)))
+    return thetas, running.log, saved
 
 
-def theta_of(tensors):
-    """theta in a checkpoint, as one vector."""
-    return torch.cat([value.flatten() for name, value in tensors.items() if name.startswith("theta.")])
+def stepped_back(log):
+    return [record["stepped_back"] for record in log]
+
+
+# The loop, and resuming it
+
+
+def test_a_seed_is_a_theta_and_every_episode_has_tasks_of_its_own():
+    drawn = []
+
+    def sample(count, rng):
+        drawn.append((count, rng.initial_seed()))
+        return FAMILY.sample(count, rng)
+
+    first = train(sample=sample)[0][-1]
+    assert {count for count, _ in drawn} == {2}
+    assert len({seed for _, seed in drawn}) == len(drawn) == 6
+    torch.manual_seed(5)
+    assert torch.equal(train()[0][-1], first)
+    assert not torch.equal(train(seed=1)[0][-1], first)
+
+
+def test_the_function_is_the_trainer_run_to_its_end():
+    optimizer = learned.make("features", generator())
+    log = meta_train(optimizer, FAMILY.sample, CONFIG, inner=clean, meta=ADVERSARIAL, seed=0, label=None)
+    thetas, expected, _ = train()
+    assert torch.equal(vector(optimizer), thetas[-1])
+    assert log == expected
+    assert all({"episode", "meta_loss", "gradient", "steps", "stepped_back"} == set(record) for record in log)
+
+
+@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM])
+def test_meta_training_lowers_the_meta_loss(make):
+    """Is the first pixel bright? theta starts with steps that are far too small."""
+    problem = tasks(4, "mlp-8-tanh", each=30, kind=Tasks, dtype=torch.float32)
+    problem = replace(problem, labels=(problem.images[:, 0, 0, 0] > 0.5).long())
+    optimizer = make(generator=generator())
+    if make is FeatureMLP:
+        with torch.no_grad():
+            optimizer.log_lr.sub_(2)
+    config = MetaTrainConfig(20, (20,), 10, tasks=4, batch_size=30, held_out=30, lr=0.03, warmup=3)
+    log = meta_train(optimizer, lambda count, rng: problem, config, inner=clean, meta=clean, seed=0)
+    losses = [record["meta_loss"] for record in log]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("estimator", ["backprop", "es", "pes"])
+def test_resumed_anywhere_it_ends_with_the_same_theta_and_the_same_log(estimator):
+    """With curricula and held-out tasks, the best of which came in the middle."""
+    config = replace(CONFIG, estimator=estimator, eps_growth=0.5, horizon_growth=0.5)
+    best = train(config)[0][4]
+    held_out = validation()
+
+    def validate(optimizer):
+        """Real accuracies, but the theta after episode 3 is said to be better."""
+        accuracy, robust = held_out(optimizer)
+        return accuracy + 0.5 * torch.equal(vector(optimizer), best), robust
+
+    thetas, log, saved = train(config, validate=validate)
+    assert torch.equal(thetas[-1], best)
+    for tensors, part in saved:
+        kept = {name: tensor.clone() for name, tensor in tensors.items()}
+        resumed = trainer(config, validate=validate, seed=0)
+        with torch.no_grad():
+            for p in resumed.optimizer.parameters():
+                p.add_(1.0)
+        resumed.load_state_dict(tensors, part)
+        assert len(list(resumed.episodes())) == 6 - len(part)
+        assert torch.equal(vector(resumed.optimizer), thetas[-1])
+        assert resumed.log == log
+        # What was saved is a picture of that moment, and resuming from it leaves it as it is.
+        assert all(torch.equal(kept[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("estimator", ["backprop", "es", "pes"])
+def test_memory_does_not_grow_with_the_episodes(estimator):
+    alive, problem = [], tasks(2, dtype=torch.float32)
+    config = replace(CONFIG, horizons=(8,), estimator=estimator, validate_every=1)
+    validate = Validation((problem,), clean, 3, 8, 4, eps=0.1, steps=2)
+    running = trainer(config, sample=lambda count, rng: problem, validate=validate)
+    for record in running.episodes():
+        if record["episode"] >= 3:  # the best theta and a place to step back to are there by then
+            gc.collect()
+            alive.append(sum(type(thing) in (torch.Tensor, torch.nn.Parameter) for thing in gc.get_objects()))
+    assert alive == [alive[0]] * 3
+
+
+def graph_size(node):
+    """Nodes of the graph below one."""
+    seen, todo = set(), [node]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [below for below, _ in node.next_functions]
+    return len(seen)
+
+
+def test_a_truncation_forgets_the_one_before():
+    """Backpropagation goes through a truncation's own steps: the last has a graph as large as the first."""
+    sizes = []
+
+    def meta(predict, images, labels, rng):
+        sizes.append(graph_size(predict.params.grad_fn))
+        return clean(predict, images, labels, rng)
+
+    train(MetaTrainConfig(1, (12,), 4), sample=lambda count, rng: tasks(dtype=torch.float32), meta=meta)
+    assert sizes[2:] == sizes[:2] * 2
 
 
 # Stepping back
 
 
-def worse(bad, factor):
-    """A meta-objective that is multiplied by a factor in the calls of these numbers; PLAN asks 2 to 4 an episode."""
+def worse(bad, factor=math.nan):
+    """A meta-objective that is multiplied by a factor in the calls of these numbers; CONFIG asks 2 to 4 an episode."""
     count = iter(range(10**6))
 
     def meta(predict, images, labels, rng):
@@ -71,109 +180,105 @@ def worse(bad, factor):
     return meta
 
 
-ONE = replace(PLAN, horizons=(4,))  # one stretch an episode, two calls of the meta-objective
-
-
 @pytest.mark.parametrize("factor", [math.nan, math.inf, 1e4])
 def test_it_steps_back_to_where_the_last_good_episode_began(factor):
     """Episode 3 diverges: episode 2 had moved theta, and nobody knows whether that was sound; from its start it was."""
-    theta, log = after_each(ONE, meta=worse({7}, factor))
-    assert [row["stepped_back"] for row in log] == [0, 0, 0, 1, 0, 0]
-    assert torch.equal(theta[4], theta[2])
-    assert not torch.equal(theta[3], theta[2])
-    assert not torch.equal(theta[5], theta[4])
-    straight, _ = after_each(ONE, meta=clean)
-    assert all(torch.equal(a, b) for a, b in zip(theta[:4], straight[:4], strict=True))
+    thetas, log, saved = train(ONE, meta=worse({7}, factor))
+    assert stepped_back(log) == [0, 0, 0, 1, 0, 0]
+    assert torch.equal(thetas[4], thetas[2])
+    assert not torch.equal(thetas[3], thetas[2])
+    assert not torch.equal(thetas[5], thetas[4])
+    straight = train(ONE, meta=clean)[0]
+    assert all(torch.equal(a, b) for a, b in zip(thetas[:4], straight[:4], strict=True))
+    moments = [{n: v for n, v in tensors.items() if n.startswith("adam.")} for tensors, _ in saved]
+    assert all(torch.equal(moments[3][name], value) for name, value in moments[1].items())
+    # Resumed between the good episode and the step back, it steps back as far.
+    resumed = trainer(ONE, meta=worse({1}, factor))
+    resumed.load_state_dict(*saved[2])
+    resumed.step()
+    assert torch.equal(vector(resumed.optimizer), thetas[4])
 
 
 def test_again_and_again_it_stays_at_the_last_good_state():
-    theta, log = after_each(ONE, meta=worse({4, 5, 6, 7, 8, 9}, math.nan))
-    assert [row["stepped_back"] for row in log] == [0, 0, 1, 1, 1, 0]
-    assert all(torch.equal(theta[k], theta[1]) for k in (3, 4, 5))
-
-
-def test_adam_steps_back_as_well():
-    kept = []
-    train(ONE, meta=worse({5}, math.nan), every=1, save=lambda tensors, done: kept.append(tensors))
-    moments = [{n: v for n, v in each.items() if n.startswith("adam.")} for each in kept]
-    assert all(torch.equal(moments[2][name], value) for name, value in moments[0].items())
-    assert moments[0]["adam.log_lr.step"] == 1
-    assert moments[1]["adam.log_lr.step"] == 2
+    thetas, log, _ = train(ONE, meta=worse({4, 5, 6, 7, 8, 9}))
+    assert stepped_back(log) == [0, 0, 1, 1, 1, 0]
+    assert all(torch.equal(thetas[k], thetas[1]) for k in (3, 4, 5))
+    thetas, log, _ = train(ONE, meta=worse(range(100)))
+    assert stepped_back(log) == [1] * 6
+    assert all(torch.equal(theta, thetas[0]) for theta in thetas)
 
 
 def test_the_rest_of_an_episode_that_diverged_is_left_out():
-    plan = replace(PLAN, horizons=(12,))
-    _, log = train(plan, meta=worse({0, 4}, math.nan))  # two calls a stretch
-    assert [row["steps"] for row in log] == [1, 2, 3, 3, 3, 3]
-    assert [row["stepped_back"] for row in log] == [1, 1, 0, 0, 0, 0]
+    _, log, _ = train(replace(CONFIG, horizons=(12,)), meta=worse({0, 4}))  # two calls a truncation
+    assert [record["steps"] for record in log] == [1, 2, 3, 3, 3, 3]
+    assert stepped_back(log) == [1, 1, 0, 0, 0, 0]
 
 
-def test_the_ceiling_is_where_a_meta_loss_has_diverged():
-    _, log = train(ONE, meta=clean)
-    highest = max(row["meta_loss"] for row in log)
-    assert sum(row["stepped_back"] for row in train(replace(ONE, divergence_threshold=highest), meta=clean)[1]) >= 1
-    assert (
-        sum(row["stepped_back"] for row in train(replace(ONE, divergence_threshold=highest * 1.01), meta=clean)[1]) == 0
-    )
+def test_the_threshold_is_where_a_meta_loss_has_diverged():
+    highest = max(record["meta_loss"] for record in train(ONE, meta=clean)[1])
+    for threshold, diverges in ((highest, True), (highest * 1.01, False)):
+        log = train(replace(ONE, divergence_threshold=threshold), meta=clean)[1]
+        assert any(stepped_back(log)) == diverges
 
 
 @pytest.mark.parametrize("estimator", ["es", "pes"])
 def test_evolution_strategies_step_back_where_every_candidate_diverged(estimator):
-    plan = replace(ONE, estimator=estimator)
-    _, log = train(plan, meta=worse(range(16, 24), math.nan))  # 2 pairs: 8 calls an episode
-    assert [row["stepped_back"] for row in log] == [0, 0, 1, 0, 0, 0]
-    _, log = train(plan, meta=worse(range(16, 20), math.nan))  # half of them: the ceiling says where not to go
-    assert sum(row["stepped_back"] for row in log) == 0
+    config = replace(ONE, estimator=estimator)
+    log = train(config, meta=worse(range(16, 24)))[1]  # 2 pairs: 8 calls an episode
+    assert stepped_back(log) == [0, 0, 1, 0, 0, 0]
+    log = train(config, meta=worse(range(16, 20)))[1]  # half of them: the threshold says where not to go
+    assert sum(stepped_back(log)) == 0
+
+
+def test_too_many_of_them_are_an_error():
+    with pytest.raises(InputError, match=r"11 of 11 episodes diverged: lower the meta learning rate"):
+        train(replace(ONE, episodes=40), meta=worse(range(10**6)))
 
 
 # Curricula
 
 
 def test_the_radius_grows_from_0_to_its_full_size():
-    plan = MetaTrainConfig(episodes=10, eps_growth=0.5)
-    assert [plan.radius(episode) for episode in range(7)] == [0, 0.2, 0.4, 0.6, 0.8, 1, 1]
-    assert [MetaTrainConfig(episodes=10).radius(episode) for episode in (0, 9)] == [1, 1]
-    assert Adversarial(0.2, 3, "l2").at(0.25) == Adversarial(0.05, 3, "l2")
-    assert Mixed(Adversarial(0.2), 0.3).at(0.5) == Mixed(Adversarial(0.1), 0.3)
+    config = MetaTrainConfig(episodes=10, eps_growth=0.5)
+    assert [config.eps_share(episode) for episode in range(7)] == [0, 0.2, 0.4, 0.6, 0.8, 1, 1]
+    assert [MetaTrainConfig(episodes=10).eps_share(episode) for episode in (0, 9)] == [1, 1]
+    grown = train(replace(ONE, eps_growth=1.0), meta=Mixed(Adversarial(0.6), 0.5))[2]
+    assert torch.equal(vector_of(grown[0]), train(ONE, meta=Mixed(Adversarial(0.0), 0.5))[0][1])
+    resumed = trainer(ONE, meta=Mixed(Adversarial(0.1), 0.5))  # episode 1 of 6: a sixth of 0.6
+    resumed.load_state_dict(*grown[0])
+    resumed.step()
+    assert torch.equal(vector(resumed.optimizer), vector_of(grown[1]))
 
 
-def test_with_a_radius_that_grows_it_learns_at_each_radius():
-    """One episode at half the radius is one of a meta-objective with that radius."""
-    grown, _ = after_each(replace(ONE, eps_growth=1.0), meta=Mixed(Adversarial(0.6), 0.5))
-    assert torch.equal(grown[1], after_each(ONE, meta=Mixed(Adversarial(0.0), 0.5))[0][1])
-    assert not torch.equal(grown[1], after_each(ONE, meta=Mixed(Adversarial(0.1), 0.5))[0][1])
-    saved = []
-    train(replace(ONE, eps_growth=1.0), meta=Mixed(Adversarial(0.6), 0.5), every=1, save=lambda *s: saved.append(s))
-    theta = []
-    train(ONE, meta=Mixed(Adversarial(0.1), 0.5), resume=saved[0], every=1, save=lambda t, d: theta.append(t))
-    assert torch.equal(theta_of(theta[0]), theta_of(saved[1][0]))  # episode 1 of 6: a sixth of 0.6
-
-
-def test_a_radius_that_cannot_grow_is_refused():
-    with pytest.raises(InputError, match=r"eps_growth 0\.5: the meta-objective has no radius; give Adversarial"):
-        train(replace(PLAN, eps_growth=0.5), meta=clean)
+def vector_of(saved):
+    return torch.cat([p.flatten() for p in theta_of(saved[0]).values()])
 
 
 def test_horizons_are_unlocked_the_shortest_first():
-    plan = MetaTrainConfig(8, (40, 20, 60, 20), 20, horizon_growth=0.5)
-    assert [plan.unlocked(episode) for episode in range(5)] == [
-        (20, 20), (20, 20), (40, 20, 20), (40, 20, 60, 20), (40, 20, 60, 20)
-    ]  # fmt: skip
-    assert MetaTrainConfig(8, (40, 20), 20).unlocked(0) == (40, 20)
-
-
-def test_an_episode_draws_from_the_horizons_that_are_unlocked():
-    plan = replace(PLAN, episodes=12, horizons=(4, 8, 12), horizon_growth=0.75)
-    how = {"inner": clean, "meta": clean, "device": "cpu"}
-
-    def drawn(episodes):
-        made = [(seed, number) for seed in range(5) for number in episodes]
-        return {Episode(FeatureMLP(), FAMILY.sample, plan, numbers=each, **how).stretches for each in made}
-
-    assert [drawn(range(*ends)) for ends in ((0, 3), (3, 6), (6, 12))] == [{1}, {1, 2}, {1, 2, 3}]
-    steps = [row["steps"] for row in train(plan, meta=clean)[1]]
-    assert steps[:3] == [1, 1, 1]
+    config = MetaTrainConfig(8, (40, 20, 60, 20), 20, horizon_growth=0.5)
+    unlocked = [(20, 20), (20, 20), (40, 20, 20), (40, 20, 60, 20), (40, 20, 60, 20)]
+    assert [config.horizons_at(episode) for episode in range(5)] == unlocked
+    assert MetaTrainConfig(8, (40, 20), 20).horizons_at(0) == (40, 20)
+    config = replace(CONFIG, episodes=12, horizons=(4, 8, 12), horizon_growth=0.75)
+    steps = [record["steps"] for seed in range(2) for record in train(config, meta=clean, seed=seed)[1]]
+    assert set(steps[:3] + steps[12:15]) == {1}
     assert max(steps) == 3
+
+
+def test_the_rate_warms_up_and_falls_to_a_tenth():
+    config = MetaTrainConfig(episodes=100, lr=1.0, warmup=10)
+    rates = [config.lr_at(episode) for episode in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9]
+    assert rates[-1] == pytest.approx(0.1, abs=0.001)
+    assert MetaTrainConfig(episodes=100, lr=1.0, warmup=0).lr_at(0) == 1.0
+
+
+def test_streams_depend_on_every_number():
+    seeds = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (7, 3), (3, 7)]
+    draws = {numbers: generator_of("cpu", *numbers).initial_seed() for numbers in seeds}
+    assert len(set(draws.values())) == len(seeds)
+    assert generator_of("cpu", 3, 7).initial_seed() == draws[3, 7]
 
 
 # Held-out tasks
@@ -185,8 +290,8 @@ def test_a_validation_is_accuracy_after_the_inner_run():
     for number, group in enumerate(validation().groups):
         assert group.param_spec.shapes[0] == (4, 9)  # of the held-out architecture
         state, stream = adam.init(group.params, group.param_spec, 3), generator_of("cpu", 0, number, *BATCHES)
-        how = {"steps": 3, "batch_size": 8, "inner": clean, "generator": stream}
-        params, _ = unroll(group, adam, group.params, state, **how)
+        numbers = {"steps": 3, "batch_size": 8, "inner": clean, "generator": stream}
+        params, _ = unroll(group, adam, group.params, state, **numbers)
         for one, rows in zip(params.detach(), group.held_out[:, :10], strict=True):
             right += (group.predictor(one)(group.images[rows]).argmax(1) == group.labels[rows]).tolist()
     assert len(right) == 2 * 2 * 10
@@ -196,34 +301,14 @@ def test_a_validation_is_accuracy_after_the_inner_run():
 
 
 def test_a_larger_radius_leaves_less_and_the_clean_accuracy_as_it_is():
-    found = [validation(eps=eps, images=60, horizon=40)(Adam(0.1)) for eps in (0.0, 0.05, 0.3)]
-    assert found[0][0] == found[1][0] == found[2][0] > 0.8
-    assert found[0][1] > found[1][1] > found[2][1]
-    assert found[0][0] == found[0][1]
-
-
-def test_a_validation_leaves_the_optimizer_and_its_tasks_as_they_are():
-    optimizer, held_out = FeatureMLP(generator=generator()), validation()
-    before, starts = vector(optimizer), [t.params.clone() for t in held_out.groups]
-    held_out(optimizer)
-    assert torch.equal(vector(optimizer), before)
-    assert all(p.grad is None for p in optimizer.parameters())
-    assert all(torch.equal(t.params, start) for t, start in zip(held_out.groups, starts, strict=True))
-    assert not torch.equal(starts[0], starts[1])
-
-
-@pytest.mark.parametrize("name", ["groups", "tasks", "horizon", "batch_size", "images", "steps"])
-def test_a_validation_without_work_is_refused(name):
-    with pytest.raises(InputError, match=rf"{name} of a validation is 0; give a whole number from 1"):
-        validation(**{name: 0})
-    with pytest.raises(InputError, match="eps is -1"):
-        validation(eps=-1)
-    with pytest.raises(InputError, match="no tasks"):
-        replace(validation(), groups=())
+    small, medium, large = (validation(eps=eps, images=60, horizon=40)(Adam(0.1)) for eps in (0.0, 0.05, 0.3))
+    assert small[0] == medium[0] == large[0] > 0.8
+    assert small[1] > medium[1] > large[1]
+    assert small[0] == small[1]
 
 
 def scored(*scores):
-    """A validation that says these scores in turn, and notes theta each time."""
+    """A validation that gives these scores in turn, and notes theta each time."""
     left, seen = iter(scores), []
 
     def validate(optimizer):
@@ -234,117 +319,86 @@ def scored(*scores):
     return validate, seen
 
 
-def test_it_looks_every_few_episodes_and_keeps_the_best_theta():
+def test_it_validates_every_few_episodes_and_keeps_the_best_theta():
     validate, seen = scored(0.3, 0.6, 0.5, 0.6)
-    theta, log = train(replace(PLAN, episodes=7), validate=validate)
-    assert [row["episode"] for row in log if "clean" in row] == [1, 3, 5, 6]  # the last one too
-    assert log[3]["clean"], log[3]["robust"] == (0.7, 0.5)
-    assert torch.equal(theta, seen[1])
-    assert not torch.equal(theta, seen[3])
+    thetas, log, _ = train(replace(CONFIG, episodes=7), validate=validate)
+    assert [record["episode"] for record in log if "clean" in record] == [1, 3, 5, 6]  # the last one too
+    assert (log[3]["clean"], log[3]["robust"]) == pytest.approx((0.7, 0.5))
+    assert torch.equal(thetas[-1], seen[1])
+    assert not torch.equal(seen[3], seen[1])
 
 
-def test_looking_changes_nothing_else():
+def test_validating_changes_nothing_else():
     validate, _ = scored(0.1, 0.2, 0.3)
-    theta, log = train(validate=validate)
-    plain, rows = train()
-    assert torch.equal(theta, plain)
-    assert [{k: v for k, v in row.items() if k not in ("clean", "robust")} for row in log] == rows
+    held_out, (thetas, log, _) = validation(), train(validate=validate)
+    plain, records, _ = train()
+    assert torch.equal(thetas[-1], plain[-1])
+    assert [{k: v for k, v in record.items() if k not in ("clean", "robust")} for record in log] == records
+    optimizer, starts = FeatureMLP(generator=generator()), [group.params.clone() for group in held_out.groups]
+    before = vector(optimizer)
+    held_out(optimizer)
+    assert torch.equal(vector(optimizer), before)
+    assert all(p.grad is None for p in optimizer.parameters())
+    assert all(torch.equal(group.params, start) for group, start in zip(held_out.groups, starts, strict=True))
 
 
 def test_without_anything_better_it_ends_early():
-    plan = replace(PLAN, episodes=40, patience=2)
+    config = replace(CONFIG, episodes=40, patience=2)
     validate, seen = scored(0.3, 0.6, 0.6, 0.5)
-    saved = []
-    theta, log = train(plan, validate=validate, save=lambda *stored: saved.append(stored))
+    thetas, log, saved = train(config, validate=validate)
     assert len(log) == 8
-    assert torch.equal(theta, seen[1])
+    assert torch.equal(thetas[-1], seen[1])
     # What was saved last is what it ended with, and there is nothing to go on with.
-    (tensors, done) = saved[-1]
-    assert done.episode == 8
-    assert torch.equal(theta_of(tensors), theta)
-    again, rows = train(plan, validate=validate, resume=saved[-1])
-    assert rows == log
-    assert torch.equal(again, theta)
-
-
-def test_patience_without_anything_to_look_at_is_refused():
-    with pytest.raises(InputError, match=r"patience 2: there is nothing to look at; give `validate`"):
-        train(replace(PLAN, patience=2))
+    assert torch.equal(vector_of(saved[-1]), thetas[-1])
+    resumed = trainer(config, validate=validate)
+    resumed.load_state_dict(*saved[-1])
+    assert resumed.is_over
+    assert not list(resumed.episodes())
 
 
 def test_the_bar_says_what_was_found(capsys):
     validate, _ = scored(0.3, 0.6, 0.5)
-    train(validate=validate, meta=worse({0}, math.nan))
+    optimizer = learned.make("features", generator())
+    meta_train(optimizer, FAMILY.sample, CONFIG, inner=clean, meta=worse({0}), seed=0, validate=validate)
     shown = capsys.readouterr().err
     for words in ("meta-loss=", "held-out clean=60.0%", "held-out robust=40.0%", "stepped back=1"):
         assert words in shown
+    line = "meta-training: episode 0 diverged (meta-loss nan, gradient nan): back to the last good state"
+    assert shown.count(line) == 1
 
 
-# Resuming, and memory
+# What is refused
+
+WRONG = {
+    "horizons .* with truncation .*whole number of truncations": [
+        {"horizons": (20, 25)}, {"horizons": ()}, {"horizons": (0,)}, {"truncation": 1}, {"truncation": -5},
+    ],
+    "lr of a meta-training is .*: give a number above 0": [{"lr": 0}, {"lr": -1}, {"lr": math.nan}],
+    "pairs of a meta-training is 0: give a number above 0": [{"pairs": 0}],
+    "mid_loss_weight .*: give a share from 0 to 1": [{"mid_loss_weight": v} for v in (-0.1, 1.1, math.nan)],
+    "patience .*: give a number of validations, or 0": [{"patience": -1}, {"patience": math.nan}],
+    "unknown estimator of the meta-gradient 'bakcprop'": [{"estimator": "bakcprop"}],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("estimator", ["backprop", "es", "pes"])
-def test_resumed_anywhere_it_ends_with_the_same_theta_and_the_same_log(estimator):
-    """With a step back, curricula and held-out tasks, the best of which came in the middle."""
-    plan = replace(PLAN, estimator=estimator, eps_growth=0.5, horizon_growth=0.5)
-
-    def chosen(optimizer):
-        """Real accuracies, but what is said of them does not rise to the end."""
-        found = held_out(optimizer)
-        return found[0] + (0.5 if abs(float(vector(optimizer).sum()) - middle) < 1e-9 else 0), found[1]
-
-    held_out, saved, middle = validation(), [], math.nan
-    train(plan, every=1, save=lambda *stored: saved.append(stored))
-    middle = float(theta_of(saved[3][0]).sum())
-    saved.clear()
-    theta, log = train(plan, validate=chosen, every=1, save=lambda *stored: saved.append(stored))
-    assert max(log, key=lambda row: row.get("clean", 0))["episode"] == 3
-    assert torch.equal(theta, theta_of(saved[3][0]))
-    for stored in saved:
-        again, rows = train(plan, validate=chosen, resume=stored)
-        assert torch.equal(again, theta)
-        assert rows == log
+@pytest.mark.parametrize(("words", "changes"), [(words, each) for words, all_ in WRONG.items() for each in all_])
+def test_numbers_out_of_their_range_are_refused(words, changes):
+    with pytest.raises(InputError, match=words):
+        MetaTrainConfig(**changes)
 
 
-def test_resumed_between_a_good_episode_and_a_step_back_it_steps_back_as_far():
-    theta, saved = after_each(ONE, meta=worse({7}, math.nan))[0], []
-    train(ONE, meta=clean, every=1, save=lambda *stored: saved.append(stored))
-    kept = []
-    train(ONE, meta=worse({1}, math.nan), resume=saved[2], every=1, save=lambda t, d: kept.append(t))
-    assert torch.equal(theta_of(kept[0]), theta[4])
+def test_a_curriculum_or_a_patience_without_its_means_is_refused():
+    with pytest.raises(InputError, match=r"eps_growth 0\.5: the meta-objective has no radius; give Adversarial"):
+        trainer(replace(CONFIG, eps_growth=0.5), meta=clean)
+    with pytest.raises(InputError, match=r"patience 2: nothing is validated; give `validate`"):
+        trainer(replace(CONFIG, patience=2))
 
 
-@pytest.mark.parametrize("estimator", ["backprop", "es", "pes"])
-def test_memory_does_not_grow_with_the_episodes(estimator):
-    alive, problem = [], tasks(2, dtype=torch.float32)
-
-    def count(tensors, done):
-        if done.episode < 4:  # the best theta and a place to step back to are there by then
-            return
-        gc.collect()
-        alive.append(sum(type(thing) in (torch.Tensor, torch.nn.Parameter) for thing in gc.get_objects()))
-
-    plan = replace(PLAN, horizons=(8,), estimator=estimator, validate_every=1)
-    validate = Validation((problem,), clean, 3, 8, 4, eps=0.1, steps=2, norm="linf", seed=0)
-    train(plan, sample=lambda count, rng: problem, validate=validate, every=1, save=count)
-    assert alive == [alive[0]] * 3
-
-
-@pytest.mark.parametrize("name", ["pairs", "sigma", "divergence_threshold", "groups", "validate_every"])
-@pytest.mark.parametrize("value", [0, -1, math.nan])
-def test_a_plan_without_work_is_refused(name, value):
-    with pytest.raises(InputError, match=rf"{name} of a meta-training is {value}: give a number above 0"):
-        MetaTrainConfig(**{name: value})
-
-
-@pytest.mark.parametrize("name", ["eps_growth", "horizon_growth"])
-@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
-def test_a_growth_that_is_no_share_is_refused(name, value):
-    with pytest.raises(InputError, match=rf"{name} {value}: give a share of the episodes, from 0 to 1"):
-        MetaTrainConfig(**{name: value})
-
-
-@pytest.mark.parametrize("value", [-1, math.nan])
-def test_a_patience_below_0_is_refused(value):
-    with pytest.raises(InputError, match=rf"patience {value}: give a number of validations, or 0"):
-        MetaTrainConfig(patience=value)
+def test_a_validation_without_work_is_refused():
+    for name in ("groups", "tasks", "horizon", "batch_size", "images", "steps"):
+        with pytest.raises(InputError, match=rf"{name} of a validation is 0; give a whole number from 1"):
+            validation(**{name: 0})
+    with pytest.raises(InputError, match="eps is -1"):
+        validation(eps=-1)
+    with pytest.raises(InputError, match="no tasks"):
+        replace(validation(), groups=())

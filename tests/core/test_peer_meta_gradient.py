@@ -57,7 +57,7 @@ class PlainLSTM(nn.Module):
 def with_higher(problem, optimizer, seed):
     """A functional model for each task, and a differentiable optimizer with this update. `higher` always computes
     gradients that can be differentiated again; that they count as constants is said afterwards."""
-    plan, tasks, rule = problem.plan, problem.tasks, PlainLSTM(optimizer)
+    plan, tasks, rule = problem.config, problem.tasks, PlainLSTM(optimizer)
 
     class Differentiable(higher.optim.DifferentiableOptimizer):
         def _update(self, grouped_grads, **kwargs):

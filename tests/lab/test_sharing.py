@@ -2,12 +2,11 @@
 
 `python tests/test_sharing.py DIES ARGUMENT ...` is the command `metarobust ARGUMENT ...` on tiny numbers, for torchrun
 to start. DIES: the process that is to learn, and kills itself in the middle of it; "comparing" for process 1 when it
-has compared something; or "none". `python tests/test_sharing.py together` shares one meta-training.
+has compared something; or "none".
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -31,7 +30,6 @@ from metarobust.data import Dataset, Split
 from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.lab import results, running
-from metarobust.lab.bench import sharing
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import Run
@@ -39,10 +37,7 @@ from metarobust.lab.running import run
 from metarobust.lab.spec import OptimizerConfig
 from metarobust.lab.stages import Stages
 from metarobust.lab.table import LEARNED
-from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import generator_of, meta_train
 from metarobust.meta.sharing import ALONE, LOST, Share, joined, share_of
-from metarobust.objectives import Adversarial, clean
 
 ROOT = Path(__file__).parents[2]
 CODE = {"sha256": "the same"}
@@ -297,20 +292,6 @@ def test_three_processes_find_what_one_finds(alone, tmp_path):
     assert ends(tmp_path / "run") == ends(alone)
 
 
-def test_one_meta_training_shared_by_processes_ends_as_by_one(tmp_path):
-    """theta up to the order of sums, the log as well; three processes for two groups, so that one has none."""
-    mine = learned_together(ALONE)
-    for processes in (2, 3):
-        done = torchrun(processes, tmp_path / f"log-{processes}", "together")
-        assert done.returncode == 0, done.stderr
-        (line,) = re.findall(r"\[default0\]:(\{.*)", done.stdout)
-        yours = json.loads(line)
-        assert torch.tensor(mine["theta"]).abs().max() > 0
-        torch.testing.assert_close(torch.tensor(yours["theta"]), torch.tensor(mine["theta"]), rtol=1e-5, atol=1e-5)
-        assert yours["losses"] == pytest.approx(mine["losses"], rel=1e-5)
-        assert len(yours["losses"]) == PLAN.episodes
-
-
 def test_what_is_not_shared_is_one_line_and_nothing_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr(running, "joined", lambda: nullcontext(Share(0, 2, 0)))
     with pytest.raises(InputError, match="cost works in one process; start it without torchrun"):
@@ -380,47 +361,9 @@ def test_processes_share_the_gpus_of_a_machine(monkeypatch):
     assert ALONE.device(torch.device("cuda")) == torch.device("cuda")
 
 
-def test_the_efficiency_of_one_process_is_refused():
-    with pytest.raises(InputError, match="processes 1: give at least 2"):
-        sharing.efficiency(1)
-
-
-def test_the_efficiency_is_the_median_over_rounds(monkeypatch):
-    seconds = {1: iter([8.0, 6.0, 9.0]), 2: iter([5.0, 4.0, 5.0])}
-    monkeypatch.setattr(sharing, "_measure", lambda n, *_: {"seconds": next(seconds[n]), "cpu": 10.0 + n})
-    found = sharing.efficiency(2, rounds=3)
-    assert found["one"] == [8.0, 6.0, 9.0]
-    assert found["shared"] == [5.0, 4.0, 5.0]
-    assert found["speed_up"] == 8 / 5
-    assert found["efficiency"] == 4 / 5
-    assert found["processor_time"] == 12 / 11
-
-
-def test_what_is_timed_is_a_meta_training(capsys):
-    sharing._train(1, 2)
-    found = json.loads(capsys.readouterr().out)
-    assert 0 < found["seconds"] < 60
-    assert 0 < found["cpu"] < 60
-
-
 def taken_up(out):
     """The run that is in a folder."""
     return Run(out, results.read_json(out / "manifest.json")["spec"], resume=True, about=ABOUT)
-
-
-def learned_together(share):
-    """A meta-training of two groups an episode: theta, and the meta-loss of each episode."""
-    numbers = generator_of("cpu", 0)
-    pool = Split(torch.rand(60, 1, 4, 4, generator=numbers), torch.arange(60) % 3)
-    family = Family(("mlp-4-tanh", "mlp-3-relu"), pool, 3, 30)
-    optimizer = FeatureMLP(generator=torch.Generator().manual_seed(0))
-    log = meta_train(
-        optimizer, family.sample, PLAN, inner=clean, meta=Adversarial(0.1), seed=0, share=share, label=None
-    )
-    return {
-        "theta": torch.cat([p.detach().flatten() for p in optimizer.parameters()]).tolist(),
-        "losses": [row["meta_loss"] for row in log],
-    }
 
 
 def posted_by_others(out):
@@ -491,12 +434,6 @@ def die_at(call, out):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["together"]:
-        with joined() as share:
-            found = learned_together(share)
-        if share.rank == 0:
-            print(json.dumps(found))
-        raise SystemExit
     dies, *arguments = sys.argv[1:]
     patch, out = pytest.MonkeyPatch(), arguments[arguments.index("--out") + 1]
     prepare(patch)

@@ -36,7 +36,7 @@ from metarobust.lab.stages import Stages
 from metarobust.lab.table import BEFORE, LEARNED, STANDARD, brief, table
 from metarobust.lab.tuning import kind
 from metarobust.learned.features import NAMES
-from metarobust.meta import MetaTrainConfig, meta_train
+from metarobust.meta import MetaTrainConfig
 from metarobust.objectives import Adversarial
 from metarobust.tasks import Tasks
 
@@ -70,7 +70,7 @@ def tiny(name="patch", scale="smoke", dataset="digits", seeds=None, eps=None, pa
 def prepare(monkeypatch, few=False, parts=("patch",), rules=RULES):
     """The tiny numbers in place of the real ones; checkpoints after every episode; where asked for, few methods."""
     monkeypatch.setattr(catalogue, "make", partial(tiny, parts=parts, rules=rules))
-    monkeypatch.setattr(learning, "meta_train", partial(meta_train, every=1))
+    monkeypatch.setattr(learning, "SAVE_EVERY", 1)
     if few:
 
         def some(eps, *, patching, wide):
