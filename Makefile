@@ -1,12 +1,8 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test print notebooks reference results assignment course address clean
+.PHONY: help setup book check test print notebooks reference results assignment course address clean
 
 python := .venv/bin/python
-jupyter-book := $(python) -c "from jupyter_book.cli.main import main; main()"
-# What a book is made of, copied so that a run leaves the work tree as it was.
-pages := book notebooks _config.yml _toc.yml
-copy = rm -rf $(1) && mkdir -p $(1) && cp -R $(pages) $(1)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -14,27 +10,22 @@ help: ## Show this list
 setup: ## Make .venv with the pinned environment (once)
 	@.ci/setup
 
-book: setup ## Run the notebooks and render the book to _build/html
-	@rm -rf _build/html _build/runs
-	@$(call copy,_build/pages)
-	@$(python) .ci/execute.py notebooks _build/pages/notebooks
-	@$(jupyter-book) build --all --path-output . _build/pages
-	@$(python) -c "from pathlib import Path; print('The book:', Path('_build/html/index.html').resolve().as_uri())"
+book: setup ## Run the notebooks that changed and render the book to _build/html
+	@$(python) .ci/book.py
 	@$(python) -m metarobust headline
 
-test: setup ## Lint, unit tests, notebooks, warning-free build and checks of the pages
+check: setup ## Lint, types and the tests of the core: two minutes
+	@.ci/test check
+
+test: setup ## Every check: the above, all other tests, notebooks, a warning-free book and its pages
 	@.ci/test
 
 print: setup ## Render the book with the outputs it has, as one page and, with Chromium, as a PDF
-	@$(call copy,_build/pages)
-	@$(jupyter-book) build -q --path-output . _build/pages
-	@$(python) .ci/print.py _build/html _build/learning-from-mistakes.pdf
+	@$(python) .ci/book.py _build/print
+	@$(python) .ci/print.py _build/print/_build/html _build/learning-from-mistakes.pdf
 
 notebooks: setup ## Run the notebooks again and keep their new outputs (IN=notebooks/assignments for the masters alone)
-	@set -e; for folder in $(or $(IN),notebooks notebooks/assignments); do \
-		rm -rf _build/fresh && mkdir -p _build/fresh; \
-		$(python) .ci/execute.py $$folder _build/fresh; \
-		$(python) .ci/clean_notebook.py _build/fresh $$folder; done
+	@$(python) .ci/notebooks.py $(or $(IN),notebooks notebooks/assignments)
 
 reference: setup ## Run the examples of the reference pages and keep what they print and draw
 	@$(python) .ci/reference.py
@@ -52,4 +43,4 @@ address: setup ## Write a new public address everywhere: make address URL=https:
 	@$(python) .ci/address.py "$(URL)"
 
 clean: ## Remove what was built, but not .venv
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

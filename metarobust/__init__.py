@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from metarobust.evaluation import evaluate as evaluate
     from metarobust.patching import patch as patch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["__version__", "evaluate", "patch"]
 
 

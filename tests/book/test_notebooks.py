@@ -116,14 +116,14 @@ def test_markdown_is_portable(prose):
 
 
 def test_pictures_have_a_palette(code):
-    """`.ci/clean_notebook.py` keeps them with 256 colours, at a third of the bytes; byte 25 of a PNG says so."""
+    """`.ci/notebooks.py` keeps them with 256 colours, at a third of the bytes; byte 25 of a PNG says so."""
     kept = [out["data"]["image/png"] for cell in code for out in cell["outputs"] if "image/png" in out.get("data", {})]
     assert {base64.b64decode("".join(each))[25] for each in kept} <= {3}, "make notebooks keeps them small"
 
 
 @chapters
 def test_what_is_printed_in_one_go_stands_in_one_output(code):
-    """`.ci/clean_notebook.py` joins it: in how many pieces it comes depends on the machine."""
+    """`.ci/notebooks.py` joins it: in how many pieces it comes depends on the machine."""
     for cell in code:
         streams = [output.get("name") for output in cell["outputs"]]  # None for what is no stream
         assert not [a for a, b in itertools.pairwise(streams) if a == b is not None]

@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [line for line in (ROOT / ".ci/constraints.txt").read_text().splitlines() if not line.startswith("#")]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 address = runpy.run_path(str(ROOT / ".ci/address.py"))
 PUBLIC = address["current"](ROOT)
 SLUG = PUBLIC.removeprefix("https://github.com/")
@@ -27,58 +28,85 @@ def all_files() -> list[Path]:
     if git.returncode == 0:
         paths = [ROOT / name for name in git.stdout.decode().split("\0") if name]
     else:
-        made = {".venv", "_build", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
-        paths = [path for path in ROOT.rglob("*") if not made & set(path.relative_to(ROOT).parts)]
+        built = re.compile(r"\.venv|_build|__pycache__|\..*_cache|\.hypothesis")
+        paths = [path for path in ROOT.rglob("*") if not any(map(built.fullmatch, path.relative_to(ROOT).parts))]
     return sorted(path for path in paths if path.is_file())
 
 
-def all_texts() -> dict[str, str]:
-    texts = {}
-    for path in all_files():
-        data = path.read_bytes()
-        if b"\0" not in data:
-            texts[str(path.relative_to(ROOT))] = data.decode("utf-8")
-    return texts
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """Every text file but this one, by its path."""
+    contents = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in all_files()}
+    own = Path(__file__).relative_to(ROOT).as_posix()
+    return {name: data.decode("utf-8") for name, data in contents.items() if b"\0" not in data and name != own}
+
+
+def package_name(requirement: str) -> str:
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
 
 
 def test_environment_file_installs_what_pyproject_names():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, pipped = environment["dependencies"]
     assert environment["name"] == PROJECT["name"]
-    assert python == "python" + PROJECT["requires-python"]
-    assert pip == "pip"
+    assert (python, pip) == ("python" + PROJECT["requires-python"], "pip")
     extras = ",".join(PROJECT["optional-dependencies"])
     assert pipped == {"pip": ["-c .ci/constraints.txt", f"-e .[{extras}]"]}
+    assert (ROOT / ".ci/setup").read_text().count(f"-e '.[{extras}]'") == 2
 
 
-def test_pins_are_names_and_versions():
+def test_every_requirement_is_pinned_by_name_and_version():
     assert [pin for pin in PINS if not re.fullmatch(r"[\w.-]+==[\w.]+( ; [\w<>=!.'\" *-]+)?", pin)] == []
-
-
-def test_every_requirement_is_pinned():
-    def name(requirement):
-        return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
-
-    pinned = {name(pin) for pin in PINS}
     wanted = PROJECT["dependencies"] + [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
-    assert {name(one) for one in wanted} - pinned == set()
+    pinned = {package_name(pin) for pin in PINS} | {PROJECT["name"]}
+    assert {package_name(one) for one in wanted} - pinned == set()
 
 
-def test_version_is_the_same_everywhere():
+def test_the_version_stands_in_one_place_and_can_be_a_tag(texts):
     from metarobust import __version__
 
-    assert PROJECT["version"] == __version__
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert PROJECT["dynamic"] == ["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", __version__)
+    release = __version__.partition(".dev")[0]
+    assert f"[{release}]" in texts["CHANGELOG.md"] or f"This becomes {release}." in texts["CHANGELOG.md"]
+    assert [name for name, text in texts.items() if f'"{__version__}"' in text] == ["metarobust/__init__.py"]
 
 
-def test_address_is_the_same_everywhere():
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_well_formed_and_may_do_no_more_than_it_needs(path):
+    flow = yaml.safe_load(path.read_text())
+    assert set(flow) <= {"name", True, "permissions", "concurrency", "jobs"}  # YAML 1.1 reads the key `on` as true
+    assert flow["name"] == path.stem
+    assert flow["permissions"] == {"contents": "read"}
+    assert set(flow[True]) <= {"push", "pull_request", "workflow_dispatch"}
+    job_keys = {"runs-on", "timeout-minutes", "strategy", "needs", "permissions", "environment", "steps"}
+    for job in flow["jobs"].values():
+        assert set(job) <= job_keys
+        assert job["timeout-minutes"] <= 60
+        assert job.get("needs", next(iter(flow["jobs"]))) in flow["jobs"]
+        for step in job["steps"]:
+            assert set(step) <= {"name", "id", "uses", "with", "run", "env"}
+            assert ("uses" in step) != ("run" in step)
+            assert re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v\d+)", step.get("uses", "a/b@v1"))
+            targets = re.findall(r"\bmake (\w+)", step.get("run", ""))
+            assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+    expressions = re.findall(r"\$\{\{ *(\w+)", path.read_text())
+    assert set(expressions) <= {"github", "matrix", "steps"}
+
+
+def test_workflows_test_every_python_that_is_allowed():
+    flow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    pythons = flow["jobs"]["check"]["strategy"]["matrix"]["python"]
+    assert f">={pythons[0]}" == PROJECT["requires-python"]
+    assert pythons == ["3.11", "3.12", "3.13", "3.14"]  # as .ci/setup takes
+
+
+def test_address_is_the_same_everywhere(texts):
     assert address["ADDRESS"].fullmatch(PUBLIC)
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == PUBLIC
-    assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == PUBLIC
-    assert f"git+{PUBLIC}" in (ROOT / ".ci/notebook_setup.py").read_text()
-    for name, text in all_texts().items():
-        if name == "tests/test_project.py":
-            continue
+    assert yaml.safe_load(texts["CITATION.cff"])["repository-code"] == PUBLIC
+    assert yaml.safe_load(texts["_config.yml"])["repository"]["url"] == PUBLIC
+    assert f"git+{PUBLIC}" in texts[".ci/notebook_setup.py"]
+    for name, text in texts.items():
         # Owner and name in plain, raw, Colab and pip addresses of this repository, wherever it lived before.
         ours = re.findall(r"github(?:usercontent)?(?:\.com)?/([\w-]+/metarobust)(?![\w-])", text)
         colab = re.findall(r"colab\.research\.google\.com/github/([\w-]+/[\w.-]+)", text)
@@ -94,41 +122,27 @@ def test_one_command_moves_the_address(tmp_path):
     subprocess.run([*command, "https://github.com/someone/their.book.git"], check=True, capture_output=True)
     assert address["current"](tmp_path) == "https://github.com/someone/their.book"
     left = re.compile(rf"github(usercontent)?(\.com)?/{re.escape(SLUG)}(?![\w-])")
-    files = [path for path in address["texts"](tmp_path) if path.name != "test_project.py"]
+    files = [path for path in address["texts"](tmp_path) if path.name != Path(__file__).name]
     assert files
     assert not [path for path in files if left.search(path.read_text())]
-    moved = (tmp_path / ".ci/notebook_setup.py").read_text()
     for notebook in (tmp_path / "notebooks").glob("*.ipynb"):
         assert "colab.research.google.com/github/someone/their.book/blob" in notebook.read_text()
         assert 'git+https://github.com/someone/their.book\\"' in notebook.read_text()
-    assert 'git+https://github.com/someone/their.book"' in moved
 
 
 @pytest.mark.parametrize("bad", ["", "github.com/a/b", "https://example.org/a/b", "https://github.com/a"])
 def test_bad_address_is_refused_in_one_line(bad):
     run = subprocess.run([sys.executable, ROOT / ".ci/address.py", bad], capture_output=True, text=True)
-    assert run.returncode == 2
-    assert run.stderr.count("\n") == 1
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert repr(bad) in run.stderr
 
 
-def test_no_file_names_a_package_registry():
-    # In pieces, so that this file does not name them either.
-    hosts = [
-        ("pypi", "org"),
-        ("python" + "hosted", "org"),
-        ("npmjs", "org"),
-        ("anaconda", "org"),
-        ("pytorch", "org/whl"),
-    ]
-    pattern = re.compile("|".join(re.escape(".".join(host)) for host in hosts))
-    assert [name for name, text in all_texts().items() if pattern.search(text)] == []
-
-
-def test_no_file_names_a_folder_of_a_machine():
-    home = re.compile(r"(?<![\w.~}])/(?:home|Users|root|work)/[\w.]")
-    found = [name for name, text in all_texts().items() if home.search(text) or f"{ROOT}/" in text]
-    assert [name for name in found if name != "tests/test_project.py"] == []
+def test_no_file_names_a_package_registry_or_a_folder_of_a_machine(texts):
+    hosts = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("anaconda", "org"), ("pytorch", "org/whl")]
+    home = re.compile(
+        "|".join(re.escape(".".join(host)) for host in hosts) + r"|(?<![\w.~}])/(?:home|Users|root|work)/[\w.]"
+    )
+    assert [name for name, text in texts.items() if home.search(text) or f"{ROOT}/" in text] == []
 
 
 def test_no_lock_files():
@@ -136,11 +150,11 @@ def test_no_lock_files():
     assert not [name for name in names if re.search(r"(^|[.-])lock(\.|$)|^pylock|shrinkwrap", name)]
 
 
-def test_licences_are_there():
-    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
-    assert "creativecommons.org/licenses/by/4.0" in (ROOT / "book/licence.md").read_text()
+def test_licences_are_there(texts):
+    assert texts["LICENSE"].startswith("MIT License")
+    assert "creativecommons.org/licenses/by/4.0" in texts["book/licence.md"]
 
 
-def test_automatic_check_runs_the_test_command_of_the_readme():
-    assert "exec make test" in (ROOT / ".ci/run").read_text()
-    assert "make test" in (ROOT / "README.md").read_text()
+def test_automatic_check_runs_the_test_command_of_the_readme(texts):
+    assert "exec make test" in texts[".ci/run"]
+    assert "make test" in texts["README.md"]

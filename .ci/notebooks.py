@@ -1,4 +1,4 @@
-"""Keep freshly run notebooks without the traces of the run: clean_notebook.py FROM TO."""
+"""Run the notebooks of folders, and keep their new outputs without the traces of the run: notebooks.py FOLDER ..."""
 
 import base64
 import datetime
@@ -6,12 +6,15 @@ import io
 import os
 import platform
 import re
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 from PIL import Image
+
+from book import BUILT, execute
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -73,14 +76,19 @@ def date_line(notebook: nbformat.NotebookNode) -> None:
     first.source = re.sub(r"^(Level: .*?)( · about .*)?$", rf"\1 · {facts}", first.source, flags=re.M)
 
 
-def main(source: Path, target: Path) -> None:
-    for path in sorted(source.glob("*.ipynb")):
-        notebook = clean(nbformat.read(path, as_version=4))
-        date_line(notebook)
-        nbformat.validate(notebook)
-        nbformat.write(notebook, target / path.name)
-        print(f"kept {target / path.name}")
+def main(*folders: str) -> None:
+    for folder in map(Path, folders):
+        fresh = BUILT / "fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        execute(folder, fresh, "")
+        for path in sorted(fresh.glob("*.ipynb")):
+            notebook = clean(nbformat.read(path, as_version=4))
+            date_line(notebook)
+            nbformat.validate(notebook)
+            nbformat.write(notebook, folder / path.name)
+            print(f"kept {folder / path.name}")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*sys.argv[1:])
