@@ -1,4 +1,4 @@
-"""The one error a user can cause, and a helper that words it."""
+"""The one error a user can cause, and the checks and words that many functions share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ class InputError(ValueError):
 def choose(value: str, allowed: Iterable[str], what: str) -> str:
     """Return `value` when it is one of `allowed`.
 
-    `what` says what is being chosen, for example "data set".
+    Args:
+        value: the name that was given.
+        allowed: the names to choose from.
+        what: what is being chosen, for example "data set".
 
-    Raises InputError, listing the allowed values and the closest match, otherwise.
+    Raises:
+        InputError: for any other value, with the allowed ones and the closest match.
     """
     names = list(allowed)
     if isinstance(value, str) and value in names:
@@ -29,3 +33,25 @@ def choose(value: str, allowed: Iterable[str], what: str) -> str:
     if near:
         message += f" (did you mean {near[0]!r}?)"
     raise InputError(message)
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise InputError for what is no whole number from 1."""
+    if not is_whole(value) or value < 1:
+        raise InputError(f"{name} is {short_repr(value)}; give a whole number from 1")
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a Python number; a bool is an answer, and a tensor could hold many numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """Whether this is a Python integer, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def short_repr(value: object) -> str:
+    """The value as a message names it: on one line, of at most 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

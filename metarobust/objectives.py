@@ -43,7 +43,7 @@ class Adversarial:
         if self.steps == 1:
             moved = fgsm(predict, images, labels, **threat)
         else:
-            moved = pgd(predict, images, labels, steps=self.steps, best=False, **threat)
+            moved = pgd(predict, images, labels, steps=self.steps, keep="last", **threat)
         return cross_entropy(predict(moved), labels)
 
     def at(self, share: float) -> "Adversarial":

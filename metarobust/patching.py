@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from metarobust.attacks import counting
 from metarobust.attacks.criterion import misclassified
+from metarobust.attacks.inputs import check_inputs
 from metarobust.attacks.losses import cross_entropy
-from metarobust.attacks.threat import check
 from metarobust.errors import InputError
 from metarobust.evaluation import evaluate
 from metarobust.evaluation.measure import eval_mode
@@ -56,7 +56,7 @@ def patch(
     modes of the original, and without gradients. Raises InputError for bad numbers, images outside [0, 1], too few
     images of every class to hold some out, and a model without parameters to train.
     """
-    check(images, labels, eps, "linf")
+    check_inputs(images, labels, eps=eps, norm="linf")
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} of a patch is {value!r}; give a whole number above 0")

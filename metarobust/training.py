@@ -87,12 +87,14 @@ def over_models(
     attacks: Sequence[Attack],
     generator: torch.Generator,
     *,
-    alone: bool = True,
+    independent: bool = True,
 ) -> dict[str, list[float]]:
-    """The same under any attacks. alone: see `evaluation.robust_masks`."""
+    """The same under any attacks. independent: see `evaluation.robust_masks`."""
     found: dict[str, list[float]] = {}
     for one in params.detach():  # one model at a time, so that images which are fooled can leave
-        right = robust_masks(tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=alone)
+        right = robust_masks(
+            tasks.predictor(one), test.images, test.labels, attacks, generator=generator, independent=independent
+        )
         for name, mask in right.items():
             found.setdefault(name, []).append(float(mask.float().mean()))
     return found

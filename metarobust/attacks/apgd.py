@@ -11,34 +11,24 @@ Source: Croce and Hein 2020 (arXiv 2003.01690), section 3 and algorithm 1.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Criterion, first_value, look
-from metarobust.attacks.threat import (
-    Ball,
-    check,
-    check_answer,
-    check_count,
-    check_generator,
-    is_whole,
-    random_starts,
-    said,
-    steepest,
-)
-from metarobust.errors import InputError
+from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
+from metarobust.attacks.inputs import enter
+from metarobust.attacks.threat import Ball, random_starts, steepest
+from metarobust.errors import InputError, check_count, is_whole, short_repr
 
 MOMENTUM = 0.75  # the weight of the new step; the rest is the last one's
 RISES = 0.75  # the share of steps that should raise the loss
 
 
 def apgd(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     images: Tensor,
     labels: Tensor,
     *,
@@ -46,53 +36,64 @@ def apgd(
     steps: int = 100,
     norm: str = "linf",
     loss: str = "ce",
-    toward: Tensor | None = None,
-    targets: int = 0,
+    targets: Tensor | None = None,
+    n_targets: int = 0,
     restarts: int = 1,
     generator: torch.Generator | None = None,
-    leave: bool = True,
+    early_exit: bool = True,
 ) -> Tensor:
-    """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
+    """Steps up the loss, with momentum and a step size that each image halves for itself.
 
-    predict: images to logits, each image alone. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel
-    units. norm: `linf` or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: of each run. restarts: how often
-    all runs are made again. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. targets:
-    with any class welcome, k runs toward each of the k likeliest wrong classes in turn, with the targeted form of the
-    loss; 0 just leaves the right one. generator: where given, each run begins at a random point. leave: an image that
-    is turned takes no part in the runs that follow. If False, all stay to the end, and come back the same: for many
-    models attacked together, which need equal stretches.
-    An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is. Any other that
-    could be turned comes back as the first point that turned it; the rest come back as the point of highest loss.
-    Raises InputError for input that `threat.check` refuses, and for more targets than the model has wrong classes. No
-    parameter's `.grad` is touched.
+    Args:
+        predict: images to logits, each image alone.
+        images: floats in [0, 1], `[n, ...]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        steps: of each run.
+        norm: `linf` or `l2`.
+        loss: what is climbed; `ce`, `margin` or `dlr`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        n_targets: with any class welcome, this many runs, toward each of the likeliest wrong classes in turn, with the
+            targeted form of the loss; 0 for one run away from the right one.
+        restarts: how often all runs are made again; more than one need a generator.
+        generator: where given, each run begins at a random point of the ball.
+        early_exit: an image that is turned takes no part in the runs that follow. If False all stay to the end, and
+            come back the same: for many models attacked together, each of which has as many images.
+
+    Returns:
+        Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. An image that is misclassified (with
+        targets: as just that class) as it is comes back as it is; one that was turned, as the first point that did it;
+        the others, as the point of highest loss. No parameter's `.grad` is touched.
+
+    Raises:
+        InputError: for bad input, and for more targets than the model has wrong classes.
     """
-    check(images, labels, eps, norm, toward)
     check_count("steps", steps)
-    check_generator(generator, restarts)
-    check_answer("leave", leave)
-    goal = Criterion(loss, labels, toward)
-    if not is_whole(targets) or targets < 0:
-        raise InputError(f"targets is {said(targets)}; give 0, or how many of the likeliest wrong classes to try")
-    if targets and toward is not None:
-        raise InputError(f"targets is {targets}, and toward names the classes: give one of the two")
-    made(len(images))
+    if not is_whole(n_targets) or n_targets < 0:
+        raise InputError(
+            f"n_targets is {short_repr(n_targets)}; give 0, or how many of the likeliest wrong classes to try"
+        )
+    if n_targets and targets is not None:
+        raise InputError(f"n_targets is {n_targets}, and targets names the classes: give one of the two")
+    criterion = enter(
+        images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
+    )
     images = images.detach()
-    logits, highest, left = first_value(predict, images, goal, alone=leave)
-    done = torch.ones(len(images), dtype=torch.bool, device=images.device).index_fill(0, left, False)
-    left = left if leave else torch.arange(len(images), device=images.device)
-    goals = [goal]
-    if targets:
-        goals = [replace(goal, toward=aim, settle=True) for aim in _likeliest(logits, labels, targets)]
-        highest = torch.stack([goal.losses(logits) for goal in goals]).amax(0)
-    worst, starts = images.clone(), random_starts(images, eps, norm, generator, restarts * len(goals))
-    for start, goal in zip(starts, goals * restarts, strict=True):
-        if not len(left):
+    logits, highest, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
+    criteria = [criterion]
+    if n_targets:
+        likeliest = _likeliest(logits, labels, n_targets)
+        criteria = [replace(criterion, targets=classes, settle=True) for classes in likeliest]
+        highest = torch.stack([each.losses(logits) for each in criteria]).amax(0)
+    worst, starts = images.clone(), random_starts(images, eps, norm, generator, restarts * len(criteria))
+    for start, each in zip(starts, criteria * restarts, strict=True):
+        if not len(rows):
             break
-        found, losses, turned = _run(predict, images[left], start[left], goal.of(left), eps, norm, steps)
-        better = (turned | (losses > highest[left])) & ~done[left]
-        worst[left[better]], highest[left[better]] = found[better], losses[better]
-        done[left] |= turned
-        left = left[~turned] if leave else left
+        points, losses, turned = _run(predict, images[rows], start[rows], each.of(rows), eps, norm, steps)
+        better = (turned | (losses > highest[rows])) & ~done[rows]
+        worst[rows[better]], highest[rows[better]] = points[better], losses[better]
+        done[rows] |= turned
+        rows = rows[~turned] if early_exit else rows
     return worst
 
 
@@ -101,21 +102,20 @@ def _likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     classes = logits.shape[1]
     if count >= classes:
         raise InputError(
-            f"APGD was given targets={count}; the model has {classes} outputs, {classes - 1} of them wrong: "
-            f"give at most that"
+            f"n_targets is {count}; the model has {classes} outputs, {classes - 1} of them wrong: give at most that"
         )
     right = F.one_hot(labels, classes).bool()
     return logits.masked_fill(right, -torch.inf).topk(count, dim=1).indices.T
 
 
 def _run(
-    predict: Callable, images: Tensor, start: Tensor, goal: Criterion, eps: float, norm: str, steps: int
+    predict: Predict, images: Tensor, start: Tensor, criterion: Criterion, eps: float, norm: str, steps: int
 ) -> tuple[Tensor, ...]:
     """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
     each = (-1, *[1] * (images.ndim - 1))
     ball, before, x, best = Ball(images, eps, norm), start, start, start.clone()
-    logits, losses, gradient = look(predict, x, goal)
-    turned, best_loss, uphill = goal.reached(logits), losses, steepest(gradient, norm)
+    logits, losses, gradient = value_and_grad(predict, x, criterion)
+    turned, best_loss, uphill = criterion.reached(logits), losses, steepest(gradient, norm)
     best_uphill = uphill.clone()
     eta = images.new_full((len(images),), 2 * eps)
     rises, last_best, last_halved = torch.zeros_like(losses), best_loss, torch.zeros_like(turned)
@@ -125,8 +125,8 @@ def _run(
         if k > 1:
             z = ball.project_(torch.lerp(x, z, MOMENTUM).add_(x - before, alpha=1 - MOMENTUM))
         before, x, old = x, z, losses
-        logits, losses, gradient = look(predict, x, goal)
-        uphill, now, higher = steepest(gradient, norm), goal.reached(logits), losses > best_loss
+        logits, losses, gradient = value_and_grad(predict, x, criterion)
+        uphill, now, higher = steepest(gradient, norm), criterion.reached(logits), losses > best_loss
         rises += losses > old
         # The first point that turns an image is its best one for good. A weight of 0 or 1 takes either, exactly, in a
         # third of the time of `where`.

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass
 class ExampleCounter:
-    """examples: adversarial images generated while the tally was open."""
+    """How many adversarial images were generated inside a `counting()` block.
+
+    Attributes:
+        examples: the count so far.
+    """
 
     examples: int = 0
 
@@ -18,16 +22,20 @@ _open: ContextVar[tuple[ExampleCounter, ...]] = ContextVar("_open", default=())
 
 @contextmanager
 def counting() -> Iterator[ExampleCounter]:
-    """`with counting() as tally: ...` counts every adversarial example made inside; tallies may be nested."""
-    tally = ExampleCounter()
-    token = _open.set((*_open.get(), tally))
+    """Count every adversarial example that is made inside: `with counting() as counter: ...`. Blocks may be nested.
+
+    Yields:
+        The counter, which goes on as attacks are run.
+    """
+    counter = ExampleCounter()
+    token = _open.set((*_open.get(), counter))
     try:
-        yield tally
+        yield counter
     finally:
         _open.reset(token)
 
 
-def made(examples: int) -> None:
+def count_examples(examples: int) -> None:
     """Every attack calls this once with the number of images it was given."""
-    for tally in _open.get():
-        tally.examples += examples
+    for counter in _open.get():
+        counter.examples += examples

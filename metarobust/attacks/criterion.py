@@ -1,28 +1,28 @@
-"""What an attack is after, and which images still stand: an attack need not go on with an image that it has turned.
+"""What an attack is after: what it climbs, and which images are where it wants them.
 
     untargeted      climb loss(z, y)         reached where argmax z != y
-    toward t        climb loss(z, y, t)      reached where argmax z == t
+    target t        climb loss(z, y, t)      reached where argmax z == t
 
-The strong attacks are long, and most of the images that fall do so early. Those leave the batch, so that the rest of
-the work is spent where it is needed. It asks of `predict` that it treats every image alone, in a batch of any size:
-that holds for a model in eval mode, and not for many models attacked together: for these nobody may leave.
+Most of the images that fall do so early. Where an attack exits early, those leave the batch. That asks of `predict`
+that it treats every image alone, in a batch of any size: so does a model in eval mode, and not many models at once.
 
 Sources: AutoAttack, Croce and Hein 2020 (arXiv 2003.01690), where each attack is run on what the last one left; both
-goals are in Carlini and Wagner 2017 (arXiv 1608.04644), section II.
+criteria are in Carlini and Wagner 2017 (arXiv 1608.04644), section II.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from metarobust.attacks.losses import LOSSES, TARGETED
-from metarobust.attacks.threat import check_outputs, said
-from metarobust.errors import InputError, choose
+from metarobust.errors import InputError, choose, short_repr
+
+Predict = Callable[[Tensor], Tensor]
+"""Images `[n, ...]` to logits `[n, classes]`; a model is one."""
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
@@ -34,85 +34,117 @@ def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
 class Criterion:
     """What is climbed for each of n images, and when the climb is over.
 
-    loss: a name in LOSSES. labels: the right classes, int64 `[n]`. toward: the classes that the model shall say, int64
-    `[n]`; None for any but the label. settle: run toward those classes, and be content with any wrong one.
+    Attributes:
+        loss: a name in LOSSES.
+        labels: the right classes, int64 `[n]`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        settle: climb toward the targets, and be content with any wrong class.
+        classes: how many outputs the model must have for these labels and targets.
     """
 
     loss: str
     labels: Tensor
-    toward: Tensor | None = None
+    targets: Tensor | None = None
     settle: bool = False
+    classes: int = 2
 
     def __post_init__(self) -> None:
         choose(self.loss, LOSSES, "attack loss")
 
     def of(self, rows: Tensor) -> Criterion:
         """The same for some of the images."""
-        return replace(self, labels=self.labels[rows], toward=None if self.toward is None else self.toward[rows])
+        return replace(self, labels=self.labels[rows], targets=None if self.targets is None else self.targets[rows])
 
     def losses(self, logits: Tensor) -> Tensor:
-        """What to climb, for each image. Raises InputError for a class the model has no output for."""
-        for what, top in self._tops.items():
-            check_outputs(logits, top, what)
-        if len(logits) != len(self.labels):
-            raise InputError(
-                f"the model returns logits for {len(logits)} of {len(self.labels)} images: give one row to each"
-            )
-        if self.toward is None:
+        """What to climb, `[n]`. Raises InputError for what are no logits of n images and all their classes."""
+        check_logits(logits, len(self.labels), self.classes)
+        if self.targets is None:
             return LOSSES[self.loss](logits, self.labels)
-        return TARGETED[self.loss](logits, self.labels, self.toward)
+        return TARGETED[self.loss](logits, self.labels, self.targets)
 
     def reached(self, logits: Tensor) -> Tensor:
-        """Which images are where the attack wants them."""
-        if self.toward is None or self.settle:
+        """Which images are where the attack wants them, bool `[n]`."""
+        if self.targets is None or self.settle:
             return misclassified(logits, self.labels)
-        return ~misclassified(logits, self.toward)
-
-    @cached_property
-    def _tops(self) -> dict[str, int]:
-        named = {"label": self.labels} | ({} if self.toward is None else {"target": self.toward})
-        return {what: int(classes.max()) if len(classes) else 0 for what, classes in named.items()}
+        return ~misclassified(logits, self.targets)
 
 
-def look(
-    predict: Callable[[Tensor], Tensor], x: Tensor, goal: Criterion, *, slope: bool = True
+def check_logits(logits: Tensor, n: int, classes: int) -> None:
+    """Raise InputError for what are no logits `[n, classes or more]`."""
+    if not isinstance(logits, Tensor):
+        raise InputError(f"the model returns {short_repr(logits)}; attacks need logits: give a function to a tensor")
+    if not logits.is_floating_point() or logits.ndim != 2 or logits.shape[1] < 2:
+        raise InputError(
+            f"the model returns {logits.dtype} of shape {list(logits.shape)}; attacks need logits [n, classes]: "
+            f"give a model with one output for each of 2 classes or more"
+        )
+    if len(logits) != n:
+        raise InputError(f"the model returns logits for {len(logits)} of {n} images: give one row to each")
+    if logits.shape[1] < classes:
+        raise InputError(
+            f"labels or targets go up to {classes - 1}; the model has {logits.shape[1]} outputs, "
+            f"0 to {logits.shape[1] - 1}: give classes that it knows"
+        )
+
+
+def value_and_grad(
+    predict: Predict, x: Tensor, criterion: Criterion, *, gradient: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and losses at x, and where asked for the gradient of the losses (else x itself, unused).
+    """Logits `[n, classes]`, losses `[n]` and their gradient at x, `[n, ...]`.
 
-    Where the gradient is not a number it points nowhere: 0. Raises InputError for a model that has none at all.
+    Args:
+        predict: images to logits.
+        x: the points, `[n, ...]`.
+        criterion: what is climbed.
+        gradient: whether it is asked for; if not, x stands in its place, unused.
+
+    Returns:
+        Logits, losses and gradient. Where the gradient is not a number it points nowhere: 0.
+
+    Raises:
+        InputError: for a model that returns no logits, or has no gradient at all.
     """
     if not callable(predict):
-        raise InputError(f"predict is {said(predict)}; give a function from images to logits, such as a model")
-    with torch.set_grad_enabled(slope):
+        raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
+    with torch.set_grad_enabled(gradient):
         # A model may write into its input; into a leaf that wants a gradient it cannot, so that one needs no copy.
-        leaf = x.detach().requires_grad_() if slope else x.clone()
+        leaf = x.detach().requires_grad_() if gradient else x.clone()
         logits = predict(leaf)
-        losses = goal.losses(logits)
-        if not slope:
+        losses = criterion.losses(logits)
+        if not gradient:
             return logits, losses, x
         # Of no images there may be no graph, and nothing to climb.
-        found = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0] if losses.requires_grad else None
-    if found is None and len(x):
-        raise InputError(
-            "the model's logits have no gradient for its images: give it without detach, no_grad and NumPy, "
-            "or use the square attack, which needs no gradient"
-        )
-    if found is None:
+        grad = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0] if losses.requires_grad else None
+    if grad is None:
+        if len(x):
+            raise InputError(
+                "the model's logits have no gradient for its images: give it without detach, no_grad and NumPy, "
+                "or use the square attack, which needs no gradient"
+            )
         return logits.detach(), losses.detach(), x
     # In place where no two entries share a place in memory.
-    return logits.detach(), losses.detach(), found.nan_to_num_(0) if found.is_contiguous() else found.nan_to_num(0)
+    return logits.detach(), losses.detach(), grad.nan_to_num_(0) if grad.is_contiguous() else grad.nan_to_num(0)
 
 
 @torch.no_grad()
-def first_value(
-    predict: Callable[[Tensor], Tensor], images: Tensor, goal: Criterion, *, alone: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits `[n, classes]`, losses `[n]`, and the indices of the images that are not yet where they shall be.
+def first_look(
+    predict: Predict, images: Tensor, criterion: Criterion, *, early_exit: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a strong attack begins with.
 
-    Raises InputError for classes the model has no output for. alone: one image is asked about alone as well; a
-    `predict` that is many models at once refuses it here, before it could be given images of another model.
+    Args:
+        predict: images to logits.
+        images: `[n, ...]`.
+        criterion: what is climbed.
+        early_exit: images that are reached are not attacked. One image is then asked about alone, too: a `predict` that
+            is many models at once refuses that, before it could be given images of another model.
+
+    Returns:
+        Logits `[n, classes]`, losses `[n]`, which images are reached as they are, bool `[n]`, and the rows to attack.
     """
-    logits, losses, _ = look(predict, images, goal, slope=False)
-    if alone and len(images) > 1:
+    logits, losses, _ = value_and_grad(predict, images, criterion, gradient=False)
+    if early_exit and len(images) > 1:
         predict(images[:1])
-    return logits, losses, (~goal.reached(logits)).nonzero()[:, 0]
+    reached = criterion.reached(logits)
+    rows = (~reached).nonzero()[:, 0] if early_exit else torch.arange(len(images), device=images.device)
+    return logits, losses, reached, rows

@@ -8,40 +8,47 @@ Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4. The random start is
 (arXiv 2001.03994), section 4, with a step of eps and not of 1.25 eps: without it, training against FGSM can collapse.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Criterion, look
-from metarobust.attacks.threat import check, check_generator, project, random_starts, steepest
+from metarobust.attacks.criterion import Predict, value_and_grad
+from metarobust.attacks.inputs import enter
+from metarobust.attacks.pgd import ascend
+from metarobust.attacks.threat import random_starts
 
 
 def fgsm(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
     norm: str = "linf",
     loss: str = "ce",
-    toward: Tensor | None = None,
+    targets: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
+    """One step of length eps up the loss.
 
-    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf`
-    or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. toward: the wrong classes that the model shall say, int64
-    `[n]`; None for any. generator: where given, the step starts from a random point of the ball.
-    Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
-    `.grad` is touched.
+    Args:
+        predict: images to logits.
+        images: floats in [0, 1], `[n, ...]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        norm: `linf` or `l2`.
+        loss: what is climbed; `ce`, `margin` or `dlr`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        generator: where given, the step starts from a random point of the ball.
+
+    Returns:
+        Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. No parameter's `.grad` is touched.
+
+    Raises:
+        InputError: for bad input, and for classes the model has no output for.
     """
-    check(images, labels, eps, norm, toward)
-    check_generator(generator)
-    goal = Criterion(loss, labels, toward)
-    made(len(images))
+    criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
     images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
-    _, _, gradient = look(predict, start, goal)
-    return project(start.add(steepest(gradient, norm), alpha=eps), images, eps, norm)
+    return ascend(
+        lambda x: value_and_grad(predict, x, criterion)[2], start, images, eps=eps, norm=norm, steps=1, step_size=eps
+    )

@@ -1,8 +1,8 @@
 """What an attack climbs: cross-entropy, the margin, or the difference of logits ratio (DLR); z are the logits.
 
-    ce      -log softmax(z)_y                                toward t:    log softmax(z)_t
-    margin  max_{k != y} z_k - z_y                           toward t:    z_t - max_{k != t} z_k
-    dlr     (max_{k != y} z_k - z_y) / (z_1st - z_3rd)       toward t:    (z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2)
+    ce      -log softmax(z)_y                                target t:    log softmax(z)_t
+    margin  max_{k != y} z_k - z_y                           target t:    z_t - max_{k != t} z_k
+    dlr     (max_{k != y} z_k - z_y) / (z_1st - z_3rd)       target t:    (z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2)
 
 Cross-entropy goes flat where a model is very sure, and an attack that climbs it alone overstates robustness. The margin
 does not: it is above 0 exactly where the image is misclassified. DLR is the margin in units of the spread of the logits

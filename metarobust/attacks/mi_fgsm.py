@@ -10,28 +10,19 @@ Source: Dong et al. 2018 (arXiv 1710.06081), section 3 and algorithm 1.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Criterion, look
-from metarobust.attacks.threat import (
-    check,
-    check_count,
-    check_generator,
-    is_number,
-    project,
-    random_starts,
-    said,
-    steepest,
-)
-from metarobust.errors import InputError
+from metarobust.attacks.criterion import Predict, value_and_grad
+from metarobust.attacks.inputs import enter
+from metarobust.attacks.pgd import ascend
+from metarobust.attacks.threat import random_starts
+from metarobust.errors import InputError, check_count, is_number, short_repr
 
 
 def mi_fgsm(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     images: Tensor,
     labels: Tensor,
     *,
@@ -40,33 +31,46 @@ def mi_fgsm(
     momentum: float = 1.0,
     norm: str = "linf",
     loss: str = "ce",
-    toward: Tensor | None = None,
+    targets: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]: the last point, as in the paper.
+    """PGD along a running sum of gradients.
 
-    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf`
-    or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: each of length eps / steps. momentum: mu; 0 forgets
-    at once, which is PGD with steps of eps / steps. toward: the wrong classes that the model shall say, int64 `[n]`;
-    None for any. generator: where given, the first step starts from a random point of the ball.
-    Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
-    `.grad` is touched.
+    Args:
+        predict: images to logits.
+        images: floats in [0, 1], `[n, ...]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        steps: how many, each of length eps / steps.
+        momentum: mu; 0 forgets at once, which is PGD with steps of eps / steps.
+        norm: `linf` or `l2`.
+        loss: what is climbed; `ce`, `margin` or `dlr`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        generator: where given, the first step starts from a random point of the ball.
+
+    Returns:
+        The last points, `[n, ...]`, within eps of `images` and within [0, 1]. No parameter's `.grad` is touched.
+
+    Raises:
+        InputError: for bad input, and for classes the model has no output for.
     """
-    check(images, labels, eps, norm, toward)
-    check_generator(generator)
     check_count("steps", steps)
-    goal = Criterion(loss, labels, toward)
     if not is_number(momentum) or not 0 <= momentum < math.inf:
-        raise InputError(f"momentum is {said(momentum)}; give a number from 0, which forgets at once; the paper's is 1")
-    made(len(images))
+        raise InputError(
+            f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once; the paper's is 1"
+        )
+    criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
     images = images.detach()
-    (x,) = random_starts(images, eps, norm, generator)
+    (start,) = random_starts(images, eps, norm, generator)
     memory = torch.zeros_like(images)
-    for _ in range(steps):
-        _, _, gradient = look(predict, x, goal)
-        memory = momentum * memory + _unit(gradient)
-        x = project(x + eps / steps * steepest(memory, norm), images, eps, norm)
-    return x
+
+    def gradient(x: Tensor) -> Tensor:
+        nonlocal memory
+        _, _, now = value_and_grad(predict, x, criterion)
+        memory = momentum * memory + _unit(now)
+        return memory
+
+    return ascend(gradient, start, images, eps=eps, norm=norm, steps=steps, step_size=eps / steps)
 
 
 def _unit(gradient: Tensor) -> Tensor:

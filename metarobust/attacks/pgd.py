@@ -2,7 +2,8 @@
 
     x_0 random in the ball,   x_{k+1} = Proj( x_k + alpha * sign(grad_x loss(f(x_k), y)) )
 
-In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself.
+In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself. `ascend` is this loop; `pgd` runs it
+from each start, and keeps one of the points on the way.
 
 Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1.
 """
@@ -13,24 +14,46 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Criterion, look
-from metarobust.attacks.threat import (
-    check,
-    check_answer,
-    check_count,
-    check_generator,
-    is_number,
-    project,
-    random_starts,
-    said,
-    steepest,
-)
-from metarobust.errors import InputError
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import enter
+from metarobust.attacks.threat import project, random_starts, steepest
+from metarobust.errors import InputError, check_count, choose, is_number, short_repr
+
+KEEP = ("best", "first", "last")
+
+
+def ascend(
+    gradient: Callable[[Tensor], Tensor],
+    x: Tensor,
+    images: Tensor,
+    *,
+    eps: float,
+    norm: str,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """The loop of PGD: from x, steps up the gradient, each pulled back into the ball around the images.
+
+    Args:
+        gradient: points `[n, ...]` to the gradient there, `[n, ...]`.
+        x: where to begin, `[n, ...]`.
+        images: the centres of the ball, `[n, ...]` in [0, 1].
+        eps: its radius in pixel units.
+        norm: `linf` or `l2`, of ball and step.
+        steps: how many.
+        step_size: the length of each.
+
+    Returns:
+        The last point, `[n, ...]`.
+    """
+    for _ in range(steps):
+        step = steepest(gradient(x), norm)
+        x = project(x.add(step, alpha=step_size), images, eps, norm)
+    return x
 
 
 def pgd(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     images: Tensor,
     labels: Tensor,
     *,
@@ -39,59 +62,94 @@ def pgd(
     step_size: float | None = None,
     norm: str = "linf",
     loss: str = "ce",
-    toward: Tensor | None = None,
+    targets: Tensor | None = None,
     restarts: int = 1,
     generator: torch.Generator | None = None,
-    best: bool = True,
-    leave: bool = False,
+    keep: str = "best",
 ) -> Tensor:
-    """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
+    """Many small steps up the loss.
 
-    predict: images to logits. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf`
-    or `l2`. loss: what is climbed; `ce`, `margin` or `dlr`. steps: of each run. restarts: runs, at the worst of which
-    an image is judged. step_size: alpha; 2.5 eps / steps if None, enough to cross the ball. toward: the wrong classes
-    that the model shall say, int64 `[n]`; None for any. generator: where given, each restart begins at a random point.
-    best: return the point of highest loss seen on the way, the image itself included, instead of the last one. leave:
-    an image that is turned (with `toward`: to that very class) leaves the batch, with the point that did it, so that an
-    attack gets faster as it goes; predict is then called with fewer and fewer images.
-    Raises InputError for input that `threat.check` refuses, and for classes the model has no output for. No parameter's
-    `.grad` is touched.
+    Args:
+        predict: images to logits.
+        images: floats in [0, 1], `[n, ...]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        steps: of each run.
+        step_size: alpha; None for 2.5 eps / steps, enough to cross the ball.
+        norm: `linf` or `l2`.
+        loss: what is climbed; `ce`, `margin` or `dlr`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        restarts: how many runs; they need a generator.
+        generator: where given, each run begins at a random point of the ball.
+        keep: `best`, the point of highest loss, the image itself included; `last`, the end of the one run, as in the
+            paper; or `first`, the first point that is misclassified (with targets: as just that class), or the best
+            where none is. With `first` an image leaves the batch as soon as it is reached, so that the attack gets
+            faster as it goes; predict is then called with fewer and fewer images.
+
+    Returns:
+        Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. No parameter's `.grad` is touched.
+
+    Raises:
+        InputError: for bad input, and for classes the model has no output for.
     """
-    check(images, labels, eps, norm, toward)
     check_count("steps", steps)
-    check_generator(generator, restarts)
-    goal = Criterion(loss, labels, toward)
-    alpha = 2.5 * eps / steps if step_size is None else step_size
-    if not is_number(alpha) or not (0 < alpha < math.inf or alpha == eps == 0):
-        raise InputError(f"step_size is {said(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps")
-    for name, value in (("best", best), ("leave", leave)):
-        check_answer(name, value)
-    made(len(images))
+    alpha = 2.5 * eps / steps if step_size is None and is_number(eps) else step_size
+    if is_number(eps) and (not is_number(alpha) or not (0 < alpha < math.inf or alpha == eps == 0)):
+        raise InputError(
+            f"step_size is {short_repr(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps"
+        )
+    if choose(keep, KEEP, "point to keep") == "last" and restarts != 1:
+        raise InputError(f"{short_repr(restarts)} restarts have no last point; give one, or keep the best or the first")
+    criterion = enter(
+        images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
+    )
     images = images.detach()
     starts = random_starts(images, eps, norm, generator, restarts)
-    if not best and not leave and restarts == 1:
-        current = starts[0]
-        for _ in range(steps):
-            _, _, gradient = look(predict, current, goal)
-            current = project(current.add(steepest(gradient, norm), alpha=alpha), images, eps, norm)
-        return current
-
-    worst, gone = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    _, worst_loss, _ = look(predict, images, goal, slope=False)
+    how = {"eps": eps, "norm": norm, "step_size": alpha}
+    if keep == "last":
+        return ascend(lambda x: value_and_grad(predict, x, criterion)[2], starts[0], images, steps=steps, **how)
+    best = _Best(predict, images, criterion, early_exit=keep == "first")
     for start in starts:
-        here = (~gone).nonzero()[:, 0]
-        x, aim, current = images[here], goal.of(here), start[here]
-        for step in range(steps + 1):
-            logits, losses, gradient = look(predict, current, aim, slope=step < steps)
-            if best or step == steps:
-                higher = losses > worst_loss[here]
-                worst[here[higher]], worst_loss[here[higher]] = current[higher], losses[higher]
-            turned = aim.reached(logits)
-            if leave and bool(turned.any()):
-                worst[here[turned]], gone[here[turned]] = current[turned], True
-                here, x, current, gradient = (part[~turned] for part in (here, x, current, gradient))
-                aim = goal.of(here)
-            if step == steps or not len(here):
-                break
-            current = project(current.add(steepest(gradient, norm), alpha=alpha), x, eps, norm)
-    return worst
+        x = start[best.rows]
+        if keep == "best":
+            x = ascend(best.gradient, x, images, steps=steps, **how)
+        for _ in range(steps if keep == "first" else 0):
+            x = best.remaining(ascend(best.gradient, x, best.images, steps=1, **how))
+        best.see(x)
+        best.remaining(x)
+    return best.points
+
+
+class _Best:
+    """Watches the loop: the best point so far of each image, and which images are still attacked."""
+
+    def __init__(self, predict: Predict, images: Tensor, criterion: Criterion, *, early_exit: bool):
+        self.predict, self.images, self.criterion, self.early_exit = predict, images, criterion, early_exit
+        _, self.losses, _ = value_and_grad(predict, images, criterion, gradient=False)
+        self.points = images.clone()
+        self.rows = torch.arange(len(images), device=images.device)
+        self.reached = torch.zeros_like(self.rows, dtype=torch.bool)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.see(x, gradient=True)
+
+    def see(self, x: Tensor, *, gradient: bool = False) -> Tensor:
+        """Remember the points that are better, and with early exit those that are reached, as the best for good."""
+        if not len(x):
+            return x
+        logits, losses, grad = value_and_grad(self.predict, x, self.criterion, gradient=gradient)
+        better = losses > self.losses[self.rows]
+        if self.early_exit:
+            self.reached = self.criterion.reached(logits)
+            better |= self.reached
+        rows = self.rows[better]
+        self.points[rows], self.losses[rows] = x[better], losses[better]
+        return grad
+
+    def remaining(self, x: Tensor) -> Tensor:
+        """x without the images that are reached; the next points are of the others alone."""
+        if self.early_exit and bool(self.reached.any()):
+            left = ~self.reached
+            self.rows, self.images, x = self.rows[left], self.images[left], x[left]
+            self.criterion, self.reached = self.criterion.of(left), self.reached[left]
+        return x

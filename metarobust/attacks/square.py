@@ -10,16 +10,13 @@ Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithm 1 and section 3
 AutoAttack, Croce and Hein 2020 (arXiv 2003.01690).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from metarobust.attacks import square_l2, square_linf
-from metarobust.attacks.counter import made
-from metarobust.attacks.criterion import Criterion, first_value
-from metarobust.attacks.threat import check, check_answer, check_count, check_generator
-from metarobust.errors import InputError
+from metarobust.attacks.criterion import Predict, first_look
+from metarobust.attacks.inputs import enter
+from metarobust.errors import InputError, check_count
 
 SHARE = 0.8
 HALVE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
@@ -28,69 +25,74 @@ MOVES = {"linf": square_linf, "l2": square_l2}
 
 @torch.no_grad()
 def square(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
     queries: int = 5000,
     norm: str = "linf",
-    toward: Tensor | None = None,
+    targets: Tensor | None = None,
     generator: torch.Generator,
-    leave: bool = True,
+    early_exit: bool = True,
 ) -> Tensor:
-    """Adversarial images `[n, C, H, W]`, within eps of `images` and within [0, 1].
+    """Random changes in squares, of which those stay that raise the margin.
 
-    predict: images to logits, each image alone; it need not be differentiable. images: floats in [0, 1]. labels: int64
-    `[n]`. eps: radius in pixel units. norm: `linf` or `l2`. generator: of the search. queries: how often the model is
-    asked about an image that stands to the end. toward: the wrong classes that the model shall say, int64 `[n]`; None
-    for any. leave: see `apgd`.
-    An image that is wrong (with `toward`: said to be that very class) as it is comes back as it is; one that was turned
-    leaves the search; the rest come back as the point of highest margin.
-    Raises InputError for input that `threat.check` refuses and for images without height and width.
+    Args:
+        predict: images to logits, each image alone; it need not be differentiable.
+        images: floats in [0, 1], `[n, C, H, W]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        queries: how often the model is asked about an image that stands to the end.
+        norm: `linf` or `l2`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        generator: of the search.
+        early_exit: an image that is turned leaves the search. If False all stay to the end, and come back the same: for
+            many models attacked together, each of which has as many images.
+
+    Returns:
+        Adversarial images `[n, C, H, W]`, within eps of `images` and within [0, 1]. An image that is misclassified
+        (with targets: as just that class) as it is comes back as it is; one that was turned, as the first point that
+        did it; the others, as the point of highest margin.
+
+    Raises:
+        InputError: for bad input, and for images without height and width.
     """
-    check(images, labels, eps, norm, toward)
-    if images.ndim != 4:
-        raise InputError(
-            f"images have shape {list(images.shape)}; squares need [n, channels, height, width]: give those"
-        )
     check_count("queries", queries)
     if generator is None:
         raise InputError("generator is None; the search is random: pass generator=torch.Generator()")
-    check_generator(generator)
-    check_answer("leave", leave)
-    goal = Criterion("margin", labels, toward)
-    made(len(images))
-    _, _, left = first_value(predict, images, goal, alone=leave)
-    done = torch.ones(len(images), dtype=torch.bool, device=images.device).index_fill(0, left, False)
-    left = left if leave else torch.arange(len(images), device=images.device)
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise InputError(
+            f"images have shape {list(images.shape)}; squares need [n, channels, height, width]: give those"
+        )
+    criterion = enter(images, labels, eps=eps, norm=norm, targets=targets, generator=generator)
+    _, _, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
     worst = images.detach().clone()
     highest = images.new_full((len(images),), -torch.inf)
     moves = MOVES[norm]
     first, later = moves.numbers(*images.shape[1:])
     # All numbers are drawn at once, and those of an image lie together: so a set in parts, one after the other, is
     # attacked as the whole is, whichever images leave. They are few beside what a network keeps of an image.
-    chance = torch.rand((len(images), first + (queries - 1) * later), generator=generator, device=generator.device)
-    chance = chance.to(images.device)
-    x, current, aim = images[left], images[left], goal.of(left)
+    uniform = torch.rand((len(images), first + (queries - 1) * later), generator=generator, device=generator.device)
+    uniform = uniform.to(images.device)
+    x, current, criterion = images[rows], images[rows], criterion.of(rows)
     for query in range(queries):
-        if not len(left):
+        if not len(rows):
             break
         if query == 0:
-            trial = moves.begin(x, eps, chance[left, :first])
+            trial = moves.start(x, eps, uniform[rows, :first])
         else:
             at = first + (query - 1) * later
-            trial = moves.change(x, current, eps, share(query, queries), chance[left, at : at + later])
+            trial = moves.propose(x, current, eps, share(query, queries), uniform[rows, at : at + later])
         logits = predict(trial)
-        value, turned = aim.losses(logits), aim.reached(logits)
-        better = (turned | (value > highest[left])) & ~done[left]
-        current[better], highest[left[better]] = trial[better], value[better].to(highest.dtype)
-        done[left] |= turned
-        if leave and bool(turned.any()):
-            worst[left] = current
-            left, x, current = left[~turned], x[~turned], current[~turned]
-            aim = goal.of(left)
-    worst[left] = current
+        losses, turned = criterion.losses(logits), criterion.reached(logits)
+        better = (turned | (losses > highest[rows])) & ~done[rows]
+        current[better], highest[rows[better]] = trial[better], losses[better].to(highest.dtype)
+        done[rows] |= turned
+        if early_exit and bool(turned.any()):
+            worst[rows] = current
+            rows, x, current, criterion = rows[~turned], x[~turned], current[~turned], criterion.of(~turned)
+    worst[rows] = current
     return worst
 
 

@@ -32,25 +32,25 @@ def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
     return rows * columns * (channels + 1), channels + 5
 
 
-def begin(images: Tensor, eps: float, chance: Tensor) -> Tensor:
-    """x_0: tiles in the image's middle. images: `[n, C, H, W]`. chance: uniform in [0, 1), `[n, tiles (C + 1)]`."""
+def start(images: Tensor, eps: float, uniform: Tensor) -> Tensor:
+    """x_0: tiles in the image's middle. images: `[n, C, H, W]`. uniform: uniform in [0, 1), `[n, tiles (C + 1)]`."""
     n, channels, height, width = images.shape
     side, rows, columns = _tiling(height, width)
-    chance = chance.view(n, rows, columns, channels + 1)
-    tiles = sign(chance[..., 1:, None, None]) * _turned(eta(side).to(chance), chance[..., 0])[:, :, :, None]
+    uniform = uniform.view(n, rows, columns, channels + 1)
+    tiles = sign(uniform[..., 1:, None, None]) * _turned(eta(side).to(uniform), uniform[..., 0])[:, :, :, None]
     middle = tiles.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, rows * side, columns * side).to(images.dtype)
     above, before = (height - rows * side) // 2, (width - columns * side) // 2
     delta = F.pad(middle, (before, width - columns * side - before, above, height - rows * side - above))
     return project(images + eps * steepest(delta, "l2"), images, eps, "l2")
 
 
-def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Tensor) -> Tensor:
-    """x', where each window has this share of the pixels. chance: uniform in [0, 1), `[n, C + 5]`."""
+def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: Tensor) -> Tensor:
+    """x', where each window has this share of the pixels. uniform: uniform in [0, 1), `[n, C + 5]`."""
     _, channels, height, width = images.shape
     side = max(round((share * height * width) ** 0.5), 3)
     side = min(side + 1 - side % 2, height, width)
     top, left, top_w, left_w = (
-        place(chance[:, k], size, side) for k, size in enumerate((height, width, height, width))
+        place(uniform[:, k], size, side) for k, size in enumerate((height, width, height, width))
     )
     delta = (current - images).movedim(1, 3)  # channels last: a window is then [n, side, side, C]
     v, w = window(top, left, side), window(top_w, left_w, side)
@@ -58,7 +58,7 @@ def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Te
     freed = (delta.square() * inside[..., None]).sum((1, 2))
     unspent = (eps**2 - delta.square().sum((1, 2, 3))).clamp_min(0)
     budget = (freed + unspent[:, None] / channels).sqrt()
-    pattern = _turned(eta(side).to(chance), chance[:, 4])[..., None] * sign(chance[:, None, None, 5:])
+    pattern = _turned(eta(side).to(uniform), uniform[:, 4])[..., None] * sign(uniform[:, None, None, 5:])
     fresh = _unit(pattern.to(images.dtype) + _unit(delta[v]))
     delta[w] = 0
     delta[v] = fresh * budget[:, None, None]
@@ -88,9 +88,9 @@ def _tiling(height: int, width: int) -> tuple[int, int, int]:
     return side, min(TILES, height // side), min(TILES, width // side)
 
 
-def _turned(pattern: Tensor, chance: Tensor) -> Tensor:
+def _turned(pattern: Tensor, uniform: Tensor) -> Tensor:
     """The pattern, or its transpose, for each number: `[...]` to `[..., side, side]`."""
-    return torch.where((chance < 0.5)[..., None, None], pattern, pattern.T)
+    return torch.where((uniform < 0.5)[..., None, None], pattern, pattern.T)
 
 
 def _mask(top: Tensor, left: Tensor, images: Tensor, side: int) -> Tensor:

@@ -17,33 +17,33 @@ def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
     return channels * width, channels + 2
 
 
-def begin(images: Tensor, eps: float, chance: Tensor) -> Tensor:
-    """x_0. images: `[n, C, H, W]`. chance: uniform in [0, 1), `[n, C W]`."""
+def start(images: Tensor, eps: float, uniform: Tensor) -> Tensor:
+    """x_0. images: `[n, C, H, W]`. uniform: uniform in [0, 1), `[n, C W]`."""
     n, channels, _, width = images.shape
-    return (images + eps * sign(chance).to(images.dtype).view(n, channels, 1, width)).clamp(0, 1)
+    return (images + eps * sign(uniform).to(images.dtype).view(n, channels, 1, width)).clamp(0, 1)
 
 
-def change(images: Tensor, current: Tensor, eps: float, share: float, chance: Tensor) -> Tensor:
-    """x', where the square has this share of the pixels; at least one, at most all that fit. chance: `[n, C + 2]`."""
+def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: Tensor) -> Tensor:
+    """x', where the square has this share of the pixels; at least one, at most all that fit. uniform: `[n, C + 2]`."""
     _, _, height, width = images.shape
     side = min(max(round((share * height * width) ** 0.5), 1), height, width)
-    top, left = (place(chance[:, k], size, side) for k, size in enumerate((height, width)))
+    top, left = (place(uniform[:, k], size, side) for k, size in enumerate((height, width)))
     each, rows, columns = window(top, left, side)
     square = each, slice(None), rows, columns  # `[n, side, side, C]`
-    colour = eps * sign(chance[:, None, None, 2:]).to(images.dtype)
+    colour = eps * sign(uniform[:, None, None, 2:]).to(images.dtype)
     trial = current.clone()
     trial[square] = (images[square] + colour).clamp_(0, 1)
     return trial
 
 
-def sign(chance: Tensor) -> Tensor:
+def sign(uniform: Tensor) -> Tensor:
     """-1 or 1, both equally likely."""
-    return 1 - 2 * (chance < 0.5).to(chance.dtype)
+    return 1 - 2 * (uniform < 0.5).to(uniform.dtype)
 
 
-def place(chance: Tensor, size: int, side: int) -> Tensor:
+def place(uniform: Tensor, size: int, side: int) -> Tensor:
     """The first of `side` rows in a row among `size`, each place equally likely: `[n]`."""
-    return (chance * (size - side + 1)).long()
+    return (uniform * (size - side + 1)).long()
 
 
 def window(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,19 +11,17 @@ table 1), but between small ones on the digits PGD-40 left 1 to 4 points less ac
 Sources: Papernot et al. 2016 (arXiv 1605.07277); as a check of an evaluation, Carlini et al. 2019 (arXiv 1902.06705).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Criterion, look
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import check_inputs
 from metarobust.attacks.pgd import pgd
-from metarobust.attacks.threat import check
 
 
 def transfer(
-    predict: Callable[[Tensor], Tensor],
-    surrogate: Callable[[Tensor], Tensor],
+    predict: Predict,
+    surrogate: Predict,
     images: Tensor,
     labels: Tensor,
     *,
@@ -31,27 +29,37 @@ def transfer(
     steps: int = 40,
     norm: str = "linf",
     loss: str = "ce",
-    toward: Tensor | None = None,
+    targets: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Adversarial images `[n, ...]`, within eps of `images` and within [0, 1].
+    """PGD on another model, kept where it turns the one that is meant.
 
-    predict: images to logits; it is asked twice, and never for a gradient. surrogate: the same of another model, which
-    was trained by itself. images: floats in [0, 1]. labels: int64 `[n]`. eps: radius in pixel units. norm: `linf` or
-    `l2`. steps, loss: of PGD. toward: the wrong classes that the model shall say, int64 `[n]`; None for any. generator:
-    where given, from a random start.
-    An image that is wrong (with `toward`: said to be that very class) as it is, or could not be turned, comes back as
-    it is.
-    Raises InputError for input that `threat.check` refuses, and for classes either model has no output for. No
-    parameter's `.grad` is touched.
+    Args:
+        predict: images to logits; it is asked twice, and never for a gradient.
+        surrogate: the same of another model, which was trained by itself.
+        images: floats in [0, 1], `[n, ...]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        steps: of PGD.
+        norm: `linf` or `l2`.
+        loss: what PGD climbs; `ce`, `margin` or `dlr`.
+        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        generator: where given, PGD begins at a random point of the ball.
+
+    Returns:
+        Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. An image that is misclassified (with
+        targets: as just that class) as it is, or could not be turned, comes back as it is.
+
+    Raises:
+        InputError: for bad input, and for classes either model has no output for.
     """
-    check(images, labels, eps, norm, toward)
-    goal = Criterion(loss, labels, toward)
+    classes = check_inputs(images, labels, eps=eps, norm=norm, targets=targets)
+    criterion = Criterion(loss, labels, targets, classes=classes)
     images = images.detach()
-    before, _, _ = look(predict, images, goal, slope=False)
+    before, _, _ = value_and_grad(predict, images, criterion, gradient=False)
     moved = pgd(
-        surrogate, images, labels, eps=eps, steps=steps, norm=norm, loss=loss, toward=toward, generator=generator
+        surrogate, images, labels, eps=eps, steps=steps, norm=norm, loss=loss, targets=targets, generator=generator
     )
-    after, _, _ = look(predict, moved, goal, slope=False)
-    kept = goal.reached(after) & ~goal.reached(before)
+    after, _, _ = value_and_grad(predict, moved, criterion, gradient=False)
+    kept = criterion.reached(after) & ~criterion.reached(before)
     return torch.where(kept.view(-1, *[1] * (images.ndim - 1)), moved, images)

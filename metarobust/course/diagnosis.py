@@ -26,7 +26,7 @@ from metarobust.course.question import (
 )
 from metarobust.course.toys import BatchMates, Linear, Softmax, Table
 from metarobust.evaluation.intervals import wilson
-from metarobust.evaluation.known_bad import HugeLogits, NoisyOutput, RoundedInputs
+from metarobust.evaluation.masked_defences import HugeLogits, NoisyOutput, RoundedInputs
 
 
 class Splits(NamedTuple):

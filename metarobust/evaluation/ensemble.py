@@ -35,9 +35,12 @@ class Attack:
     move: Callable[..., Tensor]
 
 
-def quick(*, eps: float, norm: str = "linf", steps: int = 40, restarts: int = 1, leave: bool = True) -> list[Attack]:
-    """PGD with random starts, on cross-entropy and on the margin. leave: False for many models attacked together."""
-    how = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "leave": leave}
+def quick(
+    *, eps: float, norm: str = "linf", steps: int = 40, restarts: int = 1, early_exit: bool = True
+) -> list[Attack]:
+    """PGD with random starts, on cross-entropy and on the margin. early_exit: False for many models at once."""
+    keep = "first" if early_exit else "best"
+    how = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "keep": keep}
     return [Attack(f"pgd-{steps}-{loss}", "white", partial(pgd, loss=loss, **how)) for loss in ("ce", "margin")]
 
 
@@ -49,7 +52,7 @@ def standard(
     steps: int = 100,
     restarts: int = 1,
     queries: int = 5000,
-    leave: bool = True,
+    early_exit: bool = True,
 ) -> list[Attack]:
     """APGD on cross-entropy, APGD toward the likeliest wrong classes (nine at most), and Square.
 
@@ -59,12 +62,13 @@ def standard(
     """
     if classes < 2:
         raise InputError(f"the model has {classes} output; a classifier needs at least 2: one logit for each class")
-    how = {"eps": eps, "norm": norm, "steps": steps, "leave": leave}
-    aimed = {"loss": "dlr" if classes >= 4 else "margin", "targets": min(9, classes - 1)}
+    threat = {"eps": eps, "norm": norm, "early_exit": early_exit}
+    how = threat | {"steps": steps}
+    aimed = {"loss": "dlr" if classes >= 4 else "margin", "n_targets": min(9, classes - 1)}
     return [
         Attack(f"apgd-{steps}-ce", "white", partial(apgd, loss="ce", restarts=restarts, **how)),
         Attack(f"apgd-{steps}-{aimed['loss']}-targeted", "white", partial(apgd, **aimed, **how)),
-        Attack(f"square-{queries}", "black", partial(square, eps=eps, norm=norm, queries=queries, leave=leave)),
+        Attack(f"square-{queries}", "black", partial(square, queries=queries, **threat)),
     ]
 
 
@@ -84,14 +88,14 @@ def robust_masks(
     attacks: Sequence[Attack],
     *,
     generator: torch.Generator,
-    alone: bool = True,
+    independent: bool = True,
     batch_size: int = 1000,
     label: str | None = None,
 ) -> dict[str, Tensor]:
     """Which images `[n]` are right as they are, `clean`, still right under each attack, and under all, `robust`.
 
     predict treats every image alone: images that are wrong as they are, or fooled, are not attacked any further.
-    alone: give each attack all the images that are right, so that its figure is its own. If False, each gets what the
+    independent: give each attack all the images that are right, so that its figure is its own. If False, each gets what
     ones before it have left, and its figure says how many stand after it: the worst case in less time, the same but for
     the random numbers that fall to an image.
     generator: one on the CPU makes the result the same for every batch_size. label: of a progress bar, None for none.
@@ -110,7 +114,7 @@ def robust_masks(
         for attack in attacks:
             bar.set_postfix_str(attack.name, refresh=False)
             right[attack.name] = torch.zeros_like(clean)
-            for there in (clean if alone else robust).nonzero()[:, 0].split(batch_size):
+            for there in (clean if independent else robust).nonzero()[:, 0].split(batch_size):
                 moved = attack.move(predict, images[there], labels[there], generator=generator)
                 right[attack.name][there] = stand(moved, labels[there])
                 bar.update(len(there))

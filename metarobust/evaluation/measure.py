@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from metarobust.attacks.threat import check, check_outputs
+from metarobust.attacks.criterion import check_logits
+from metarobust.attacks.inputs import check_inputs, inputs_checked
 from metarobust.errors import InputError, choose
 from metarobust.evaluation import checks as check_for
 from metarobust.evaluation import probe
@@ -49,7 +50,7 @@ def evaluate(
     steps: int | None = None,
     restarts: int = 2,
     queries: int = 5000,
-    alone: bool = True,
+    independent: bool = True,
     checks: int = 100,
     batch_size: int = 1000,
     seed: int = 0,
@@ -59,14 +60,15 @@ def evaluate(
 
     attacks: `standard` (APGD on cross-entropy, APGD toward wrong classes, Square) or `quick` (PGD on cross-entropy and
     margin). surrogate: another model for the same task; its adversarial images are tried as well. steps: of each
-    gradient attack, 100 or 40 if None. restarts: of PGD, and of APGD on cross-entropy. queries: of Square. alone: see
+    gradient attack, 100 or 40 if None. restarts: of PGD, and of APGD on cross-entropy. queries: of Square. independent:
+    see
     `ensemble.robust_masks`; False is faster and gives the worst case alone. checks: how many of the images the checks
     look at, 0 for none. eps: radius in pixel units. norm: `linf` or `l2`. batch_size: images asked about at once; it
     changes the memory needed and not the result. seed: of all random numbers. label: of a progress bar, None for none.
     The model is put in eval mode and left in the mode, and with the gradients, it came with.
     Raises InputError for an empty set of images, images outside [0, 1], labels the model has no output for, bad eps.
     """
-    top = check(images, labels, eps, norm)
+    classes = check_inputs(images, labels, eps=eps, norm=norm)
     usual = STEPS[choose(attacks, STEPS, "set of attacks")]
     steps = usual if steps is None else steps
     if not len(images) or batch_size < 1 or checks < 0:
@@ -77,10 +79,10 @@ def evaluate(
     began, predict = time.perf_counter(), Counted(model)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the size of a batch changes nothing
     came_in_train_mode = check_for.train_mode(model)
-    with eval_mode(model, surrogate):
+    with eval_mode(model, surrogate), inputs_checked():
         with torch.no_grad():
             logits = model(images[:1])
-            check_outputs(logits, top)
+            check_logits(logits, 1, classes)
         make = partial(quick, restarts=restarts)
         if attacks == "standard":
             make = partial(standard, classes=logits.shape[1], restarts=restarts, queries=queries)
@@ -88,8 +90,9 @@ def evaluate(
         if surrogate is not None:
             ensemble.append(transferred(surrogate, eps=eps, norm=norm))
         right = robust_masks(
-            predict, images, labels, ensemble, generator=generator, alone=alone, batch_size=batch_size, label=label
-        )
+            predict, images, labels, ensemble, generator=generator, independent=independent, batch_size=batch_size,
+            label=label,
+        )  # fmt: skip
         points: list[tuple[float, float]] = []
         flags: list[Flag | None] = []
         if checks:
@@ -106,7 +109,7 @@ def evaluate(
         clean=count["clean"] / n, robust=count["robust"] / n, n=n,
         clean_interval=wilson(count["clean"], n), robust_interval=wilson(count["robust"], n),
         under={attack.name: count[attack.name] / n for attack in ensemble},
-        eps=float(eps), norm=norm, attacks=attacks, steps=steps, restarts=restarts, alone=alone, seed=seed,
+        eps=float(eps), norm=norm, attacks=attacks, steps=steps, restarts=restarts, independent=independent, seed=seed,
         checked=min(checks, n), flags=tuple(filter(None, flags)), curve=tuple(points),
         images_asked=predict.images, gradients_asked=predict.gradients, seconds=time.perf_counter() - began,
     )  # fmt: skip

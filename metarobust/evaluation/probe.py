@@ -47,7 +47,7 @@ def curve(
     points = []
     for radius in radii:
         attacks = quick(eps=radius, norm=norm, steps=STEPS)
-        right = robust_masks(predict, images, labels, attacks, generator=generator, alone=False)
+        right = robust_masks(predict, images, labels, attacks, generator=generator, independent=False)
         points.append((radius, share(right["robust"])))
     return points
 
@@ -67,7 +67,7 @@ def longer(
 ) -> Flag | None:
     """few: accuracy under the PGD of the curve. Does it rise when the attack works longer?"""
     attacks = quick(eps=eps, norm=norm, steps=LONGER * STEPS)
-    right = robust_masks(predict, images, labels, attacks, generator=generator, alone=False)
+    right = robust_masks(predict, images, labels, attacks, generator=generator, independent=False)
     return checks.more_steps(few, share(right["robust"]), (STEPS, LONGER * STEPS), len(images))
 
 

@@ -1,10 +1,8 @@
-"""What an evaluation found. Robust accuracy is never shown without clean accuracy, attack, eps, n and flags."""
+"""What an evaluation measured. Robust accuracy is never shown without clean accuracy, attack, eps, n and flags."""
 
 import html
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from metarobust.errors import InputError
 from metarobust.evaluation.checks import Flag
@@ -13,12 +11,18 @@ from metarobust.storage import read_json, write_json
 
 @dataclass(frozen=True)
 class Report:
-    """Accuracies are shares in [0, 1] of n images; the intervals are 95 % Wilson intervals over images.
+    """Clean and robust accuracy, with all that belongs beside them.
 
-    under: accuracy under each attack; alone, or, where `alone` is False, after it and those before it. checked: how
-    many images the checks looked at. flags: what they suspect. curve: (eps, accuracy) of a short PGD on those images.
-    images_asked, gradients_asked: how often the model was asked about an image, and of these for a gradient. seconds:
-    of wall time, left out when two reports are compared.
+    Attributes:
+        clean, robust: shares in [0, 1] of n images.
+        clean_interval, robust_interval: 95 % Wilson intervals over images.
+        under: accuracy under each attack alone, or, where `independent` is False, after it and those before it.
+        eps, norm, attacks, steps, restarts, independent, seed: as they were given to `evaluate`.
+        checked: how many images the checks looked at.
+        flags: what the checks suspect.
+        curve: (eps, accuracy) of a short PGD on those images.
+        images_asked, gradients_asked: how often the model was asked about an image, and of these for a gradient.
+        seconds: of wall time; left out when two reports are compared.
     """
 
     clean: float
@@ -32,7 +36,7 @@ class Report:
     attacks: str
     steps: int
     restarts: int
-    alone: bool
+    independent: bool
     seed: int
     checked: int
     flags: tuple[Flag, ...]
@@ -52,7 +56,7 @@ class Report:
         def share(value: float, bounds: tuple[float, float]) -> str:
             return f"{100 * value:5.1f} %  [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
 
-        before = "under" if self.alone else "after"
+        before = "under" if self.independent else "after"
         return [
             ("clean", share(self.clean, self.clean_interval)),
             ("robust", share(self.robust, self.robust_interval)),
@@ -70,56 +74,33 @@ class Report:
     def __str__(self) -> str:
         lines = self.lines()
         width = max(len(name) for name, _ in lines)
-        cost = (
-            f"{self.seconds:.1f} s, {self.images_asked:,} images asked about, {self.gradients_asked:,} with a gradient"
-        )
-        return "\n".join([f"{n:{width}} {value}" for n, value in lines] + [self.setting, cost, *self.verdict()])
+        asked = f"{self.images_asked:,} images asked about, {self.gradients_asked:,} with a gradient"
+        rows = [f"{name:{width}} {value}" for name, value in lines]
+        return "\n".join([*rows, self.setting, f"{self.seconds:.1f} s, {asked}", *self.verdict()])
 
     def _repr_html_(self) -> str:
         """The report as a table, for a notebook."""
-        cells = "".join(
+        rows = "".join(
             f'<tr><th style="text-align:left">{html.escape(name)}</th>'
             f'<td style="text-align:left">{html.escape(value)}</td></tr>'
             for name, value in self.lines()
         )
         items = "".join(f"<li>{html.escape(text)}</li>" for text in self.verdict())
-        return f"<table>{cells}</table><p>{html.escape(self.setting)}</p><ul>{items}</ul>"
-
-    def card(self) -> dict[str, Any]:
-        """The report as a flat JSON object: names to numbers and words."""
-        flat = {name: value for name, value in asdict(self).items() if not isinstance(value, dict | tuple)}
-        for name in ("clean", "robust"):
-            flat[f"{name}_low"], flat[f"{name}_high"] = getattr(self, f"{name}_interval")
-        flat |= {f"under.{name}": value for name, value in self.under.items()}
-        flat |= {f"curve.{eps!r}": value for eps, value in self.curve}
-        return flat | {f"flag.{flag.check}": flag.says for flag in self.flags}
+        return f"<table>{rows}</table><p>{html.escape(self.setting)}</p><ul>{items}</ul>"
 
     def save(self, path: str | Path) -> None:
-        """Writes the card as a JSON file, atomically."""
-        write_json(path, self.card())
+        """Write the report as a JSON file, atomically: each field by its name."""
+        write_json(path, asdict(self))
 
     @staticmethod
     def load(path: str | Path) -> "Report":
-        """The report that was saved. Raises InputError for a file that is missing, damaged, or no card."""
-        card = read_json(path)
+        """The report that was saved. Raises InputError for a file that is missing, damaged, or no report."""
+        fields = read_json(path)
         try:
-            return _from_card(card)
+            for name in ("clean_interval", "robust_interval"):
+                fields[name] = tuple(fields[name])
+            fields["curve"] = tuple((eps, accuracy) for eps, accuracy in fields["curve"])
+            fields["flags"] = tuple(Flag(**flag) for flag in fields["flags"])
+            return Report(**fields)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} is no card of an evaluation ({error}); give a file that Report.save wrote"
-            ) from error
-
-
-def _from_card(card: Mapping[str, Any]) -> Report:
-    def part(prefix: str) -> dict[str, Any]:
-        return {name.removeprefix(prefix): value for name, value in card.items() if name.startswith(prefix)}
-
-    plain = {name: card[name] for name in Report.__dataclass_fields__ if name in card}
-    return Report(
-        **plain,
-        clean_interval=(card["clean_low"], card["clean_high"]),
-        robust_interval=(card["robust_low"], card["robust_high"]),
-        under=part("under."),
-        curve=tuple((float(eps), value) for eps, value in part("curve.").items()),
-        flags=tuple(Flag(check, says) for check, says in part("flag.").items()),
-    )
+            raise InputError(f"{path} is no report ({error}); give a file that Report.save wrote") from error

@@ -169,7 +169,7 @@ def train(
             if recipe.attack_steps:
                 now = eps * min(1, (step + 1) / max(1, recipe.growth * recipe.steps))
                 x = pgd(
-                    model, x, batch.labels, eps=now, steps=recipe.attack_steps, generator=generator, best=False,
+                    model, x, batch.labels, eps=now, steps=recipe.attack_steps, generator=generator, keep="last",
                     step_size=recipe.reach * now / recipe.attack_steps,
                 )  # fmt: skip
             for group in adam.param_groups:

@@ -44,7 +44,7 @@ def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
         def move(predict: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, generator: torch.Generator):
             return pgd(
                 lambda x: predict(torch.where(pixels, x, x.detach())), images, labels, eps=eps, steps=steps, loss=loss,
-                leave=True,
+                keep="first",
             )  # fmt: skip
 
         return Attack(f"pgd-{steps}-{loss} confined", "white", move)
@@ -52,9 +52,10 @@ def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
     return [attack(loss) for loss in ("ce", "margin")]
 
 
-def several(*, eps: float, steps: int, classes: int, leave: bool = True) -> list[Attack]:
+def several(*, eps: float, steps: int, classes: int, early_exit: bool = True) -> list[Attack]:
     """Two PGDs, and the shorter standard ensemble, in the order in which they take least time one after the other."""
-    return [*quick(eps=eps, steps=steps, leave=leave), *standard(eps=eps, classes=classes, **SHORTER, leave=leave)]
+    how = {"eps": eps, "early_exit": early_exit}
+    return [*quick(**how, steps=steps), *standard(**how, classes=classes, **SHORTER)]
 
 
 def worst(attacks: Sequence[Attack]) -> str:
@@ -78,7 +79,7 @@ def under_standard(
     Each attack gets what those before it have left: the worst case is the same, and it takes a third of the time. own:
     see `fit.together`.
     """
-    attacks = several(eps=eps, steps=steps, classes=classes, leave=False)
+    attacks = several(eps=eps, steps=steps, classes=classes, early_exit=False)
     found = together(tasks, params, test, attacks, generator, own=own)
     first, both = (attack.name for attack in attacks[:2])
     yield "none", 0.0, found["clean"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from metarobust.objectives import Adversarial, Objective, clean
 from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1, RMSprop
 from metarobust.params import ParamSpec
-from metarobust.regularisers import Curvature, InputGradient, Noise, Trades
+from metarobust.penalties import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
 
 Hyper = Mapping[str, Tensor]

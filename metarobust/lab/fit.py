@@ -38,9 +38,9 @@ def together(
     *,
     own: bool = False,
 ) -> dict[str, list[float]]:
-    """As `over_models` with alone=False, all T models at once: long attacks on small models mostly wait for each other.
+    """As `over_models` with independent=False, all T models at once: long attacks on small models mostly wait.
 
-    attacks: which let no image leave, made with leave=False. From one attack to the next, each model keeps as many
+    attacks: which let no image leave, made with early_exit=False. From one attack to the next, each model keeps as many
     images as the one that has most left; those that it had lost before take part, and change nothing. own: test is T
     equal stretches of images, one a model.
     """
@@ -83,10 +83,10 @@ def under_quick(
     """
     many, how = at_once or (AT_ONCE if params.is_cuda else 1), {"eps": eps, "steps": steps}
     if many == 1:
-        return over_models(tasks, params, test, quick(**how), generator, alone=False)
+        return over_models(tasks, params, test, quick(**how), generator, independent=False)
     found: dict[str, list[float]] = {}
     for some in params.split(many):
-        for name, values in together(tasks, some, test, quick(**how, leave=False), generator).items():
+        for name, values in together(tasks, some, test, quick(**how, early_exit=False), generator).items():
             found.setdefault(name, []).extend(values)
     return found
 

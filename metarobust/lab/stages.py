@@ -151,7 +151,7 @@ class Stages(Tuned):
             for seed, one in list(zip(spec.seeds, params, strict=True))[: spec.strong_seeds]:
                 generator = torch.Generator(self.device).manual_seed(seed)
                 right = robust_masks(
-                    tasks.predictor(one), test.images, test.labels, attacks, generator=generator, alone=False
+                    tasks.predictor(one), test.images, test.labels, attacks, generator=generator, independent=False
                 )
                 rows.append(
                     self.common(name, method, tier, meta_seed, 0 if method == BEFORE else self.part.steps) | {

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from metarobust.attacks import pgd
 from metarobust.attacks.criterion import misclassified
-from metarobust.attacks.threat import check_count, check_eps
-from metarobust.errors import InputError
+from metarobust.attacks.threat import check_eps
+from metarobust.errors import InputError, check_count
 from metarobust.meta.config import generator_of
 from metarobust.objectives import Objective
 from metarobust.optimizers import Optimizer

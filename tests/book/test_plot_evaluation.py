@@ -14,7 +14,7 @@ from metarobust.evaluation import Report
 CURVE = ((0.0, 0.9), (0.025, 0.8), (0.05, 0.7), (0.1, 0.45), (0.2, 0.1), (1.0, 0.0))
 REPORT = Report(
     clean=0.92, robust=0.4, n=500, clean_interval=(0.89, 0.94), robust_interval=(0.36, 0.44), under={"pgd-40-ce": 0.42},
-    eps=0.1, norm="linf", attacks="quick", steps=40, restarts=2, alone=True, seed=0, checked=100, flags=(),
+    eps=0.1, norm="linf", attacks="quick", steps=40, restarts=2, independent=True, seed=0, checked=100, flags=(),
     curve=CURVE, images_asked=1, gradients_asked=1, seconds=1.0,
 )  # fmt: skip
 

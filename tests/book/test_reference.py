@@ -30,7 +30,7 @@ api = runpy.run_path(str(ROOT / "book/_ext/book_api.py"))
 PAGES = {name: path.read_text(encoding="utf-8") for name, path in reference["PAGES"].items()}
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 POINTS = 0.06  # another processor trains a slightly different network
-ATTACKS = [name for name in attacks.__all__ if name not in ("Tally", "counting")]
+ATTACKS = [name for name in attacks.__all__ if name not in ("ExampleCounter", "counting")]
 DESCRIBED = re.findall(r"```\{api\} (\S+)", "".join(PAGES.values()))
 again = "make reference writes the page anew"
 
@@ -168,14 +168,14 @@ def test_an_attack_asks_as_often_as_the_table_says(name, ran):
     images, model, other = names["images"][:4], Counted(names["model"]), Counted(names["other"])
     says = next(line[1] for line in table(PAGES["attacks"], "Attack") if f"`{name}`" in line[0])
     formulas = re.findall(r"`(.+?)` times?", says)
-    given = {"restarts": 2, "steps": 5, "targets": 3, "queries": 6}
+    given = {"restarts": 2, "steps": 5, "n_targets": 3, "queries": 6}
     function = getattr(attacks, name)
     how = {key: value for key, value in given.items() if key in signature(function).parameters}
     first = (model, other) if name == "transfer" else (model,)
     # At eps 0 nothing is ever turned, so nothing leaves early.
     labels = names["model"](images).argmax(1)
     function(*first, images, labels, eps=0, generator=torch.Generator(), **how)
-    asked = [eval(formula, {}, {"restarts": 1, "targets": 0} | how | {"max": max}) for formula in formulas]
+    asked = [eval(formula, {}, {"restarts": 1, "n_targets": 0} | how | {"max": max}) for formula in formulas]
     if name == "transfer":
         assert [model.images / 4, model.gradients, other.gradients / 4] == [asked[0], 0, asked[1]]
     elif name == "square":

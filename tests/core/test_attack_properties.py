@@ -28,7 +28,7 @@ WITHOUT_CHANCE = {
     "fgsm": fgsm,
     "pgd": lambda *a, **k: pgd(*a, **k, steps=3),
     "pgd, last point": lambda *a, **k: pgd(*a, **k, steps=3, best=False),
-    "pgd, leave": lambda *a, **k: pgd(*a, **k, steps=3, leave=True),
+    "pgd, leave": lambda *a, **k: pgd(*a, **k, steps=3, early_exit=True),
     "mi-fgsm": lambda *a, **k: mi_fgsm(*a, **k, steps=4),
     "apgd": lambda *a, **k: apgd(*a, **k, steps=9),
     "apgd, dlr": lambda *a, **k: apgd(*a, **k, steps=5, loss="dlr"),
@@ -36,7 +36,7 @@ WITHOUT_CHANCE = {
 }
 WITH_CHANCE = WITHOUT_CHANCE | {
     "pgd, restarts": lambda *a, **k: pgd(*a, **k, steps=2, restarts=3, loss="margin"),
-    "pgd, restarts, leave": lambda *a, **k: pgd(*a, **k, steps=2, restarts=3, leave=True),
+    "pgd, restarts, leave": lambda *a, **k: pgd(*a, **k, steps=2, restarts=3, early_exit=True),
     "pgd, restarts, last points": lambda *a, **k: pgd(*a, **k, steps=2, restarts=2, best=False),
     "apgd, restarts": lambda *a, **k: apgd(*a, **k, steps=4, restarts=2),
     "square": lambda *a, **k: square(*a, **k, queries=20),
@@ -44,8 +44,8 @@ WITH_CHANCE = WITHOUT_CHANCE | {
 }
 # These name their classes themselves.
 UNTARGETED = {
-    "apgd, targets": lambda *a, toward, **k: apgd(*a, **k, steps=4, targets=3),
-    "apgd, targets, restarts": lambda *a, toward, **k: apgd(*a, **k, steps=3, targets=2, restarts=2, loss="dlr"),
+    "apgd, targets": lambda *a, toward, **k: apgd(*a, **k, steps=4, n_targets=3),
+    "apgd, targets, restarts": lambda *a, toward, **k: apgd(*a, **k, steps=3, n_targets=2, restarts=2, loss="dlr"),
 }
 ALL = {
     **{name: lambda *a, attack=attack, **k: attack(*a, **{**k, "generator": None}) for name, attack in (
@@ -81,7 +81,7 @@ def test_every_result_is_in_the_ball_and_is_an_image(attack, shape, n, eps, norm
     model, images, labels, toward = problem(n, "mlp-5-tanh", shape, dtype, seed)
     before = images.clone()
     moved = attack(
-        model, images, labels, eps=eps, norm=norm, toward=toward if targeted else None, generator=generator(seed)
+        model, images, labels, eps=eps, norm=norm, targets=toward if targeted else None, generator=generator(seed)
     )
     assert moved.shape == images.shape
     assert moved.dtype == dtype
@@ -103,7 +103,7 @@ def test_a_seed_is_a_result_and_the_global_one_does_not_matter(norm, attack):
     found = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        found.append(attack(model, images, labels, eps=0.3, norm=norm, toward=toward, generator=generator()))
+        found.append(attack(model, images, labels, eps=0.3, norm=norm, targets=toward, generator=generator()))
     assert torch.equal(*found)
 
 
@@ -112,7 +112,7 @@ def test_a_seed_is_a_result_and_the_global_one_does_not_matter(norm, attack):
 def test_another_seed_is_another_result(norm, attack):
     model, images, labels, _ = problem(50)
     found = [
-        attack(model, images, labels, eps=0.2, norm=norm, toward=None, generator=generator(seed)) for seed in (0, 1)
+        attack(model, images, labels, eps=0.2, norm=norm, targets=None, generator=generator(seed)) for seed in (0, 1)
     ]
     assert not torch.equal(*found)
 
@@ -135,7 +135,7 @@ def test_the_batch_does_not_matter(norm, attack, data, targeted, seed):
         rng = generator(seed)
         parts = zip(images.split(sizes), labels.split(sizes), toward.split(sizes), strict=True)
         return torch.cat([
-            attack(model, x, y, eps=0.1, norm=norm, toward=t if targeted else None, generator=rng) for x, y, t in parts
+            attack(model, x, y, eps=0.1, norm=norm, targets=t if targeted else None, generator=rng) for x, y, t in parts
         ])  # fmt: skip
 
     torch.testing.assert_close(run(sizes), run([13]), rtol=0, atol=1e-9)
@@ -157,7 +157,7 @@ def test_nothing_but_the_result_changes(norm, attack):
         return grads, values, [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]
 
     def moved():
-        return attack(model, images, labels, eps=0.3, norm=norm, toward=toward, generator=generator())
+        return attack(model, images, labels, eps=0.3, norm=norm, targets=toward, generator=generator())
 
     before = state()
     expected = moved()
@@ -173,7 +173,7 @@ def test_each_image_is_counted_once(norm, attack):
     model, images, labels, toward = problem(7)
     with counting() as tally:
         for n in (7, 1, 0):
-            attack(model, images[:n], labels[:n], eps=0.1, norm=norm, toward=toward[:n], generator=generator())
+            attack(model, images[:n], labels[:n], eps=0.1, norm=norm, targets=toward[:n], generator=generator())
     assert tally.examples == 8
 
 
@@ -188,6 +188,6 @@ def test_a_slope_or_an_output_that_is_not_a_number_makes_no_image_of_nan(norm, a
 
     assert bool(broken(images).isnan().any())
     for aim in (None, toward):
-        moved = attack(broken, images, labels, eps=0.3, norm=norm, toward=aim, generator=generator())
+        moved = attack(broken, images, labels, eps=0.3, norm=norm, targets=aim, generator=generator())
         assert bool((length(moved - images, norm) <= 0.3 + 1e-6).all())
         assert bool(((moved >= 0) & (moved <= 1)).all())

@@ -12,7 +12,7 @@ from toy import generator
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.evaluation import checks, evaluate
-from metarobust.evaluation.known_bad import HugeLogits, NoisyOutput, RoundedInputs
+from metarobust.evaluation.masked_defences import HugeLogits, NoisyOutput, RoundedInputs
 from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 
@@ -138,7 +138,7 @@ CAUGHT = {
 
 @pytest.mark.parametrize("attacks", ["quick", "standard"])
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_known_bad_defence_is_caught(name, attacks):
+def test_a_masked_defences_defence_is_caught(name, attacks):
     defend, expected = CAUGHT[name]
     found = report(defend(trained()), attacks=attacks)
     assert expected <= raised(found), str(found)

@@ -77,7 +77,7 @@ def test_the_report_says_all_that_belongs_together():
 )
 def test_standard_on_a_model_with_a_known_answer(eps, norm, robust):
     for alone in (True, False):
-        report = measure(eps=eps, norm=norm, attacks="standard", steps=20, queries=300, alone=alone)
+        report = measure(eps=eps, norm=norm, attacks="standard", steps=20, queries=300, independent=alone)
         assert report.robust == robust / 8
         assert list(report.under) == ["apgd-20-ce", "apgd-20-margin-targeted", "square-300"]
         assert report.under["apgd-20-ce"] == robust / 8
@@ -104,7 +104,7 @@ def test_an_image_is_robust_if_it_is_right_and_no_attack_turns_it():
 
 def test_in_a_cascade_each_attack_gets_what_is_left():
     attacks = [fake("a", [0.1, 0.4]), fake("b", [0.35, 0.4])]
-    found = robust_masks(Brightness(), IMAGES, LABELS, attacks, generator=generator(), alone=False)
+    found = robust_masks(Brightness(), IMAGES, LABELS, attacks, generator=generator(), independent=False)
     assert found["a"].nonzero().flatten().tolist() == [1, 2, 3, 4, 5]
     assert found["b"].tolist() == found["robust"].tolist()
     assert [len(attack.move.given) for attack in attacks] == [6, 5]
@@ -129,7 +129,7 @@ def test_the_size_of_a_batch_changes_nothing(attacks):
     assert 0 < whole.robust < 1
     for batch_size in (1, 7):
         for alone in (True, False):
-            found = measure(model, **how, queries=30, batch_size=batch_size, alone=alone)
+            found = measure(model, **how, queries=30, batch_size=batch_size, independent=alone)
             assert found.robust == whole.robust or not alone
             if alone:
                 assert (found.under, found.flags, found.curve) == (whole.under, whole.flags, whole.curve)

@@ -66,7 +66,7 @@ def test_pgd_step_for_step_is_that_of_a_peer(name, norm, library):
 @every_norm
 def test_pgd_as_it_is_by_default_is_as_strong_as_a_peer(name, norm, library):
     """It returns the best point on the way, where theirs return the last."""
-    found = by_library(peers.compare_pgd(name, models()[name], data(), norm, best=True))
+    found = by_library(peers.compare_pgd(name, models()[name], data(), norm, keep="best"))
     ours, theirs = found["metarobust"], found[library]
     assert ours["robust"] <= theirs["robust"] + POINTS
     assert ours["loss"] >= theirs["loss"] * 0.998

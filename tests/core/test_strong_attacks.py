@@ -141,7 +141,7 @@ def recording(model):
     ("attack", "most"),
     [
         (partial(apgd, steps=10, restarts=3), 2 + 3 * 11),
-        (partial(apgd, steps=10, loss="dlr", targets=4), 2 + 4 * 11),
+        (partial(apgd, steps=10, loss="dlr", n_targets=4), 2 + 4 * 11),
         (partial(square, queries=60), 2 + 60),
     ],
     ids=["restarts", "targets", "square"],
@@ -170,7 +170,7 @@ def test_more_targets_only_take_away_and_restarts_help():
     stands = []
     for targets, restarts, rng in ((1, 1, None), (4, 1, None), (1, 4, generator())):
         moved = apgd(
-            model, images, labels, eps=0.2, steps=2, targets=targets, restarts=restarts, loss="dlr", generator=rng
+            model, images, labels, eps=0.2, steps=2, n_targets=targets, restarts=restarts, loss="dlr", generator=rng
         )
         stands.append(~misclassified(model(moved), labels))
     one, more, again = stands
@@ -191,7 +191,7 @@ def test_many_models_at_once_are_refused(attack):
     "attack",
     [
         partial(apgd, steps=10, restarts=2),
-        partial(apgd, steps=10, loss="dlr", targets=3),
+        partial(apgd, steps=10, loss="dlr", n_targets=3),
         partial(square, queries=60),
     ],
     ids=["restarts", "targets", "square"],
@@ -200,7 +200,7 @@ def test_where_nobody_leaves_the_images_are_the_same_for_one_model_and_for_many(
     model, images, labels = problem(60)
     predict, sizes = recording(model)
     alone = attack(predict, images, labels, eps=0.2, generator=generator())
-    together = attack(predict, images, labels, eps=0.2, generator=generator(), leave=False)
+    together = attack(predict, images, labels, eps=0.2, generator=generator(), early_exit=False)
     assert torch.allclose(alone, together, atol=1e-6)
     assert 0 < int(misclassified(model(alone), labels).sum()) < 60
     assert set(sizes[-11:]) == {60}
@@ -211,7 +211,7 @@ def test_where_nobody_leaves_the_images_are_the_same_for_one_model_and_for_many(
     )
     many = attack(
         Predictor(model, param_spec, params), images.repeat(2, 1, 1, 1), labels.repeat(2), eps=0.2,
-        generator=generator(), leave=False,
+        generator=generator(), early_exit=False,
     )  # fmt: skip
     assert torch.allclose(many[:60], alone, atol=1e-5)
 
@@ -366,7 +366,7 @@ def test_apgd_is_as_strong_as_that_of_a_peer(trained, norm, eps):
     peer = pytest.importorskip("pyautoattack.autopgd_base")
     model, images, labels = digits(trained)
     attack = partial(apgd, model, images, labels, eps=eps, norm=norm, generator=generator())
-    ours = attack(), attack(loss="dlr", targets=9)
+    ours = attack(), attack(loss="dlr", n_targets=9)
     given = {"eps": eps, "norm": {"linf": "Linf", "l2": "L2"}[norm], "n_iter": 100, "seed": 0, "device": "cpu"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of points without a gradient

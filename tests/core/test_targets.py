@@ -18,7 +18,7 @@ from metarobust.models import build
 ATTACKS = {
     "fgsm": fgsm,
     "pgd": partial(pgd, steps=10),
-    "pgd, leave": partial(pgd, steps=10, leave=True, restarts=2),
+    "pgd, leave": partial(pgd, steps=10, early_exit=True, restarts=2),
     "mi-fgsm": mi_fgsm,
     "apgd": partial(apgd, steps=20),
     "square": partial(square, queries=150),
@@ -46,7 +46,7 @@ def test_more_images_are_said_to_be_the_target(norm, attack):
     given = {"eps": 0.4 if norm == "linf" else 2.0, "norm": norm}
     assert not bool(says(model, images, toward).any())
     free, aimed = (
-        int(says(model, attack(model, images, labels, toward=aim, **given, generator=generator()), toward).sum())
+        int(says(model, attack(model, images, labels, targets=aim, **given, generator=generator()), toward).sum())
         for aim in (None, toward)
     )
     assert aimed > 2 * free
@@ -59,7 +59,7 @@ def test_of_two_classes_a_target_is_any_wrong_class(norm, attack):
     model, images, labels, toward = problem(classes=2, dtype=torch.float64)
     labels[::5] = toward[::5]  # some are wrong as they are
     how = {"eps": 0.05, "norm": norm} | ({} if attack is ATTACKS["square"] else {"loss": "margin"})
-    moved = [attack(model, images, labels, **how, toward=aim, generator=generator()) for aim in (None, 1 - labels)]
+    moved = [attack(model, images, labels, **how, targets=aim, generator=generator()) for aim in (None, 1 - labels)]
     assert torch.equal(*moved)
     assert not torch.equal(moved[0], images)
 
@@ -105,7 +105,7 @@ def test_apgd_toward_the_likeliest_class_is_its_own_first_choice(norm):
     model, images, labels, _ = problem(dtype=torch.float64)
     second = model(images).topk(2).indices[:, 1]
     given = {"eps": 0.02 if norm == "linf" else 0.1, "norm": norm, "steps": 10}
-    own, aimed = apgd(model, images, labels, **given, targets=1), apgd(model, images, labels, **given, toward=second)
+    own, aimed = apgd(model, images, labels, **given, n_targets=1), apgd(model, images, labels, **given, targets=second)
     stand = ~misclassified(model(own), labels)
     assert 10 < int(stand.sum()) < 60
     torch.testing.assert_close(own[stand], aimed[stand])
@@ -118,7 +118,7 @@ def test_an_image_is_done_with_when_the_target_is_said_and_not_before(attack):
     labels[:20] = (said[:20] + 1) % 5  # wrong as they are
     toward[:20] = (said[:20] + 2) % 5
     toward[there] = said[there]  # and where they shall be
-    moved = attack(model, images, labels, eps=0.25, toward=toward, generator=generator())
+    moved = attack(model, images, labels, eps=0.25, targets=toward, generator=generator())
     reached = says(model, moved, toward)
     assert bool(reached[there].all())
     if attack is not ATTACKS["pgd, leave"]:  # it begins at a random point
@@ -173,7 +173,7 @@ def test_images_that_fool_one_model_fool_another(norm):
     made = pgd(surrogate, images, labels, eps=eps, norm=norm)
     assert torch.equal(moved[changed], made[changed])
     toward = (labels + 1) % 4
-    aimed = transfer(model, surrogate, images, labels, eps=eps, norm=norm, toward=toward)
+    aimed = transfer(model, surrogate, images, labels, eps=eps, norm=norm, targets=toward)
     assert int(says(model, aimed, toward).sum()) > int(says(model, moved, toward).sum())
     assert torch.equal((aimed != images).flatten(1).any(1), says(model, aimed, toward) & ~says(model, images, toward))
 

@@ -18,7 +18,7 @@ from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import SGD, Adam, ProximalL1
 from metarobust.params import ParamSpec
-from metarobust.regularisers import Curvature, InputGradient, Noise, Trades
+from metarobust.penalties import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
 from metarobust.training import Inner, fit
 

@@ -101,7 +101,7 @@ def test_a_library_leaves_chance_and_the_model_alone(name, norm, usual):
 
 def test_plain_loop_does_what_pgd_does(usual):
     model, data = usual
-    ours = attacks.pgd(model, data.images, data.labels, eps=0.1, steps=5, step_size=0.03, best=False)
+    ours = attacks.pgd(model, data.images, data.labels, eps=0.1, steps=5, step_size=0.03, keep="last")
     theirs = attacks.plain(model, data.images, data.labels, 0.1, 5, 0.03)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 

@@ -402,8 +402,8 @@ def test_models_attacked_together_stand_as_they_do_alone():
     spread = tasks.params * torch.linspace(0.2, 3, 6)[:, None]  # so that they do not all stand alike
     images, how = load("digits").test[:100], {"eps": 0.05, "steps": 5, "classes": 10}
     rng = torch.Generator().manual_seed(0)
-    alone = over_models(tasks, spread, images, several(**how), rng, alone=False)
-    once = together(tasks, spread, images, several(**how, leave=False), rng)
+    alone = over_models(tasks, spread, images, several(**how), rng, independent=False)
+    once = together(tasks, spread, images, several(**how, early_exit=False), rng)
     assert list(alone) == list(once)
     assert once["clean"] == pytest.approx(alone["clean"])
     assert once["robust"] == pytest.approx(alone["robust"], abs=0.04)

@@ -79,7 +79,7 @@ def speed(size: Size) -> list[dict[str, Any]]:
         step = 2.5 * EPS / size.steps
         ours = partial(pgd, model, x, y, eps=EPS, steps=size.steps, step_size=step)
         ways: dict[str, Callable[[], Tensor]] = {
-            OURS: partial(ours, best=False),
+            OURS: partial(ours, keep="last"),
             BEST: ours,
             PLAIN: partial(plain, model, x, y, EPS, size.steps, step),
         }

@@ -61,7 +61,7 @@ def recorded_models(folder: Path = FOLDER / NAME) -> dict[str, nn.Module]:
 
 
 def compare_pgd(
-    name: str, model: nn.Module, data: Split, norm: str, *, best: bool = False, seed: int | None = None
+    name: str, model: nn.Module, data: Split, norm: str, *, keep: str = "last", seed: int | None = None
 ) -> list[dict[str, Any]]:
     """PGD by us and by each library that is installed, on the same images.
 
@@ -70,14 +70,14 @@ def compare_pgd(
         model: The model.
         data: Images and labels.
         norm: `linf` or `l2`.
-        best: Whether ours returns the point of highest loss in place of the last one.
+        keep: Of `pgd`: the last point, or the best.
         seed: Of the random start; None to begin at the image.
     """
     setting = {"eps": RADIUS[norm], "steps": STEPS, "step_size": 2.5 * RADIUS[norm] / STEPS}
 
     def ours(x: Tensor, y: Tensor) -> Tensor:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        return pgd(model, x, y, norm=norm, **setting, best=best, generator=generator)
+        return pgd(model, x, y, norm=norm, **setting, keep=keep, generator=generator)
 
     ways = {OURS: ours}
     ways |= {
@@ -108,7 +108,7 @@ def our_standard(model: nn.Module, data: Split, norm: str, queries: int = 5000) 
     """Robust accuracy by the standard evaluation, as a cascade. queries: of Square."""
     report = evaluate(
         model, data.images, data.labels, eps=RADIUS[norm], norm=norm, attacks="standard", queries=queries,
-        alone=False, checks=0,
+        independent=False, checks=0,
     )  # fmt: skip
     return report.robust
 

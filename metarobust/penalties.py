@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.counter import made
+from metarobust.attacks.counter import count_examples
 from metarobust.attacks.losses import cross_entropy
-from metarobust.attacks.threat import project, random_starts, steepest
+from metarobust.attacks.pgd import ascend
+from metarobust.attacks.threat import random_starts
 from metarobust.objectives import Predict
 
 
@@ -87,20 +88,22 @@ class Trades:
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         logits = predict(images)
-        said = logits.detach().log_softmax(1)
-        made(len(images))
-        moved = random_starts(images, self.eps, "linf", generator, 1)[0]
-        for _ in range(self.steps):
+        answer = logits.detach().log_softmax(1)
+        count_examples(len(images))
+
+        def gradient(x: Tensor) -> Tensor:
             with torch.enable_grad():
-                leaf = moved.detach().requires_grad_()
-                apart = self._apart(said, predict(leaf)).sum()
-            (slope,) = torch.autograd.grad(apart, leaf)
-            step = 2.5 * self.eps / self.steps
-            moved = project(moved.add(steepest(slope, "linf"), alpha=step), images, self.eps, "linf")
-        apart = self._apart(logits.log_softmax(1), predict(moved.detach()))
-        return cross_entropy(logits, labels) + _per_image(self.beta, images) * apart
+                leaf = x.detach().requires_grad_()
+                divergence = self._divergence(answer, predict(leaf)).sum()
+            return torch.autograd.grad(divergence, leaf)[0]
+
+        (start,) = random_starts(images, self.eps, "linf", generator)
+        step_size = 2.5 * self.eps / self.steps
+        moved = ascend(gradient, start, images, eps=self.eps, norm="linf", steps=self.steps, step_size=step_size)
+        divergence = self._divergence(logits.log_softmax(1), predict(moved.detach()))
+        return cross_entropy(logits, labels) + _per_image(self.beta, images) * divergence
 
     @staticmethod
-    def _apart(said: Tensor, logits: Tensor) -> Tensor:
+    def _divergence(answer: Tensor, logits: Tensor) -> Tensor:
         """KL divergence of each image's two answers, the first as log-probabilities: `[n]`."""
-        return F.kl_div(logits.log_softmax(1), said, reduction="none", log_target=True).sum(1)
+        return F.kl_div(logits.log_softmax(1), answer, reduction="none", log_target=True).sum(1)

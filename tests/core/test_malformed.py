@@ -246,7 +246,7 @@ def test_losses_refuse_too_few_classes():
         for toward, few in ((None, 3), (1 - torch.tensor([0, 1]), 4)):
             with pytest.raises(InputError, match=f"{few} largest logits and the model has 2 outputs: climb 'margin'"):
                 attack(lambda x: model(x)[:, :2], images=GREY, labels=torch.tensor([0, 1]), eps=0.1, loss="dlr",
-                       toward=toward)  # fmt: skip
+                       targets=toward)  # fmt: skip
 
 
 def test_an_empty_batch_has_no_label_to_be_wrong():
@@ -259,4 +259,4 @@ def test_an_empty_batch_has_no_label_to_be_wrong():
         partial(square, generator=generator()),
         partial(transfer, surrogate=model),
     ):
-        assert attack(model, images=GREY[:0], labels=none, eps=0.1, toward=none).shape == (0, 1, 4, 4)
+        assert attack(model, images=GREY[:0], labels=none, eps=0.1, targets=none).shape == (0, 1, 4, 4)
