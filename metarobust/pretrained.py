@@ -1,7 +1,7 @@
 """Learned optimizers that come with the package, each with a card: what it learned from, and what it is good for.
 
 weights/NAME.safetensors    theta, the parameters of a learned optimizer
-weights/NAME.json           its card, with the digest of the weights and of itself
+weights/NAME.json           its card, with the digest of the weights
 
 They are those of the recorded runs, and commands in this repository make them:
 
@@ -9,26 +9,20 @@ They are those of the recorded runs, and commands in this repository make them:
     metarobust export runs/mnist patch                            # patch-mnist.safetensors and its card
     metarobust export runs/mnist patch --rule "learned, joint"    # patch-mnist-joint.safetensors
 
-and the same with `--dataset digits`, and with `train`. The one that trains fresh models on MNIST is of a run that was
-recorded when the experiments `patch` and `train` were one, `transfer`. A run of `transfer-data` learns on several data
-sets, and a part of it patches networks of one:
-
-    metarobust export runs/data "patch, fashion-mnist" --rule "learned on fashion-mnist"    # patch-fashion-mnist
-
-Of a run's meta-seeds the first, 0, is shipped, whatever its test results. The state of the Adam that trained theta is
-left out: it is needed to go on with meta-training, not to use what was learned.
+Of a run's meta-seeds the first, 0, is shipped, whatever its test results.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from metarobust.errors import InputError, choose
-from metarobust.storage import load_tensors, read_json
-
-if TYPE_CHECKING:
-    from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.learned import SHAPES, make
+from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.storage import load_tensors, read_bytes, read_json, save_tensors, sha256, write_json
 
 FOLDER = Path(__file__).parent / "weights"
 DEFAULT = "patch-mnist"
@@ -40,26 +34,21 @@ def available() -> list[str]:
 
 
 def load(name: str = DEFAULT) -> LearnedOptimizer:
-    """The learned optimizer of this name, on the CPU. Raises InputError for another name or a damaged file."""
-    import torch
+    """The learned optimizer of this name, on the CPU.
 
-    from metarobust.learned import SHAPES, make
-
-    path = _path(name)
+    Raises:
+        InputError: There is none of this name, or its files are damaged.
+    """
+    about, path = card(name), FOLDER / f"{name}.safetensors"
     try:
-        theta, about = load_tensors(path)
+        if sha256(read_bytes(path)) != about["weights_sha256"]:
+            raise InputError(f"{path.name} is not what its card says")
         with torch.random.fork_rng(devices=[]):  # PyTorch's layers draw first values, which are replaced
-            kind = about.get("kind", "features")
-            optimizer = make(kind, **{number: about[number] for number in SHAPES[kind]})
-        optimizer.load_state_dict(theta)
+            optimizer = make(about["kind"], **{number: about[number] for number in SHAPES[about["kind"]]})
+        optimizer.load_state_dict(load_tensors(path)[0])
     except (InputError, KeyError, RuntimeError) as error:
         raise InputError(f"pretrained optimizer {name!r} is damaged; install metarobust anew ({error})") from error
     return optimizer
-
-
-def summaries() -> dict[str, str]:
-    """A line for each name, out of its card."""
-    return {name: card(name)["summary"] for name in available()}
 
 
 def card(name: str = DEFAULT) -> dict[str, Any]:
@@ -67,14 +56,24 @@ def card(name: str = DEFAULT) -> dict[str, Any]:
 
     `works` are the unseen networks where it was more robust than every rule that makes no adversarial example; `fails`
     names for each other network the rules that were ahead. Its results, out of the recorded run `run`, are in
-    `metarobust.lab.cards.card`. Raises InputError for another name and for a damaged card.
+    `metarobust.lab.cards.card`.
+
+    Raises:
+        InputError: There is none of this name, or its card is damaged.
     """
-    path = _path(name).with_suffix(".json")
+    choose(name, available(), "pretrained optimizer")
     try:
-        return read_json(path)["about"]
-    except (InputError, KeyError) as error:
+        return read_json(FOLDER / f"{name}.json")
+    except InputError as error:
         raise InputError(f"the card of {name!r} is damaged; install metarobust anew ({error})") from error
 
 
-def _path(name: str) -> Path:
-    return FOLDER / f"{choose(name, available(), 'pretrained optimizer')}.safetensors"
+def summaries() -> dict[str, str]:
+    """A line for each name, out of its card."""
+    return {name: card(name)["summary"] for name in available()}
+
+
+def save(path: Path, theta: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+    """Writes theta to `path`, NAME.safetensors, and its card, with the digest of the weights, to NAME.json."""
+    save_tensors(path, theta)
+    write_json(path.with_suffix(".json"), {**about, "weights_sha256": sha256(path.read_bytes())})

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarobust import pretrained
-from metarobust.checkpoints import Checkpoints
+from metarobust import checkpoints, pretrained
 from metarobust.errors import InputError, choose
 from metarobust.lab.learning import slug
 from metarobust.lab.quote import recorded
@@ -14,7 +13,6 @@ from metarobust.lab.spec import sizes
 from metarobust.lab.table import ADAM, BEFORE, REFERENCE, best_plain, cell, names, over, pick, trained
 from metarobust.learned import TIERS, make
 from metarobust.learned import describe as shape
-from metarobust.storage import save_tensors
 
 META_SEED = 0
 """Of a run's meta-seeds the first is shipped, whatever its test results."""
@@ -169,21 +167,17 @@ def export(
     if meta_seed not in spec["meta_seeds"]:
         raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
     home = here["home"] if found in here["uses"] else part
-    stored = Checkpoints(
-        Path(run) / "checkpoints", f"{slug(home)}.{slug(found['name'])}.{meta_seed}", manifest["spec_sha256"]
-    )
-    held = stored.load()
+    stored = Path(run) / "checkpoints" / f"{slug(home)}.{slug(found['name'])}.{meta_seed}.safetensors"
+    held = checkpoints.load(stored, manifest["spec_sha256"])
     if held is None:
-        raise InputError(f"{stored.paths[0]} is missing; run the meta-training again in another folder")
+        raise InputError(f"{stored} is missing; run the meta-training again in another folder")
     tensors, about = held
     # A run that is complete has the checkpoint of its end last; patience may have ended it early.
     if about["episode"] != found["plan"]["episodes"] and not found["plan"]["patience"]:
-        raise InputError(
-            f"{stored.paths[0]} is not the end of this run's meta-training; run it again in another folder"
-        )
+        raise InputError(f"{stored} is not the end of this run's meta-training; run it again in another folder")
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}
     own = "" if found["kind"] == "features" else f"-{found['kind']}"
     path = Path(out) / f"{GOALS[here['trained']][0]}-{school(spec, found)}{own}.safetensors"
-    save_tensors(path, theta, describe(manifest, rows, here, found, meta_seed, about["log"]))
+    pretrained.save(path, theta, describe(manifest, rows, here, found, meta_seed, about["log"]))
     return path

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from metarobust.checkpoints import Checkpoints
+from metarobust import checkpoints
 from metarobust.errors import InputError
 from metarobust.lab.environment import code, peak_memory, versions
 from metarobust.lab.tables import write_csv
@@ -62,7 +62,6 @@ class Units:
 
     def __init__(self, out: Path):
         self.out = out
-        self._checkpoints: dict[str, Checkpoints] = {}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -91,14 +90,14 @@ class Units:
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Stores a checkpoint of this name: tensors, and a JSON object."""
-        self.checkpoints(name).save(tensors, about)
+        checkpoints.save(self.checkpoint(name), tensors, about, self.manifest["spec_sha256"])
 
     def restore(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of this name, or None where there is none. Raises InputError for a damaged one."""
-        return self.checkpoints(name).load()
+        """The checkpoint of this name, or None where there is none. Raises InputError for a damaged one."""
+        return checkpoints.load(self.checkpoint(name), self.manifest["spec_sha256"])
 
     def stored(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The last checkpoint of a finished unit. Raises InputError where it is gone."""
+        """The checkpoint of a finished unit. Raises InputError where it is gone."""
         checkpoint = self.restore(name)
         if checkpoint is None:
             raise InputError(
@@ -107,11 +106,9 @@ class Units:
             )
         return checkpoint
 
-    def checkpoints(self, name: str) -> Checkpoints:
-        """The checkpoints of this name."""
-        if name not in self._checkpoints:
-            self._checkpoints[name] = Checkpoints(self.out / "checkpoints", name, self.manifest["spec_sha256"])
-        return self._checkpoints[name]
+    def checkpoint(self, name: str) -> Path:
+        """The file of the checkpoint of this name."""
+        return self.out / "checkpoints" / f"{name}.safetensors"
 
     def _path(self, name: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):

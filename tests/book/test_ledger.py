@@ -86,7 +86,7 @@ def copy(tmp_path):
         rows = tables.read_csv(folder / "results.csv", columns, manifest["files_sha256"]["results.csv"])
         digest = tables.write_csv(folder / "results.csv", [change(row) for row in rows], columns)
         manifest["files_sha256"]["results.csv"] = digest
-        storage.write_json(folder / "manifest.json", {k: v for k, v in manifest.items() if k != "sha256"})
+        storage.write_json(folder / "manifest.json", manifest)
         return tmp_path / "recorded"
 
     return copy

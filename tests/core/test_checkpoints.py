@@ -1,4 +1,4 @@
-"""Two checkpoints of a name: the last is used, a damaged one is refused, and a kill at any moment leaves one."""
+"""A meta-training that is killed at any moment goes on from its checkpoint, to the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from toy import ADVERSARIAL, generator, tasks
 from tqdm.auto import tqdm
 
-from metarobust.checkpoints import Checkpoints
+from metarobust import checkpoints
 from metarobust.data import Split
 from metarobust.errors import InputError
 from metarobust.family import Family
@@ -31,109 +31,36 @@ from metarobust.storage import write_atomic
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def filled(folder, count, spec="spec"):
-    """A folder in which so many checkpoints were saved, one after the other."""
-    store = Checkpoints(folder, "it", spec)
-    for number in range(1, count + 1):
-        store.save(content(number), {"step": number})
-    return store
+ABOUT = {"episode": 3, "log": [{"meta_loss": 0.5}]}
 
 
-def content(number):
-    return {"x": torch.full((3,), float(number), dtype=torch.float64), "count": torch.tensor(number)}
+def content(number=1.0):
+    return {"x": torch.full((3,), number, dtype=torch.float64), "count": torch.tensor(7)}
 
 
-def loaded(folder, spec="spec"):
-    """The step of the checkpoint that is used, whose tensors are its own."""
-    tensors, about = Checkpoints(folder, "it", spec).load()
-    assert set(about) == {"step"}
-    assert all(torch.equal(tensors[name], value) for name, value in content(about["step"]).items())
-    return about["step"]
+def test_a_checkpoint_reads_back_and_takes_the_place_of_the_one_before(tmp_path):
+    path = tmp_path / "checkpoints" / "it.0.safetensors"
+    assert checkpoints.load(path, "spec") is None
+    for number in (1.0, 2.0):
+        checkpoints.save(path, content(number), ABOUT, "spec")
+        tensors, about = checkpoints.load(path, "spec")
+        assert about == ABOUT
+        assert all(torch.equal(tensors[name], value) for name, value in content(number).items())
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_the_last_two_are_kept_and_the_last_is_used(tmp_path, count):
-    store = filled(tmp_path, count)
-    assert store.load()[1] == {"step": count}
-    assert loaded(tmp_path) == count
-    assert len(list(tmp_path.iterdir())) == 2 * min(2, count)
-    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
-
-
-def test_without_any_there_is_none(tmp_path):
-    assert Checkpoints(tmp_path / "nowhere", "it", "spec").load() is None
-    filled(tmp_path, 2)
-    assert Checkpoints(tmp_path, "other", "spec").load() is None
-
-
-def test_another_process_goes_on_where_the_last_left_off(tmp_path):
-    for number in range(1, 6):  # each time one that has read nothing yet
-        Checkpoints(tmp_path, "it", "spec").save(content(number), {"step": number})
-        assert loaded(tmp_path) == number
-
-
-def flip(path):
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 4
-    path.write_bytes(raw)
-
-
-DAMAGE = {
-    "a flipped bit": flip,
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "empty": lambda path: path.write_bytes(b""),
-    "missing": lambda path: path.unlink(),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("ending", [".safetensors", ".json"])
-@pytest.mark.parametrize("count", [2, 3])
-def test_a_damaged_one_is_refused_with_a_line_and_the_one_before_is_used(tmp_path, damage, ending, count, capsys):
-    last, before = filled(tmp_path, count).paths[:: -1 if count == 2 else 1]
-    damage(last.with_suffix(ending))
-    store = Checkpoints(tmp_path, "it", "spec")
-    assert store.load()[1] == {"step": count - 1}
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(last.with_suffix("")) in line
-    assert line.endswith(f": going on from {before.name}")
-    # The next takes the place of the refused one, and both are whole again.
-    store.save(content(count), {"step": count})
-    assert loaded(tmp_path) == count
-    assert capsys.readouterr().err == ""
-    damage(last.with_suffix(ending))
-    assert loaded(tmp_path) == count - 1
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("ending", [".safetensors", ".json"])
-def test_the_first_save_of_a_process_spares_the_good_one(tmp_path, damage, ending):
-    last = filled(tmp_path, 2).paths[1]
-    damage(last.with_suffix(ending))
-    Checkpoints(tmp_path, "it", "spec").save(content(9), {"step": 9})
-    assert loaded(tmp_path) == 9
-    damage(last.with_suffix(ending))
-    assert loaded(tmp_path) == 1
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_where_none_can_be_used_it_is_one_error(tmp_path, damage):
-    for path in filled(tmp_path, 2).paths:
-        damage(path)
-    with pytest.raises(InputError, match=r"it\.0\.safetensors") as caught:
-        Checkpoints(tmp_path, "it", "spec").load()
-    assert "\n" not in str(caught.value)
-
-
-def test_one_of_another_specification_is_refused(tmp_path, capsys):
-    filled(tmp_path / "other", 2, "another")
-    with pytest.raises(InputError, match=r"it\.0\.safetensors is of another run; delete it"):
-        Checkpoints(tmp_path / "other", "it", "spec").load()
-    last = filled(tmp_path / "own", 2).paths[1]
-    for path in (last, last.with_suffix(".json")):
-        shutil.copy(tmp_path / "other" / path.name, path)
-    assert loaded(tmp_path / "own") == 1
-    assert capsys.readouterr().err.count("is of another run: going on from it.0.safetensors") == 1
+def test_one_that_cannot_be_used_is_refused(tmp_path):
+    path = tmp_path / "it.safetensors"
+    checkpoints.save(path, content(), ABOUT, "another")
+    with pytest.raises(InputError, match=r"it\.safetensors is of another run; delete it"):
+        checkpoints.load(path, "spec")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"it\.safetensors is damaged"):
+        checkpoints.load(path, "another")
+    path.unlink()
+    (tmp_path / "it.0.json").write_text("{}")
+    with pytest.raises(InputError, match=r"it\.0\.json is of metarobust 0\.1"):
+        checkpoints.load(path, "spec")
 
 
 # A meta-training that is killed
@@ -145,16 +72,16 @@ PLAN = MetaTrainConfig(8, (2, 4), 2, tasks=1, batch_size=8, held_out=8, lr=0.05,
 
 def meta_training(folder, plan=PLAN):
     """Goes on from the last checkpoint in the folder, and writes theta there in the end."""
-    store, optimizer = Checkpoints(folder, "theta", "spec"), FeatureMLP(hidden=4, generator=generator())
+    path, optimizer = folder / "theta.safetensors", FeatureMLP(hidden=4, generator=generator())
     trainer = MetaTrainer(
         optimizer, FAMILIES[0].sample, plan, inner=clean, meta=ADVERSARIAL, seed=0,
         validate=hold_out(FAMILIES[1].sample, inner=clean, horizon=2, eps=0.1, groups=1, tasks=1, images=8, steps=2),
     )  # fmt: skip
-    held = store.load()
+    held = checkpoints.load(path, "spec")
     if held:
         trainer.load_state_dict(held[0], held[1]["log"])
     for _ in trainer.episodes():
-        store.save(trainer.state_dict(), {"episode": len(trainer.log), "log": trainer.log})
+        checkpoints.save(path, trainer.state_dict(), {"episode": len(trainer.log), "log": trainer.log}, "spec")
     theta = torch.nn.utils.parameters_to_vector(optimizer.parameters())
     write_atomic(folder / "end", theta.detach().numpy().tobytes())
 
@@ -183,7 +110,7 @@ def killed(folder, times, seed):
         if child(here, moments.uniform(0, lasts)) != -signal.SIGKILL or (here / "end").exists():
             shutil.rmtree(here)  # it was over before the kill
             continue
-        stored = Checkpoints(here, "theta", "spec").load()
+        stored = checkpoints.load(here / "theta.safetensors", "spec")
         assert child(here) == 0
         same = (here / "end").read_bytes() == (folder / "whole" / "end").read_bytes()
         found.append([stored[1]["episode"] if stored else 0, same])

@@ -153,7 +153,7 @@ BAD = {
         ["damaged/manifest.json is damaged", "delete"],
     ),
     "damaged unit": ([*RUN, "--out", "unit", "--resume"], ["patch-seed0.json is damaged", "delete it"]),
-    "damaged checkpoint": ([*RUN, "--out", "checkpoint", "--resume"], ["patch0.0.safetensors", "delete both"]),
+    "damaged checkpoint": ([*RUN, "--out", "checkpoint", "--resume"], ["patch0.safetensors is damaged", "delete it"]),
     "show nothing": (["show", "nowhere"], ["nowhere holds no run"]),
     "show foreign": (["show", "foreign"], ["foreign holds no run"]),
     "show damaged": (["show", "damaged"], ["damaged/manifest.json is damaged"]),
@@ -182,8 +182,7 @@ def bad_places(tmp_path_factory):
     for name in ("damaged/manifest.json", "cut/results.csv", "unit/units/patch-seed0.json"):
         (place / name).write_bytes((place / name).read_bytes()[:-20])
     (place / "checkpoint" / "units" / "patch-seed0.json").unlink()
-    for slot in (0, 1):
-        (place / "checkpoint" / "checkpoints" / f"patch0.{slot}.safetensors").write_bytes(b"x")
+    (place / "checkpoint" / "checkpoints" / "patch0.safetensors").write_bytes(b"x")
     (place / "file").write_text("")
     (place / "foreign").mkdir()
     (place / "foreign" / "thesis.tex").write_text("")
@@ -289,7 +288,7 @@ def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_table(place):
     moments = random.Random()  # really random: whatever the moment, the table must come out the same
     command = [sys.executable, ROOT / "tests" / "fake_experiment.py", *RUN, "--out", "killed", "--resume"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for began in ("manifest.json", "checkpoints/train0.0.safetensors"):
+    for began in ("manifest.json", "checkpoints/train0.safetensors"):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while not Path("killed", began).exists() and process.poll() is None:
             time.sleep(0.002)

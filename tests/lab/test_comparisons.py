@@ -80,7 +80,7 @@ def test_marks_are_steps_on_the_same_way(compare):
 def test_a_later_part_uses_what_an_earlier_one_has_learned(compare, tmp_path):
     later = Part("patch, 2 images a class", uses=(FEATURES,), home="patch", methods=("adam",), per_class=2, **SIZE)
     rows = compare(Part("patch", rules=(FEATURES,), methods=("adam",), **SIZE), later)
-    lessons = {path.name.rsplit(".", 2)[0] for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    lessons = {path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert lessons == {"patch.learned.0", "patch.learned.1"}
     assert {row["part"] for row in rows if row["method"] == LEARNED} == {"patch", later.name}
     tasks = stages(later).tasks(UNSEEN[0], (0, 1))

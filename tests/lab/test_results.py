@@ -136,7 +136,7 @@ def test_a_unit_or_a_checkpoint_of_another_run_is_refused(tmp_path):
     shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
     with pytest.raises(InputError, match=r"train-seed0\.json is of another run"):
         other.unit("train-seed0", list)
-    with pytest.raises(InputError, match=r"train0\.0\.safetensors is of another run"):
+    with pytest.raises(InputError, match=r"train0\.safetensors is of another run"):
         other.restore("train0")
     shutil.copy(tmp_path / "a" / "units" / "train-seed0.json", tmp_path / "a" / "units" / "u.json")
     with pytest.raises(InputError, match="another run"):
@@ -147,11 +147,9 @@ def test_a_checkpoint_reads_back_and_a_damaged_one_is_refused(tmp_path):
     run = execute(tmp_path)
     assert run.restore("none") is None
     assert run.restore("train1")[1] == {"step": 4}
-    first, second = run.checkpoints("train1").paths  # the fourth of four was written to the second
-    second.write_bytes(second.read_bytes()[:-1])
-    assert run.restore("train1")[1] == {"step": 3}
-    first.write_bytes(first.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"train1\.0\.safetensors"):
+    path = run.checkpoint("train1")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"train1\.safetensors is damaged"):
         run.restore("train1")
 
 
@@ -288,8 +286,8 @@ def test_killed_once_at_any_write_and_resumed_it_gives_the_same_table(tmp_path):
         execute(tmp_path / str(k), resume=True, seeds=[0])
         assert (tmp_path / str(k) / "results.csv").read_bytes() == expected
         shutil.rmtree(tmp_path / str(k))
-        k += 3  # a checkpoint takes 10 file operations: over several of them each is reached
-    assert k > 60
+        k += 1
+    assert k > 20
 
 
 def run_and_die(out, k):

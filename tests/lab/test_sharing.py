@@ -425,7 +425,7 @@ def die_at(call, out):
     def dying(family, tasks, generator):
         calls.append(tasks)
         if len(calls) == call:
-            while not any((Path(out) / "checkpoints").glob("*.json")):
+            while not any((Path(out) / "checkpoints").glob("*.safetensors")):
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         return sample(family, tasks, generator)

@@ -1,0 +1,100 @@
+"""The optimizers that come with the package: whole, trained, and refused when damaged."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from toy import scatter
+
+from metarobust import pretrained
+from metarobust.errors import InputError
+from metarobust.learned import describe, make
+from metarobust.learned.mlp import FeatureMLP
+from metarobust.storage import read_json, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [
+    *("patch-digits", "patch-digits-joint", "patch-fashion-mnist", "patch-mnist", "patch-mnist-joint"),
+    *("train-digits", "train-digits-steering", "train-mnist"),
+]
+
+
+def test_names():
+    assert pretrained.available() == NAMES
+    assert pretrained.DEFAULT in NAMES
+    for wrong in ("patch-mnits", "../weights/patch-mnist", ""):
+        with pytest.raises(InputError, match="choose one of patch-digits"):
+            pretrained.load(wrong)
+    assert all(0 < len(summary) < 80 for summary in pretrained.summaries().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_what_its_card_says_and_trained(name):
+    chance = torch.get_rng_state()
+    optimizer, card = pretrained.load(name), pretrained.card(name)
+    assert torch.equal(chance, torch.get_rng_state())
+    assert describe(optimizer).items() <= card.items()
+    assert all(bool(p.isfinite().all()) for p in optimizer.parameters())
+    untrained = make(card["kind"]).state_dict()
+    assert any(not torch.equal(value, untrained[key]) for key, value in optimizer.state_dict().items())
+    assert card["licence"] == "MIT"
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the shipped files that may be damaged."""
+    shutil.copytree(pretrained.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def flip(folder):
+    path = folder / "patch-mnist.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+
+
+def change(folder, **entries):
+    path = folder / "patch-mnist.json"
+    write_json(path, read_json(path) | entries)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        lambda folder: change(folder, hidden=8),
+        lambda folder: change(folder, kind=None),
+        lambda folder: change(folder, weights_sha256="0"),
+        lambda folder: (folder / "patch-mnist.json").unlink(),
+        lambda folder: (folder / "patch-mnist.json").write_text("{"),
+    ],
+)
+def test_a_damaged_one_is_refused_and_the_others_are_not(copied, damage):
+    damage(copied)
+    with pytest.raises(InputError, match="'patch-mnist' is damaged; install metarobust anew"):
+        pretrained.load("patch-mnist")
+    pretrained.load("patch-digits")
+
+
+def test_what_is_saved_is_loaded(tmp_path, monkeypatch):
+    optimizer = scatter(FeatureMLP(hidden=4))
+    pretrained.save(tmp_path / "mine.safetensors", optimizer.state_dict(), describe(optimizer) | {"summary": "mine"})
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    for p, q in zip(pretrained.load("mine").parameters(), optimizer.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert pretrained.summaries() == {"mine": "mine"}
+
+
+def test_the_wheel_takes_them_along():
+    """Both files of each are in the package's folder, which the wheel takes whole, and named besides."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["metarobust"]
+    assert "metarobust/weights/**" in wheel["artifacts"]
+    files = {path.name for path in pretrained.FOLDER.iterdir()}
+    assert files == {f"{name}{ending}" for name in NAMES for ending in (".json", ".safetensors")}
