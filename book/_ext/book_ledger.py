@@ -15,7 +15,8 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
-from metarobust.book.claims import ORIGINS, cite, ledger
+from metarobust.book.claims import cite, ledger
+from metarobust.book.claims.claim import ORIGINS
 from metarobust.book.claims.page import overview, section
 from metarobust.errors import InputError, choose
 from metarobust.lab.quote import FOLDER
@@ -37,8 +38,8 @@ def markdown(line: re.Match) -> str:
     """What stands for a line of a page. Raises InputError for an unknown origin and a wrong claim."""
     if not line[2]:
         return {"recorded runs": report, "experiments": experiments}[line[1]](FOLDER)
-    judged = ledger().values()
-    return overview(judged) if line[2] == "overview" else section(judged, choose(line[2], ORIGINS, "origin"))
+    claims = ledger().values()
+    return overview(claims) if line[2] == "overview" else section(claims, choose(line[2], ORIGINS, "origin"))
 
 
 def fill_in(app, docname: str, source: list[str]) -> None:

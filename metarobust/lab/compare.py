@@ -49,7 +49,7 @@ def best(run: str, metric: str = "robust", *, by: str = "both", learned: bool = 
 
 def gap(run: str, method: str, rival: str, metric: str = "robust", **columns: Any) -> pd.Series:
     """Mean difference of two methods on the same seeds."""
-    return _short(100 * _paired(run, method, rival, metric, columns).map(lambda test: test.difference))
+    return acc(run, method, metric, **columns) - acc(run, rival, metric, **columns)
 
 
 def p_value(run: str, method: str, rival: str, metric: str = "robust", **columns: Any) -> pd.Series:

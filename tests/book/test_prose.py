@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metarobust.book.claims.citing import MARK as CITED
+from metarobust.book.claims.cite import MARK as CITED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]

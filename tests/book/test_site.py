@@ -141,9 +141,9 @@ def test_ledger_page_shows_every_claim_with_its_verdict():
 
     page = soup(SITE / "book" / "ledger.html")
     for name, judged in ledger().items():
-        said = page.find(id=f"claim-{name}").get_text(" ", strip=True)
-        assert said.startswith(f"{judged.verdict.capitalize()}. "), name
-    assert len(page.select('p[id^="claim-"]')) == len(ledger())
+        said = page.find(id=f"claim-{name}").find_parent("tr").get_text(" ", strip=True)
+        assert said.startswith(f"{judged.verdict} "), name
+    assert len(page.select('span[id^="claim-"]')) == len(ledger())
 
 
 def test_results_page_has_every_recorded_run():
