@@ -1,1 +1,1 @@
-"""Self-checks of the exercises."""
+"""The readers' exercises, a module a chapter: each checks an answer by properties, and says which one fails and why."""

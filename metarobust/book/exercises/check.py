@@ -1,105 +1,139 @@
-"""What the readers' checks have in common: a verdict on a number, or on a function by the properties that it has.
+"""What an exercise is: an answer goes in, a verdict with a hint comes out, and nothing is raised.
 
-A verdict raises nothing, so that an unfinished exercise does not stop a notebook.
+    nearest = number(0.2, {1 / 7: "that is L-infinity."}, first="go straight.", passed="w is 5 long.")
+
+    @function(first="square it.")
+    def square(answer):
+        yield answer(2) == 4, "it is not the square.", "multiply."
+        yield answer(-3) == 9, "it fails below 0.", "no abs()."
+
+A check looks at tiny fixed inputs whose right answer is known, never at a trained accuracy. Properties come in the
+order in which they should be mended; the first that fails is the verdict.
 """
 
-import inspect
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves as leaves  # of tuples, lists and dictionaries
+
 CLOSE = 1e-5
-Claim = tuple[bool, str, str]
-"""Whether a property holds; what fails where it does not; a hint."""
+Properties = Callable[[Any], Iterable[tuple[bool, str, str]]]
+"""An answer to its properties: whether each holds, what fails where it does not, a hint."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """passed: whether everything holds. said: what holds, or the first property that fails. hint: what to look at."""
+    """Whether an answer passed; what holds, or the first property that fails; and what to look at."""
 
     passed: bool
-    said: str
+    message: str
     hint: str = ""
 
     def __bool__(self) -> bool:
         return self.passed
 
     def __str__(self) -> str:
-        return f"Passed: {self.said}" if self.passed else f"Not yet: {self.said}\nHint: {self.hint}"
+        return f"Passed: {self.message}" if self.passed else f"Not yet: {self.message}\nHint: {self.hint}"
 
     __repr__ = __str__
 
 
-def relatively(found: float, known: float) -> bool:
-    """To half a per cent of what is known."""
-    return abs(found - known) <= 0.005 * abs(known)
-
-
-def absolutely(found: float, known: float) -> bool:
-    """To half a hundredth: both as they would be written with two decimals."""
-    return abs(found - known) < 0.005
-
-
 def number(
-    answer: Any,
-    right: float,
-    mistakes: Mapping[float, str],
-    *,
-    first: str,
-    passed: str,
-    other: str = "",
-    what: str = "it",
-    close: Callable[[float, float], bool] = relatively,
-    shown: str = "g",
-) -> Verdict:
-    """A number against the right one and against known mistakes, each of which has a hint.
+    right: float | tuple[float, ...], mistakes: Mapping[Any, str], *, first: str, passed: str, exact: bool = False
+) -> Callable[..., Verdict]:
+    """Make an exercise whose answer is a number, or so many numbers.
 
-    first: a hint to begin with. other: the hint for a mistake that is not known; without one, the first again. what:
-    the name of the number, as in "the distance". close: whether an answer is meant to be a known number. shown: the
-    format of the answer.
+    Args:
+        right: The right answer.
+        mistakes: A known mistake to its hint. Of several numbers, None stands for any.
+        first: The hint for who has not begun, and for mistakes that are not known.
+        passed: What is said of the right answer.
+        exact: Whether an answer has to be equal to a known number, and not only to half a per cent.
     """
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        return Verdict(False, "there is no number yet.", first)
-    if close(answer, right):
-        return Verdict(True, passed)
-    hint = next((hint for wrong, hint in mistakes.items() if close(answer, wrong)), other or first)
-    return Verdict(False, f"{answer:{shown}} is not {what}.", hint)
+
+    def numbers(value: Any) -> tuple[Any, ...]:
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+    def equal(given: tuple[float, ...], known: Any) -> bool:
+        pairs = zip(given, numbers(known), strict=True)
+        return all(k is None or abs(g - k) <= (0 if exact else 0.005 * abs(k)) for g, k in pairs)
+
+    size = len(numbers(right))
+    nothing = "is no number" if size == 1 else f"are no {'two' if size == 2 else 'four'} numbers"
+
+    def check(*answer: Any) -> Verdict:
+        given = numbers(answer[0] if len(answer) == 1 else answer)
+        if len(given) != size or any(isinstance(n, bool) or not isinstance(n, int | float) for n in given):
+            return Verdict(False, f"there {nothing} yet.", first)
+        if equal(given, right):
+            return Verdict(True, passed)
+        hint = next((hint for wrong, hint in mistakes.items() if equal(given, wrong)), first)
+        return Verdict(False, f"{', '.join(f'{n:,g}' for n in given)}: that is not it.", hint)
+
+    return check
 
 
-def judged(
-    answer: Callable[..., Any], claims: Iterable[Claim], *, first: str, passed: str, stops: str = "", later: str = ""
-) -> Verdict:
-    """The first property of a function that does not hold.
+def function(*, first: str, stops: str = "") -> Callable[[Properties], Callable[[Any], Verdict]]:
+    """Make an exercise of the properties that a function has to have: a decorator for a generator of them.
 
-    claims: lazily, in the order in which they should be mended; they call the answer, and so may stop on the way.
-    first: a hint to begin with. stops: the hint where the answer stops before any claim; without one, the first again.
-    later: the hint where it stops after a claim that holds, at another input; without one, that of `stops`.
+    Whatever it is, an answer has to return something, and to leave what it is given as it is.
+
+    Args:
+        first: The hint for who has not begun.
+        stops: The hint where the answer stops with an error; without one, `first`.
     """
-    if _unwritten(answer):
-        return Verdict(False, "nothing is written yet.", first)
-    hint = stops or first
-    try:
-        for holds, said, advice in claims:
-            if not holds:
-                return Verdict(False, said, advice)
-            hint = later or stops or first
-    except Exception as error:
-        return Verdict(False, f"it stops with {type(error).__name__}: {error}".splitlines()[0], hint)
-    return Verdict(True, passed)
+
+    def decorate(properties: Properties) -> Callable[[Any], Verdict]:
+        @functools.wraps(properties)
+        def check(answer: Any) -> Verdict:
+            try:
+                for holds, message, hint in properties(_guarded(answer, first)):
+                    if not holds:
+                        return Verdict(False, message, hint)
+            except _Fails as failed:
+                return Verdict(False, *failed.args)
+            except Exception as error:
+                return Verdict(False, f"it stops with {type(error).__name__}: {error}".splitlines()[0], stops or first)
+            return Verdict(True, "every property that was asked for holds.")
+
+        return check
+
+    return decorate
 
 
-def _empty() -> None: ...
+def near(result: Any, expected: Any, tolerance: float = CLOSE) -> bool:
+    """Whether two numbers or tensors are equal up to rounding."""
+    pair = (torch.as_tensor(value).detach().double() for value in (result, expected))
+    return torch.allclose(*pair, rtol=1e-5, atol=tolerance)
 
 
-def _described() -> None:
-    """As an exercise that says what it should do."""
+def like(result: Any, given: Tensor) -> tuple[bool, str, str]:
+    """The property that a result has the shape of what was given."""
+    hint = (
+        f"it gives {type(result).__name__} {list(getattr(result, 'shape', []))}, and should give {list(given.shape)}."
+    )
+    return getattr(result, "shape", None) == given.shape, "it returns something of another shape.", hint
 
 
-def _unwritten(answer: Callable[..., Any]) -> bool:
-    # Not by what it returns: a function that is written, but forgets its return, is to get another hint.
-    inside = inspect.unwrap(answer)
-    if not isinstance(inside, FunctionType):
-        return False
-    code, empty = inside.__code__, (_empty.__code__.co_code, _described.__code__.co_code)
-    return code.co_code in empty and set(code.co_consts) <= {None, inside.__doc__}  # else it returns a constant
+class _Fails(Exception):
+    """A message and a hint."""
+
+
+def _guarded(answer: Callable[..., Any], first: str) -> Callable[..., Any]:
+    def state(given: Any) -> list[Any]:  # of tensors as small as those of a check
+        return [(x.tolist(), x.requires_grad) if isinstance(x, Tensor) else x for x in leaves(given)]
+
+    def call(*given: Any) -> Any:
+        before = state(given)
+        result = answer(*given)
+        if result is None:
+            raise _Fails("it returns nothing yet.", first)
+        if state(given) != before:
+            raise _Fails("it changes what it was given.", "work on copies: x.clone(), and neither += nor mul_.")
+        return result
+
+    return call
