@@ -98,7 +98,7 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class ProximalL1(Optimizer):
-    """An optimizer followed by soft-thresholding: w <- sign(w) * max(|w| - strength, 0).
+    """An optimizer followed by soft-thresholding: w <- sign(w) * max(abs(w) - strength, 0).
 
     strength: what each step takes off, a number or a tensor that broadcasts to `[..., N]` (0 where nothing is to
     shrink).

@@ -1,99 +1,58 @@
-"""What a function or class of the library says of itself: its signature and its docstring, as
+"""The API reference, out of docstrings in Google style, by autodoc and napoleon. A line of a page
 
-    ```{api} metarobust.attacks.pgd
-    ```
+    % api metarobust.attacks
 
-Docstrings here are prose. Where one explains arguments, as in `eps: radius in pixel units. steps: of PGD.`, each
-becomes an item of a list. Lines that are indented are code. A name that the library does not have is a warning, and so
-ends the build.
+becomes a section for each module of the package, or, of `metarobust` itself, for each module that lies in no package.
 """
 
-import inspect
 import re
-from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
-from docutils import nodes
-from docutils.statemachine import StringList
-from sphinx.util.docutils import SphinxDirective
+import metarobust
 
-FULL = 120 - 4  # columns of a docstring's line, less the indent
-CODE = "    "
+LINE = re.compile(r"^% api (\S+)$", flags=re.MULTILINE)
+ABOVE = {"metarobust.cli", "metarobust.__main__"}
+SECTION = """### {name}
 
-
-class Api(SphinxDirective):
-    required_arguments = 1
-    has_content = False
-
-    def run(self) -> list:
-        module, _, name = self.arguments[0].rpartition(".")
-        try:
-            found = getattr(import_module(module), name)
-        except (AttributeError, ImportError, ValueError) as error:
-            return [self.state.document.reporter.warning(f"{self.arguments[0]}: {error}", line=self.lineno)]
-        self.env.note_dependency(inspect.getsourcefile(found))
-        box = nodes.container(classes=["api"])
-        text = StringList(markdown(found, module).splitlines(), source=self.arguments[0])
-        self.state.nested_parse(text, self.content_offset, box)
-        return box.children
+```{{eval-rst}}
+.. automodule:: {name}
+   :members:
+   :ignore-module-all:
+```
+"""
 
 
-def markdown(found: Callable, module: str) -> str:
-    """The directive of Sphinx that describes a function or a class, with the docstring as its text."""
-    given = inspect.signature(found).parameters
-    kind, names = "function", list(given)
-    signature = str(inspect.Signature([one.replace(annotation=one.empty) for one in given.values()]))
-    if inspect.isclass(found):  # too many fields for a signature; the docstring names those that need a word
-        kind, signature = "class", ""
-    head = [f"```{{py:{kind}}} {found.__name__}{signature}", f":module: {module}", ""]
-    return "\n".join([*head, *body(found.__doc__, names), "```"])
+def modules(package: str) -> list[str]:
+    """The full names of the modules in a package, subpackages left out."""
+    folder = Path(import_module(package).__path__[0])
+    names = [f"{package}.{path.stem}" for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    return [name for name in names if name not in ABOVE]
 
 
-def body(docstring: str, names: list[str]) -> list[str]:
-    """Paragraphs of the docstring, and lists where it explains arguments."""
-    lines: list[str] = []
-    for paragraph in paragraphs(docstring):
-        if paragraph.startswith(CODE):
-            lines += ["", *paragraph.splitlines(), ""]
-            continue
-        before, explained = arguments(paragraph, names)
-        if before:
-            lines += ["", before, ""]
-        lines += [f"- {name}: {says}" for name, says in explained]
-    return lines
+def fill_in(app, docname: str, source: list[str]) -> None:
+    """Replace the lines of a page, and have it read again where the library changed."""
+    if LINE.search(source[0]):
+        for path in Path(metarobust.__file__).parent.rglob("*.py"):
+            app.env.note_dependency(str(path))
+    source[0] = LINE.sub(lambda line: "\n".join(SECTION.format(name=name) for name in modules(line[1])), source[0])
 
 
-def paragraphs(docstring: str) -> list[str]:
-    """Lines that were only filled are joined. A sentence that ends where the next word would have fitted ends more."""
-    lines = inspect.cleandoc(docstring).splitlines()
-    found, last, room = [lines[0]], lines[0], FULL - len('"""')
-    for line in lines[1:]:
-        word = line.partition(" ")[0]
-        broken = last.endswith(".") and len(last) + 1 + len(word) <= room
-        if line.startswith(CODE) and last.startswith(CODE):
-            found[-1] += "\n" + line
-        elif not last or broken or line.startswith("Raises "):
-            found.append(line)
-        else:
-            found[-1] += " " + line
-        last, room = line, FULL
-    return [paragraph.rstrip() for paragraph in found if paragraph.strip()]
-
-
-def arguments(paragraph: str, names: list[str]) -> tuple[str, list[tuple[str, str]]]:
-    """What comes before the first argument, and each argument, or several with one explanation, with what is said."""
-    one = "|".join(names)
-    marks = list(re.finditer(rf"(?:^|(?<=[.;] ))((?:{one})(?:, (?:{one}))*): ", paragraph))
-    if not marks:
-        return paragraph, []
-    ends = [mark.start() for mark in marks[1:]] + [len(paragraph)]
-    explained = [
-        (", ".join(f"`{name}`" for name in mark[1].split(", ")), paragraph[mark.end() : end].strip())
-        for mark, end in zip(marks, ends, strict=True)
-    ]
-    return paragraph[: marks[0].start()].strip(), explained
+def keep_blocks(app, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+    """Indented lines under a sentence are equations and code here, and stay as they are; for docutils, an error."""
+    kept: list[str] = []
+    for line in lines:
+        above = kept[-1] if kept else ""
+        text = next((old for old in reversed(kept) if old.strip()), "")
+        if line.startswith("    ") and text[:1] not in ("", " ", ":", ".", "-", "*") and not text.endswith("::"):
+            kept += [*([""] if above else []), "::", ""]
+        elif line.strip() and not line.startswith(" ") and above.startswith("    "):
+            kept.append("")
+        kept.append(line)
+    lines[:] = kept
 
 
 def setup(app) -> dict:
-    app.add_directive("api", Api)
+    app.connect("source-read", fill_in)
+    app.connect("autodoc-process-docstring", keep_blocks, priority=900)  # after napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}

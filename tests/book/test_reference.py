@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import math
 import re
@@ -26,12 +25,10 @@ from metarobust.meta.config import ESTIMATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 reference = runpy.run_path(str(ROOT / ".ci/reference.py"))
-api = runpy.run_path(str(ROOT / "book/_ext/book_api.py"))
 PAGES = {name: path.read_text(encoding="utf-8") for name, path in reference["PAGES"].items()}
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 POINTS = 0.06  # another processor trains a slightly different network
 ATTACKS = [name for name in attacks.__all__ if name not in ("ExampleCounter", "counting")]
-DESCRIBED = re.findall(r"```\{api\} (\S+)", "".join(PAGES.values()))
 again = "make reference writes the page anew"
 
 
@@ -157,7 +154,7 @@ def test_every_attack_and_loss_is_on_the_page():
     for name in ATTACKS:
         label = f"attack-{name.replace('_', '-')}"
         section = page.split(f"\n({label})=\n")[1].split("\n## ")[0]
-        for part in ("$$", f"```{{api}} metarobust.attacks.{name}\n", "```python\n", "Source", "{cite:t}"):
+        for part in ("$$", f".. autofunction:: metarobust.attacks.{name}\n", "```python\n", "Source", "{cite:t}"):
             assert part in section, f"{name}: {part}"
     assert all(f'`"{loss}"`' in page for loss in LOSSES)
 
@@ -183,38 +180,6 @@ def test_an_attack_asks_as_often_as_the_table_says(name, ran):
         assert [(model.images - looked) / 4, model.gradients] == [asked[0], 0]
     else:
         assert [model.gradients / 4] == asked
-
-
-@pytest.mark.parametrize("name", DESCRIBED)
-def test_a_description_has_every_word_of_the_docstring(name):
-    module, _, last = name.rpartition(".")
-    found = getattr(importlib.import_module(module), last)
-    text = api["markdown"](found, module)
-    body = text.split("\n\n", 1)[1]
-    assert re.findall(r"\w+", body) == re.findall(r"\w+", found.__doc__)
-    assert text.startswith(("```{py:function} ", "```{py:class} "))
-    # What is explained is an item of its own: no item holds another one's name with a colon.
-    items = re.findall(r"^- (.+)$", body, re.M)
-    names = signature(found).parameters
-    assert not [item for item in items if re.search(rf"[.;] (?:{'|'.join(names)}): ", item)] or not names
-
-
-def test_a_docstring_becomes_paragraphs_and_a_list():
-    text = (
-        "Does it.\n\n    size, shape: of it. way: how; `size: 3`\n    is usual. Well.\n    Then more.\n    Raises one."
-    )
-    assert api["body"](text, ["size", "shape", "way"]) == [
-        "", "Does it.", "", "- `size`, `shape`: of it.", "- `way`: how; `size: 3` is usual. Well.",
-        "", "Then more.", "", "", "Raises one.", "",
-    ]  # fmt: skip
-
-
-def test_code_in_a_docstring_stays_as_it_is():
-    text = "Does it.\n\n    Like this:\n\n        for x in y:\n            f(x)\n\n    y: what it takes. Well."
-    assert api["body"](text, ["y"]) == [
-        "", "Does it.", "", "", "Like this:", "",
-        "", "    for x in y:", "        f(x)", "", "- `y`: what it takes. Well.",
-    ]  # fmt: skip
 
 
 def test_every_kind_and_estimator_is_on_the_page_and_no_other():

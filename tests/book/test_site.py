@@ -1,15 +1,20 @@
 """The built pages: every link leads somewhere, every picture is described, nothing comes from elsewhere."""
 
 import os
+import pkgutil
 import re
 import runpy
 from functools import cache
+from importlib import import_module
+from inspect import isclass, isfunction
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+import metarobust
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = os.environ.get("METAROBUST_SITE")
@@ -152,6 +157,20 @@ def test_results_page_has_every_recorded_run():
     names = {path.parent.relative_to(FOLDER).as_posix() for path in FOLDER.glob("**/manifest.json")}
     page = soup(SITE / "book" / "results.html")
     assert {title.get_text().rstrip("#") for title in page.select("article h2")} == names
+
+
+def test_api_reference_has_every_public_name_of_the_core():
+    described = {tag["id"] for tag in soup(SITE / "book" / "api.html").find_all("dt", id=True)}
+    layers = ("lab", "book", "course", "cli", "__main__")
+    wanted = set()
+    for module in pkgutil.walk_packages(metarobust.__path__, "metarobust."):
+        if module.ispkg or module.name.split(".")[1] in layers:
+            continue
+        for name, value in vars(import_module(module.name)).items():
+            is_own = getattr(value, "__module__", "") == module.name and (isclass(value) or isfunction(value))
+            wanted |= {f"{module.name}.{name}"} if is_own and not name.startswith("_") else set()
+    assert len(wanted) > 100
+    assert wanted - described == set(), "without a docstring"
 
 
 def test_colab_links_open_notebooks_that_exist(page):
