@@ -6,17 +6,15 @@
 Images are float32 in [0, 1] (normalisation lives inside the model), so an attack's eps is in pixel units.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from metarobust import sources
+from metarobust import readers
 from metarobust.errors import InputError, choose
 
 SUMMARIES = {
@@ -31,24 +29,27 @@ SUMMARIES = {
 
 @dataclass(frozen=True)
 class Split:
-    """Images [n, C, H, W], floating point in [0, 1], and their labels [n], int64.
+    """Images and their labels.
 
-    Raises InputError on construction for any other shape, type or range. `classes`, where given, bounds the
-    labels: 0 <= label < classes.
+    Attributes:
+        images: `[n, C, H, W]`, floating point in [0, 1].
+        labels: `[n]`, int64, from 0.
+
+    Raises:
+        InputError: Another shape, type or range.
     """
 
     images: Tensor
     labels: Tensor
-    classes: InitVar[int | None] = None
 
-    def __post_init__(self, classes: int | None) -> None:
+    def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         if images.ndim != 4 or 0 in images.shape:
             raise InputError(
                 f"images have shape {list(images.shape)}; give [n, channels, height, width], none of them 0"
             )
         if not images.dtype.is_floating_point:
-            raise InputError(f"images are {_plain(images.dtype)}; give float32 in [0, 1]: divide by 255")
+            raise InputError(f"images are {images.dtype}; give float32 in [0, 1]: divide by 255")
         low, high = images.min().item(), images.max().item()
         if not (low >= 0 and high <= 1):  # this way round a NaN is refused too
             raise InputError(
@@ -57,23 +58,30 @@ class Split:
             )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InputError(
-                f"labels are {_plain(labels.dtype)} of shape {list(labels.shape)}; "
+                f"labels are {labels.dtype} of shape {list(labels.shape)}; "
                 f"give int64 of shape [{len(images)}], one for each image"
             )
-        _check_labels(labels, classes)
+        if labels.min() < 0:
+            raise InputError(f"a label is {labels.min()}; give 0 or more, one number for each class")
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor) -> Split:
-        """The images and labels at `index`, an int64 tensor [b] or a slice."""
+    def __getitem__(self, index: Tensor | slice) -> "Split":
+        """The images and labels at `index`, an int64 tensor `[b]` or a slice."""
         return self._unchecked(self.images[index], self.labels[index])
 
-    def to(self, device: torch.device | str) -> Split:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def to(self, device: torch.device | str) -> "Split":
         return self._unchecked(self.images.to(device), self.labels.to(device))
 
     @staticmethod
-    def _unchecked(images: Tensor, labels: Tensor) -> Split:
+    def _unchecked(images: Tensor, labels: Tensor) -> "Split":
         # A part of a checked split is sound, and checking it would make the device wait at every batch.
         split = object.__new__(Split)
         object.__setattr__(split, "images", images)
@@ -83,11 +91,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split of equal image shape, and the SHA-256 of their tensors' bytes.
+    """A training and a test split of equal image shape.
 
-    root: as it was given to `load`, so that what needs another data set beside this one finds it in the same place.
+    Attributes:
+        name: As `load` takes it.
+        train: To train on.
+        test: To test on.
+        classes: How many there are.
+        sha256: The SHA-256 of the tensors' bytes.
+        root: As given to `load`, so that what needs another data set beside this one finds it in the same place.
 
-    Raises InputError when the shapes differ or a label is not below `classes`.
+    Raises:
+        InputError: The shapes differ, or a label is not below `classes`.
     """
 
     name: str
@@ -98,50 +113,51 @@ class Dataset:
     root: Path | None = None
 
     def __post_init__(self) -> None:
-        train, test = list(self.train.images.shape[1:]), list(self.test.images.shape[1:])
+        train, test = list(self.train.shape), list(self.test.shape)
         if train != test:
             raise InputError(
                 f"data set {self.name!r}: training images are {train} and test images {test}; make them equal"
             )
-        _check_labels(self.train.labels, self.classes)
-        _check_labels(self.test.labels, self.classes)
+        high = max(int(split.labels.max()) for split in (self.train, self.test))
+        if high >= self.classes:
+            raise InputError(f"data set {self.name!r}: a label is {high}; give 0 to {self.classes - 1}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.shape
 
-    def to(self, device: torch.device | str) -> Dataset:
-        return Dataset(self.name, self.train.to(device), self.test.to(device), self.classes, self.sha256, self.root)
+    def to(self, device: torch.device | str) -> "Dataset":
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def load(name: str, root: str | Path | None = None, device: torch.device | str = "cpu") -> Dataset:
-    """Load `digits`, `mnist`, `fashion-mnist`, `cifar10` or `folder:PATH`.
+    """Loads a data set.
 
-    root: the folder torchvision's files are in or go to; by default `default_root()`. A missing data set is
-    downloaded; one that is complete is only read. `digits` needs no files.
+    Args:
+        name: `digits`, `mnist`, `fashion-mnist`, `cifar10` or `folder:PATH`.
+        root: The folder torchvision's files are in or go to; `default_root()` if None. A missing data set is
+            downloaded; one that is complete is only read. `digits` needs no files.
+        device: Where its tensors go.
 
-    Raises InputError for an unknown name, and for a missing or damaged file, naming it and the remedy.
+    Raises:
+        InputError: The name is unknown, or a file is missing or damaged; says which, and the remedy.
     """
     check_name(name)
     root = default_root() if root is None else Path(root).expanduser()
-    if name.startswith("folder:"):
-        tensors, classes = sources.folder(Path(name.removeprefix("folder:")).expanduser())
-    elif name == "digits":
-        tensors, classes = sources.digits()
-    elif name == "cifar10":
-        tensors, classes = sources.cifar10(root)
+    if name == "digits":
+        train, test, classes = readers.digits()
+    elif ":" not in name:
+        train, test, classes = readers.downloaded(name, root)
     else:
-        tensors, classes = sources.mnist(name, root)
-    train, test = (Split(images, labels, classes) for images, labels in tensors)
-    return Dataset(name, train, test, classes, _sha256(train, test), root).to(device)
+        train, test, classes = readers.image_folder(Path(name.removeprefix("folder:")).expanduser())
+    return Dataset(name, Split(*train), Split(*test), classes, _sha256(*train, *test), root).to(device)
 
 
 def check_name(name: str) -> str:
-    """Return `name` if `load` knows it; raises InputError otherwise."""
-    if name.startswith("folder:") and name != "folder:":
-        return name
-    return choose(name, SUMMARIES, "data set")
+    """Returns `name` if `load` knows it; raises InputError otherwise."""
+    kind, _, path = name.partition(":")
+    return name if kind == "folder" and path else choose(name, SUMMARIES, "data set")
 
 
 def default_root() -> Path:
@@ -152,22 +168,22 @@ def default_root() -> Path:
 
 
 def balanced(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-    """The indices [per_class * classes] of `per_class` images of each class 0, 1, ..., max(labels), mixed.
+    """The indices `[per_class * classes]` of `per_class` images of each class 0, 1, ..., max(labels), mixed.
 
-    Drawn without replacement. The same generator seed with a smaller `per_class` gives a subset of the larger
-    draw.
+    Drawn without replacement. The same seed with a smaller `per_class` gives a subset of the larger draw.
 
-    Raises InputError when a class has fewer images than that.
+    Raises:
+        InputError: A class has fewer images than that.
     """
-    here = labels.cpu()
-    counts = here.bincount()
+    known = labels.cpu()
+    counts = known.bincount()
     if per_class < 1 or per_class > counts.min():
         raise InputError(
             f"per_class is {per_class}; give 1 to {counts.min()}, "
             f"as many images as the rarest class, {counts.argmin()}, has"
         )
-    order = torch.randperm(len(here), generator=generator, device=generator.device).cpu()
-    drawn = [(here[order] == k).nonzero()[:per_class, 0] for k in range(len(counts))]
+    order = torch.randperm(len(known), generator=generator, device=generator.device).cpu()
+    drawn = [(known[order] == k).nonzero()[:per_class, 0] for k in range(len(counts))]
     return order[torch.cat(drawn).sort().values].to(labels.device)
 
 
@@ -176,21 +192,9 @@ def low_data(split: Split, per_class: int, generator: torch.Generator) -> Split:
     return split[balanced(split.labels, per_class, generator)]
 
 
-def _check_labels(labels: Tensor, classes: int | None) -> None:
-    low, high = labels.min().item(), labels.max().item()
-    if low < 0 or (classes is not None and high >= classes):
-        limit = "0 or more" if classes is None else f"0 to {classes - 1}"
-        raise InputError(f"labels lie in {low} to {high}; give {limit}, one number for each class")
-
-
-def _sha256(*splits: Split) -> str:
+def _sha256(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
-    for split in splits:
-        for tensor in (split.images, split.labels):
-            digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
-            digest.update(tensor.numpy())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.numpy())
     return digest.hexdigest()
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

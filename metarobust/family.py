@@ -1,11 +1,11 @@
 """A family of inner problems to sample from: many small architectures, many starts, many subsets of one pool of images.
 
-A rule that is meta-trained on one network learns that network. Widths, depths and activations are mixed, so that what
-is learned can carry over to a network that is not in the family.
+An optimizer that is meta-trained on one network learns that network. Widths, depths and activations are mixed, so that
+what is learned can carry over to a network that is not in the family.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,26 +32,50 @@ class Training:
 def make_tasks(
     architecture: str, pool: Split, classes: int, train: Tensor, held_out: Tensor, generator: torch.Generator
 ) -> Tasks:
-    """Tasks with fresh parameters, one for each row of the indices `[T, n]` into the pool."""
-    model = build(architecture, tuple(pool.images.shape[1:]), classes).to(pool.images.device)
+    """T tasks of one architecture, with fresh parameters.
+
+    Args:
+        architecture: As `models.build` takes it.
+        pool: The images of all tasks.
+        classes: The number of logits.
+        train: Indices into the pool, `[T, n]`, a row for each task.
+        held_out: Indices into the pool, `[T, m]`.
+        generator: Where the parameters are drawn from.
+    """
+    model = build(architecture, pool.shape, classes).to(pool.images.device)
     params = fresh(model, len(train), generator).to(pool.images.device)
     return Tasks(model, ParamSpec.of(model), params, pool.images, pool.labels, train, held_out)
 
 
-def train_clean(tasks: Tasks, how: Training, generator: torch.Generator) -> Tensor:
+def train_clean(tasks: Tasks, training: Training, generator: torch.Generator) -> Tensor:
     """Parameters `[T, N]` of the tasks' models after ordinary training: the vulnerable models."""
-    adam = Adam(how.lr)
-    state = adam.init(tasks.params, tasks.param_spec, how.steps)
-    batch = {"steps": how.steps, "batch_size": how.batch_size, "inner": clean, "generator": generator}
-    return unroll(tasks, adam, tasks.params, state, **batch)[0].detach()
+    adam = Adam(training.lr)
+    state = adam.init(tasks.params, tasks.param_spec, training.steps)
+    batches = {"steps": training.steps, "batch_size": training.batch_size, "generator": generator}
+    return unroll(tasks, adam, tasks.params, state, inner=clean, **batches)[0].detach()
+
+
+def vulnerable(
+    architectures: Sequence[str], pool: Split, classes: int, each: int, training: Training, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """`each` trained, vulnerable models of every architecture: `[each, N]` by name."""
+    rows = torch.arange(len(pool), device=pool.images.device).expand(each, -1)
+    return {
+        name: train_clean(make_tasks(name, pool, classes, rows, rows, generator), training, generator)
+        for name in architectures
+    }
 
 
 @dataclass(frozen=True)
 class Family:
     """What `sample` draws from.
 
-    pool: the images of all tasks. images: how many of them one task trains on; the others are its held-out images.
-    starts: for each architecture trained models `[V, N]` to patch, or None to start from fresh parameters.
+    Attributes:
+        architectures: Names, as `models.build` takes them.
+        pool: The images of all tasks.
+        classes: The number of logits.
+        images: How many images of the pool one task trains on; the others are its held-out images.
+        starts: Trained models `[V, N]` to patch, by architecture; None to start from fresh parameters.
     """
 
     architectures: Sequence[str]
@@ -74,27 +98,8 @@ class Family:
         name = self.architectures[pick]
         order = torch.stack([torch.randperm(len(self.pool), generator=generator, device=device) for _ in range(tasks)])
         train, held_out = order[:, : self.images], order[:, self.images :]
-        found = make_tasks(name, self.pool, self.classes, train, held_out, generator)
+        drawn = make_tasks(name, self.pool, self.classes, train, held_out, generator)
         if self.starts is None:
-            return found
+            return drawn
         trained = self.starts[name]
-        chosen = torch.randint(len(trained), (tasks,), generator=generator, device=device)
-        return Tasks(found.model, found.param_spec, trained[chosen], found.images, found.labels, train, held_out)
-
-
-def vulnerable(
-    architectures: Sequence[str],
-    pool: Split,
-    classes: int,
-    each: int,
-    how: Training,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """`each` trained, vulnerable models of every architecture: `[each, N]` by name."""
-    device = pool.images.device
-    rows = torch.arange(len(pool), device=device).expand(each, -1)
-    found = {}
-    for name in architectures:
-        tasks = make_tasks(name, pool, classes, rows, rows, generator)
-        found[name] = train_clean(tasks, how, generator)
-    return found
+        return replace(drawn, params=trained[torch.randint(len(trained), (tasks,), generator=generator, device=device)])

@@ -9,7 +9,6 @@ normalisation is the first layer of every network, so eps is always in pixel uni
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +26,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "softplus": nn.Softplus,
 }
-KINDS = ("mlp", "cnn", "resnet")
-# T models in one call make of a convolution one with T groups. A processor is quick at that while no more than FAST
-# channels go into a group. Beyond, with MANY images a model or more, the models are done sooner one after the other.
-FAST, MANY = 8, 32
+Shape = tuple[int, int, int]
 MADRY = "madry-cnn"
 
 
@@ -50,25 +46,34 @@ class Normalise(nn.Module):
 class Residual(nn.Module):
     """x + f(x), with a 1x1 convolution on the short cut where the shape changes."""
 
-    def __init__(self, cin: int, cout: int, stride: int, activation: type[nn.Module]):
+    def __init__(self, channels: int, out: int, stride: int, activation: type[nn.Module]):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(cin, cout, 3, stride, 1), nn.GroupNorm(math.gcd(8, cout), cout), activation(),
-            nn.Conv2d(cout, cout, 3, 1, 1), nn.GroupNorm(math.gcd(8, cout), cout),
-        )  # fmt: skip
-        same = stride == 1 and cin == cout
-        self.short = nn.Identity() if same else nn.Conv2d(cin, cout, 1, stride)
+        groups = math.gcd(8, out)
+        first = [nn.Conv2d(channels, out, 3, stride, 1), nn.GroupNorm(groups, out), activation()]
+        self.body = nn.Sequential(*first, nn.Conv2d(out, out, 3, 1, 1), nn.GroupNorm(groups, out))
+        same = stride == 1 and channels == out
+        self.short = nn.Identity() if same else nn.Conv2d(channels, out, 1, stride)
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.body(x) + self.short(x))
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.0, std: float = 1.0) -> nn.Module:
-    """The network called `name` for images of `shape` (C, H, W), which it normalises by mean and std.
+def build(name: str, shape: Shape, classes: int, mean: float = 0.0, std: float = 1.0) -> nn.Module:
+    """The network of this name.
 
-    Returns a module that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
-    Raises InputError for a name that is neither `madry-cnn` nor `KIND-NUMBERS-ACTIVATION`.
+    Args:
+        name: `madry-cnn`, or KIND-WIDTHS-ACTIVATION, such as `mlp-20-sigmoid`.
+        shape: (channels, height, width) of an image.
+        classes: The number of logits.
+        mean: Of the pixels, which the network subtracts first.
+        std: Of the pixels, by which it divides.
+
+    Returns:
+        A module that maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
+
+    Raises:
+        InputError: The name is neither of the two.
     """
     if name == MADRY:
         return nn.Sequential(Normalise(mean, std), *_madry(shape, classes))
@@ -78,45 +83,50 @@ def build(name: str, shape: tuple[int, int, int], classes: int, mean: float = 0.
     if not all(n.isdecimal() and int(n) > 0 for n in numbers):
         raise InputError(f"network {name!r}: widths must be whole numbers above 0, as in mlp-64-64-relu")
     widths = [int(n) for n in numbers]
-    channels, height, width = shape
-    if kind == "mlp":
-        sizes = [channels * height * width, *widths]
-        hidden = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), act())]
-        return nn.Sequential(Normalise(mean, std), nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
-    if kind == "cnn":
-        sizes = [channels, *widths]
-        convs = [m for a, b in itertools.pairwise(sizes) for m in (nn.Conv2d(a, b, 3, 2, 1), act())]
-        for _ in widths:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        return nn.Sequential(
-            Normalise(mean, std), *convs, nn.Flatten(), nn.Linear(widths[-1] * height * width, classes)
-        )
-    if len(widths) > 2:
+    if kind == "resnet" and len(widths) > 2:
         raise InputError(f"network {name!r}: a resnet has a width and, where wanted, blocks, as in resnet-16-1-relu")
+    return nn.Sequential(Normalise(mean, std), *KINDS[kind](shape, classes, widths, act))
+
+
+def _mlp(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) -> list[nn.Module]:
+    sizes = [math.prod(shape), *widths]
+    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), act())]
+    return [nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes)]
+
+
+def _cnn(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) -> list[nn.Module]:
+    sizes, shrink = [shape[0], *widths], 2 ** len(widths)
+    convolutions = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Conv2d(a, b, 3, 2, 1), act())]
+    pixels = math.ceil(shape[1] / shrink) * math.ceil(shape[2] / shrink)
+    return [*convolutions, nn.Flatten(), nn.Linear(sizes[-1] * pixels, classes)]
+
+
+def _resnet(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) -> list[nn.Module]:
+    """Three stages; each doubles the channels of the one before and halves height and width."""
     base, blocks = (*widths, 1)[:2]
-    stages: list[nn.Module] = [nn.Conv2d(channels, base, 3, 1, 1), act()]
-    cin = base
-    for stage in range(3):
-        for block in range(blocks):
-            cout = base * 2**stage
-            stages.append(Residual(cin, cout, 2 if stage and not block else 1, act))
-            cin = cout
-    return nn.Sequential(Normalise(mean, std), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], base, 3, 1, 1), act()]
+    channels = base
+    for stage, block in itertools.product(range(3), range(blocks)):
+        layers.append(Residual(channels, base * 2**stage, 2 if stage and not block else 1, act))
+        channels = base * 2**stage
+    return [*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
 
 
-def _madry(shape: tuple[int, int, int], classes: int) -> list[nn.Module]:
+def _madry(shape: Shape, classes: int) -> list[nn.Module]:
     """Two 5x5 convolutions, each halved by pooling, and a dense layer of 1024: on 28x28 images 3.3 million weights."""
-    channels, height, width = shape
     layers: list[nn.Module] = []
-    for cin, cout in ((channels, 32), (32, 64)):
+    for channels, out in ((shape[0], 32), (32, 64)):
         # Rounding up is what TensorFlow's SAME does, and it keeps images of odd sizes.
-        layers += [nn.Conv2d(cin, cout, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
-        height, width = (height + 1) // 2, (width + 1) // 2
-    return [*layers, nn.Flatten(), nn.Linear(64 * height * width, 1024), nn.ReLU(), nn.Linear(1024, classes)]
+        layers += [nn.Conv2d(channels, out, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+    pixels = math.ceil(shape[1] / 4) * math.ceil(shape[2] / 4)
+    return [*layers, nn.Flatten(), nn.Linear(64 * pixels, 1024), nn.ReLU(), nn.Linear(1024, classes)]
+
+
+KINDS = {"mlp": _mlp, "cnn": _cnn, "resnet": _resnet}
 
 
 def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:
-    """PyTorch's default initialisation, drawn from an explicit generator: `[tasks, N]`.
+    """Parameters `[tasks, N]` by PyTorch's default initialisation, drawn from an explicit generator.
 
     Weights and biases are uniform in ±1/sqrt(fan-in); scales of normalisation layers are 1, their shifts 0.
     """
@@ -136,8 +146,13 @@ def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:
 class Predictor:
     """Prediction with parameters passed in: images to logits, for one model or for T models at once.
 
-    params: `[N]`, or `[T, N]` for T models of one architecture. With T models the images `[T * n, C, H, W]` are T equal
-    stretches, one a model, and so are the logits `[T * n, classes]`. Attacks and objectives need not know.
+    With T models the images `[T * n, C, H, W]` are T equal parts, one a model, and so are the logits
+    `[T * n, classes]`. Attacks and objectives need not know.
+
+    Attributes:
+        model: The architecture; its own parameters are not used.
+        param_spec: Of the model.
+        params: `[N]`, or `[T, N]` for T models.
     """
 
     model: nn.Module
@@ -146,20 +161,16 @@ class Predictor:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.params.ndim == 1:
-            return functional_call(self.model, self.param_spec.split(self.params), (x,))
+            return self._predict(self.params, x)
         tasks = len(self.params)
         if len(x) % tasks:
             raise InputError(f"{len(x)} images cannot be shared out to {tasks} models: give a multiple of {tasks}")
         each = len(x) // tasks
-        wide = max((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), default=0) > FAST
-        return self.in_turn(x, each) if wide and each >= MANY and not x.is_cuda else self.at_once(x, each)
+        # T models in one call make of a convolution one with T groups, of which a processor is slow at wide ones.
+        widest = max((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), default=0)
+        if each >= 32 and widest > 8 and not x.is_cuda:
+            return torch.cat([self._predict(p, xs) for p, xs in zip(self.params, x.split(each), strict=True)])
+        return vmap(self._predict)(self.params, x.reshape(tasks, each, *x.shape[1:])).flatten(0, 1)
 
-    def at_once(self, x: Tensor, each: int) -> Tensor:
-        """All T models in one call, `each` images for one: `[T * each, C, H, W]` to logits `[T * each, classes]`."""
-        run: Callable = vmap(lambda p, xs: functional_call(self.model, self.param_spec.split(p), (xs,)))
-        return run(self.params, x.reshape(len(self.params), each, *x.shape[1:])).flatten(0, 1)
-
-    def in_turn(self, x: Tensor, each: int) -> Tensor:
-        """The same, one model after the other: quicker on a processor for wide convolutions, see FAST and MANY."""
-        own = zip(self.params, x.split(each), strict=True)
-        return torch.cat([functional_call(self.model, self.param_spec.split(p), (xs,)) for p, xs in own])
+    def _predict(self, params: Tensor, x: Tensor) -> Tensor:
+        return functional_call(self.model, self.param_spec.split(params), (x,))

@@ -83,7 +83,6 @@ def pictures(tmp_path):
         ({"labels": torch.zeros(6)}, ["float32", "int64"]),
         ({"labels": torch.zeros(5).long()}, ["[5]", "[6]"]),
         ({"labels": torch.full((6,), -1)}, ["-1", "0 or more"]),
-        ({"labels": torch.full((6,), 3), "classes": 3}, ["3", "0 to 2"]),
     ],
 )
 def test_a_split_refuses_bad_tensors(changes, words):
@@ -94,7 +93,7 @@ def test_a_split_refuses_bad_tensors(changes, words):
 
 
 def test_a_split_takes_the_ends_of_the_ranges():
-    whole = split(images=torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), labels=torch.tensor([0, 2]), classes=3)
+    whole = split(images=torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), labels=torch.tensor([0, 2]))
     assert len(whole) == 2
 
 
@@ -110,7 +109,7 @@ def test_a_batch_is_an_index():
 def test_a_data_set_refuses_unequal_shapes_and_labels_out_of_range():
     with pytest.raises(InputError, match=r"\[1, 2, 2\].*\[1, 3, 3\]"):
         Dataset("d", split(), split(images=torch.zeros(6, 1, 3, 3)), 3, "")
-    with pytest.raises(InputError, match="0 to 1"):
+    with pytest.raises(InputError, match="a label is 2; give 0 to 1"):
         Dataset("d", split(kinds=2), split(kinds=3), 2, "")
 
 
@@ -126,18 +125,6 @@ def test_digits_are_the_fixed_split_of_the_real_ones():
     labels = torch.cat([digits.train.labels, digits.test.labels]).tolist()
     expected = zip(load_digits().data.astype(int).tolist(), load_digits().target.tolist(), strict=True)
     assert sorted(zip(pixels, labels, strict=True)) == sorted(expected)
-
-
-def test_the_digest_depends_on_every_part(mnist):
-    raw, parts = mnist
-    seen = {data.load("mnist", raw.parents[1]).sha256}
-    for part, (images, labels) in parts.items():
-        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
-            changed = values.copy()
-            changed.flat[0] = (changed.flat[0] + 1) % 10
-            (raw / f"{part}-{kind}-ubyte").write_bytes(idx(changed))
-            seen.add(data.load("mnist", raw.parents[1]).sha256)
-    assert len(seen) == 5
 
 
 def test_mnist_files_are_read_as_they_are_and_left_alone(mnist, no_network):
@@ -159,54 +146,35 @@ def test_mnist_files_are_read_as_they_are_and_left_alone(mnist, no_network):
     "damage",
     [
         lambda content: content[:-1],
-        lambda content: content + b"\0",
         lambda content: content[:10],
         lambda content: b"",
-        lambda content: b"\1" + content[1:],
         lambda content: content[:4] + b"\xff" * 4 + content[8:],
+        lambda content: idx([0, 1, 10]),
     ],
 )
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
-def test_a_damaged_mnist_file_is_named(mnist, damage, file):
+def test_a_damaged_mnist_file_is_refused(mnist, no_network, damage, file):
     path = mnist[0] / file
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=r"'mnist' cannot be read from .*delete the folder if it is damaged") as error:
         data.load("mnist", path.parents[2])
-    assert str(path) in str(error.value)
-    assert "delete it and run again" in str(error.value)
-
-
-@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 10]])
-def test_labels_that_do_not_fit_the_images_are_refused(mnist, labels):
-    path = mnist[0] / "t10k-labels-idx1-ubyte"
-    path.write_bytes(idx(labels))
-    with pytest.raises(InputError, match="t10k-labels"):
-        data.load("mnist", path.parents[2])
+    assert str(path.parent) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "folder"),
-    [
-        ("mnist", "train-images-idx3-ubyte", "MNIST/raw"),
-        ("fashion-mnist", "train-images-idx3-ubyte", "FashionMNIST/raw"),
-        ("cifar10", "data_batch_1", "cifar-10-batches-py"),
-    ],
+    ("name", "folder"),
+    [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw"), ("cifar10", "cifar-10-batches-py")],
 )
-def test_a_missing_data_set_without_a_network_says_what_to_do(tmp_path, no_network, name, file, folder):
+def test_a_missing_data_set_without_a_network_says_what_to_do(tmp_path, no_network, name, folder):
     with pytest.raises(InputError) as error:
         data.load(name, tmp_path)
     line = str(error.value)
     assert no_network, "no download was tried"
     assert "\n" not in line
-    for word in (name, file, str(tmp_path / folder), "--data", "METAROBUST_DATA", "'digits'", "resolution"):
+    for word in (name, str(tmp_path / folder), "--data", "METAROBUST_DATA", "'digits'", "resolution"):
         assert word in line
     assert socket.getdefaulttimeout() is None
-
-
-def test_a_root_that_is_a_file_is_a_clear_error(tmp_path, no_network):
-    (tmp_path / "root").write_text("")
-    with pytest.raises(InputError, match="train-images"):
-        data.load("mnist", tmp_path / "root")
 
 
 @pytest.fixture
@@ -244,11 +212,11 @@ def test_cifar10_pixels_and_labels(cifar, no_network):
 
 
 @pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
-def test_a_damaged_cifar10_file_is_named_and_never_unpickled(cifar, file, monkeypatch):
+def test_a_damaged_cifar10_file_is_never_unpickled(cifar, no_network, file, monkeypatch):
     path = cifar[0] / "cifar-10-batches-py" / file
     path.write_bytes(path.read_bytes()[:-1])
     monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("unpickled a damaged file"))
-    with pytest.raises(InputError, match=f"{file} is damaged.*delete it"):
+    with pytest.raises(InputError, match=r"'cifar10' cannot be read from .*cifar-10-batches-py"):
         data.load("cifar10", cifar[0])
 
 
@@ -283,11 +251,11 @@ def remove(path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda path: (path / "test").rename(path / "tset"), ["test", "is not a folder", "CLASS"]),
+        (lambda path: (path / "test").rename(path / "tset"), ["test", "No such file", "CLASS"]),
         (lambda path: remove(path / "test" / "dog"), ["'dog'", "only one of train/ and test/"]),
         (lambda path: (path / "train" / "dog" / "1.png").write_bytes(b"no"), ["1.png", "delete it"]),
         (lambda path: cut(path / "train" / "dog" / "1.png"), ["1.png", "delete it"]),
-        (lambda path: (path / "test" / "emu").mkdir(), ["emu", "delete the empty folder"]),
+        (lambda path: (path / "test" / "emu").mkdir(), ["emu", "delete empty folders"]),
         (lambda path: picture(path, (6, 4), "RGB"), ["0.png", "6x4", "5x4", "make all images alike"]),
         (lambda path: picture(path, (5, 4), "L"), ["0.png", "grey", "make all images alike"]),
         (lambda path: picture(path, (5, 4), "I;16"), ["0.png", "more than 8 bits"]),
@@ -364,8 +332,8 @@ def test_low_data_says_how_many_there_are(per_class):
 
 
 def test_importing_the_package_is_light():
-    check = "import sys; assert not {'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules), sys.modules"
-    code = f"import metarobust.data, metarobust.lab.results, metarobust.storage, metarobust.cli; {check}"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-    code = "import metarobust.cli, metarobust.lab.results, sys; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    """It takes torch, numpy, safetensors and tqdm; what reads data sets is loaded with the first of them."""
+    heavy = "{'torchvision', 'sklearn', 'pandas', 'matplotlib', 'scipy', 'joblib', 'IPython'}"
+    code = f"import sys, metarobust, metarobust.meta; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "\n"

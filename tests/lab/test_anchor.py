@@ -384,7 +384,7 @@ def test_a_data_set_of_another_shape_runs(tmp_path, monkeypatch):
     prepare(monkeypatch)
     monkeypatch.setattr(anchor, "make", lambda *args: replace(MAKE(*args), recipes=TINY, checks=0))
     rng = generator(0)
-    parts = [Split(torch.rand(n, 3, 7, 5, generator=rng), torch.arange(n) % 3, 3) for n in (30, 12)]
+    parts = [Split(torch.rand(n, 3, 7, 5, generator=rng), torch.arange(n) % 3) for n in (30, 12)]
     _, rows = execute(tmp_path / "run", Dataset("odd", *parts, 3, "digest"), "folder:odd")
     assert {row["n"] for row in rows} == {12}
 
