@@ -1,89 +1,101 @@
 """All recorded runs as Markdown for the book: what is in each manifest, the run's own tables, and the paired tests."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from metarobust.errors import InputError
-from metarobust.lab import pairing
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.provenance import CHANGED, facts, took
-from metarobust.lab.results import load_results
-from metarobust.lab.scrutiny import checked, overstated, strongest
-from metarobust.lab.table import JOINT, LEARNED, Row, names, variants
+from metarobust.lab.provenance import facts, took
+from metarobust.lab.results import (
+    ATTACKED,
+    FLAGS,
+    GROUP,
+    JOINT,
+    LEARNED,
+    PLAIN,
+    accuracy,
+    as_rows,
+    best_baselines,
+    holm,
+    interval,
+    load,
+    lowered,
+    names,
+    paired,
+    select,
+    to_markdown,
+)
+from metarobust.lab.summary import markdown, variants
 
 KEPT = {"learned": "All that is learned is", "searched": "The settings of the rivals are"}
 """What a run may have kept of others, by the entry of its manifest that names them."""
 
 
 def report(folder: Path) -> str:
-    """A section for each run that is recorded in the folder. Raises InputError as `load_results` does."""
-    return "\n\n".join(section(folder, one) for one in facts(folder))
+    """A section for each run that is recorded in the folder. Raises InputError as `load` does."""
+    return "\n\n".join(section(folder, run) for run in facts(folder))
 
 
 def experiments(folder: Path) -> str:
     """A table of all experiments: what each asks, and how long its recorded runs took, on which data."""
-    runs = facts(folder)
-    lines = ["| experiment | what it asks | recorded |", "| --- | --- | --- |"]
+    runs, lines = facts(folder), [["experiment", "what it asks", "recorded"]]
     for name, experiment in EXPERIMENTS.items():
-        mine = [one for one in runs if one["experiment"] == name]
-        links = [f"[{one['dataset']}, {one['scale']}](#run-{one['name']}): {took(one['wall_seconds'])}" for one in mine]
-        lines.append(f"| `{name}` | {experiment.SUMMARY} | {'; '.join(links) or 'not yet'} |")
-    return "\n".join(lines)
+        mine = [run for run in runs if run["experiment"] == name]
+        links = [f"[{run['dataset']}, {run['scale']}](#run-{run['name']}): {took(run['wall_seconds'])}" for run in mine]
+        lines.append([f"`{name}`", experiment.SUMMARY, "; ".join(links) or "not yet"])
+    return to_markdown(lines)
 
 
-def section(folder: Path, fact: dict[str, Any]) -> str:
+def section(folder: Path, run: dict[str, Any]) -> str:
     """One run, as `provenance.facts` describes it: heading, facts, tables."""
-    manifest, rows = load_results(folder / fact["name"])
-    blocks = [f"(run-{fact['name'].replace('/', '-')})=\n## {fact['name']}", about(manifest, fact)]
+    manifest, frame = load(folder / run["name"])
+    blocks = [f"(run-{run['name'].replace('/', '-')})=\n## {run['name']}", about(manifest, run)]
     if "bench" in manifest:
-        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, rows)])
-    experiment = EXPERIMENTS.get(fact["experiment"])
+        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, as_rows(frame))])
+    experiment = EXPERIMENTS.get(run["experiment"])
     if experiment is None:
         return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
-    parts = names(rows, "part")
+    parts = names(frame, "part")
     for part in parts:
+        rows = select(frame, part=part)
+        compares = isinstance(experiment, Comparison)
         try:
-            shown = experiment.markdown(rows, part)
+            shown = markdown(frame, part) if compares else experiment.markdown(as_rows(frame), part)
         except InputError:  # a part that the experiment does not show: rows that others are made of
-            if said := trust(rows, part):
-                blocks.append(f"**{part}**: {said}")
+            if remark := trust(rows):
+                blocks.append(f"**{part}**: {remark}")
             continue
         blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
-        if "robust accuracy" not in names([row for row in rows if row["part"] == part], "metric"):
+        if "robust accuracy" not in names(rows, "metric"):
             continue
-        learned = [name for name in names([row for row in rows if row["part"] == part], "method")
-                   if name.startswith(LEARNED)]  # fmt: skip
-        if not {LEARNED, JOINT}.issuperset(learned) and isinstance(experiment, Comparison):
-            blocks.append(variants(rows, part))
-        blocks += filter(None, [strongest(rows, part), trust(rows, part)])
-        if method := pairing.learned_rule(rows, part):
-            blocks.append(tests(rows, part, method))
+        learned = names(rows[rows["learned"] == 1], "method")
+        if compares and not {LEARNED, JOINT}.issuperset(learned):
+            blocks.append(variants(frame, part))
+        blocks += filter(None, [strongest(rows), trust(rows)])
+        if learned:
+            blocks.append(tests(rows, LEARNED if LEARNED in learned else learned[0]))
     return "\n\n".join(blocks)
 
 
-def trust(rows: Sequence[Row], part: str) -> str:
-    """What the standard ensemble and the checks say of all figures of a part, where they looked at all of them."""
-    said = checked(rows, part)
-    return f"{overstated(rows, part)} {said}" if said else ""
-
-
-def about(manifest: dict[str, Any], fact: dict[str, Any]) -> str:
+def about(manifest: dict[str, Any], run: dict[str, Any]) -> str:
     """What the manifest says, as a list."""
     date = (manifest.get("started") or manifest["finished"])[:10]
     versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
     memory = f", {manifest['peak_memory_mb'] / 1024:.1f} GiB of memory" if manifest.get("peak_memory_mb") else ""
-    lines = [f"`{fact['command']}`", f"{date}; {took(fact['wall_seconds'])} on {device_of(fact)}{memory}; {versions}"]
-    if fact["dataset"]:
-        seeds = " ".join(map(str, fact["seeds"]))
-        lines.append(f"Data set {fact['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
-    lines.append(code(fact))
+    lines = [f"`{run['command']}`", f"{date}; {took(run['wall_seconds'])} on {device_of(run)}{memory}; {versions}"]
+    if run["dataset"]:
+        seeds = " ".join(map(str, run["seeds"]))
+        lines.append(f"Data set {run['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
+    since = "is the same here" if run["code"] == "same" else "has changed since"
+    lines.append(f"Made by commit {(run['commit'] or 'unknown')[:7]}; the code {since}")
     for key, what in KEPT.items():
         if key in manifest:
-            made = manifest[key]
-            lines.append(f"{what} of an earlier run: {made['started'][:10]}, {device_of(made)}, `{made['command']}`")
+            first = manifest[key]
+            lines.append(f"{what} of an earlier run: {first['started'][:10]}, {device_of(first)}, `{first['command']}`")
     if "left_out" in manifest:
         lines.append(f"Left out: {manifest['left_out']}")
     return "\n".join(f"- {line}." for line in lines)
@@ -95,23 +107,79 @@ def device_of(manifest: dict[str, Any]) -> str:
     return device["name"] if device["type"] != "cpu" else f"{device['name']}, no GPU"
 
 
-def code(fact: dict[str, Any]) -> str:
-    """Which code made the run, and what of it is another by now."""
-    made = f"Made by commit {(fact['commit'] or 'unknown')[:7]}"
-    if fact["code"] != CHANGED:
-        return f"{made}; the code is the same here"
-    if fact["changed_files"] is None:
-        return f"{made}; the code has changed since"
-    if not fact["changed_files"]:
-        return f"{made}; none of the {fact['files']} files that it depends on has changed since"
-    return f"{made}; {len(fact['changed_files'])} of the {fact['files']} files that it depends on have changed since"
+def strongest(rows: pd.DataFrame) -> str:
+    """Robust accuracy under the standard ensemble, a line a method, where some models of a part met it; else "".
+
+    In brackets: how many points that is above (+) or below (−) the two PGDs, on the same models. The ensemble may have
+    had fewer images than they, so that the difference is not of the attacks alone.
+    """
+    strong = rows[rows["scope"] == "ensemble"]
+    if strong.empty:
+        return ""
+    under = accuracy(strong, scope="ensemble")
+    change = under - accuracy(rows.merge(strong[[*GROUP, "meta_seed"]].drop_duplicates()))
+    cells: dict[str, dict[str, str]] = {}
+    for (_, model, method), values in under.groupby(level=GROUP, sort=False):
+        mean, half = (100 * x for x in interval(values))
+        points = 100 * change[values.index].mean()
+        cells.setdefault(method, {})[model] = f"{mean:.1f} ±{half:.1f} ({points:+.1f})".replace("-", "−")
+    models = names(strong, "model")  # the best plain rule of one network need not be that of another
+    lines = [[method, *(line.get(model, "–") for model in models)] for method, line in cells.items()]
+    return to_markdown([["standard ensemble", *models], *lines])
 
 
-def tests(rows: Sequence[Row], part: str, method: str) -> str:
-    """The paired tests, folded away: they are many."""
+def trust(rows: pd.DataFrame) -> str:
+    """What the standard ensemble and the checks say of the models of a part; "" where no check looked at any."""
+    flags = select(rows, metric=FLAGS) if FLAGS in names(rows, "metric") else rows[:0]
+    if flags.empty:
+        return ""
+    falls = 100 * lowered(rows)["value"]
+    sentence = "" if falls.empty else (
+        f"Two PGDs alone would have said {falls.mean():.1f} points more under attack on average, "
+        f"and for one model {falls.max():.1f}."
+    )  # fmt: skip
+    raised = flags[flags["value"] > 0]
+    which = ", ".join(f"{row.method} on {row.model} ({row.attack})" for row in raised.itertuples())
+    start = f"The checks looked at {len(flags)} of these models, one of each line and network"
+    return f"{sentence} {start}; flagged: {which}." if which else f"{sentence} {start}, and raised no flag."
+
+
+def tests(rows: pd.DataFrame, method: str) -> str:
+    """The paired tests of a part, folded away: they are many."""
     try:
-        inside = pairing.markdown(pairing.against_plain(rows, part, method))
+        inside = to_markdown(against_baselines(rows, method))
     except InputError as error:
         return f"No paired test: {error}."
-    title = f"{method} minus the best rule of each tier, seed by seed"
-    return f"````{{dropdown}} {title}\n{inside}\n````"
+    return f"````{{dropdown}} {method} minus the best rule of each tier, seed by seed\n{inside}\n````"
+
+
+def against_baselines(rows: pd.DataFrame, method: str) -> list[list[str]]:
+    """A method against the best baseline of every tier, on each network of a part, seed by seed: both had the same.
+
+    Differences are in points. The networks of a tier are several comparisons of one question, so the p-values of the
+    t-test on robust accuracy are raised by Holm's correction over them.
+
+    Raises:
+        InputError: the method is not there, or has fewer than two seeds in common with a baseline.
+    """
+    select(rows, method=method)
+    clean, robust = accuracy(rows, "clean"), accuracy(rows)
+    head = ["unseen network", "tier", "best rule of the tier", "robust", "clean", "p, t-test", "p, Holm", "p, Wilcoxon"]
+    lines = [head]
+    for tier in (*PLAIN, ATTACKED):
+        rivals = best_baselines(rows, (tier,))
+        pairs = [
+            [paired(values[part, model, method], values[part, model, rival]) for values in (robust, clean)]
+            for (part, model), rival in rivals.items()
+        ]
+        raised = holm([test.p_t for test, _ in pairs])
+        for (_, model), (test, other), p in zip(rivals.index, pairs, raised, strict=True):
+            points = [f"{100 * one.difference:+.1f} ±{100 * one.half:.1f}" for one in (test, other)]
+            p_values = [p_text(x) for x in (test.p_t, p, test.p_wilcoxon)]
+            lines.append([model, tier, rivals[_, model], *points, *p_values])
+    return lines
+
+
+def p_text(p: float) -> str:
+    """Three decimals, and no zero: no finite number of seeds shows that."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
