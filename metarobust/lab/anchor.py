@@ -12,27 +12,28 @@ Adam at 1e-4, 100,000 batches of 50, PGD with 40 steps of 0.01. Ours differ as `
 rate that falls to 0, with an eps that grows from 0 at first; weights start as PyTorch's do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm, trange
+from tqdm.auto import trange
 
 from metarobust.attacks import counting, pgd
 from metarobust.attacks.losses import cross_entropy
 from metarobust.data import Dataset, Split
 from metarobust.errors import choose
 from metarobust.evaluation import evaluate
+from metarobust.lab.engine import Rows, Unit, Worker
 from metarobust.lab.published import brief, markdown, table
-from metarobust.lab.run_folder import COLUMNS, Run
-from metarobust.meta import ALONE, Share, generator_of, pack, restore
+from metarobust.lab.spec import from_dict, network_kind
+from metarobust.meta import generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.params import ParamSpec
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
 
 NAME = "anchor"
 SUMMARY = "adversarially train Madry's network and hold it against the published figures"
@@ -99,38 +100,37 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
     return asdict(make(scale, dataset, tuple(seeds) if seeds else None))
 
 
-def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:
-    """Trains and measures what is missing, a unit a network, and writes the table. share: of one process."""
-    numbers = make(spec["scale"], spec["dataset"], tuple(spec["seeds"]))
+def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
+    """A unit for each network that is trained and measured."""
+    frozen = from_dict(Spec, spec)
+    return [
+        Unit(f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}", network, (number, seed))
+        for number, recipe in enumerate(frozen.recipes)
+        for seed in frozen.seeds
+    ]
+
+
+def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
+    """The rows of all networks, and the flags of the checks in words."""
+    flags = {name: [row["says"] for row in each if "says" in row] for name, each in rows.items()}
+    return [row for each in rows.values() for row in each if "metric" in row], {"flags": flags}
+
+
+def network(worker: Worker, number: int, seed: int) -> Rows:
+    """Unit: trains one network, from its checkpoint where there is one, and measures it."""
+    spec, dataset, device = from_dict(Spec, worker.spec), worker.dataset, worker.device
+    recipe = spec.recipes[number]
+    name = f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}"
     order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
-    test = dataset.test[order[: numbers.test_images]]
-    work = [(recipe, seed) for recipe in numbers.recipes for seed in numbers.seeds]
-    rows: list[dict[str, Any]] = []
-    flags: dict[str, list[str]] = {}
-    with tqdm(total=len(work), desc=NAME, unit="network") as bar:
-        for recipe, seed in work:
-            name = f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}"
-            bar.set_postfix_str(f"{recipe.method}, seed {seed}")
-            found = run.unit(name, partial(network, numbers, recipe, seed, name, run, dataset, test))
-            rows += [row for row in found if "metric" in row]
-            flags[name] = [row["says"] for row in found if "says" in row]
-            bar.update()
-    run.finish(rows, COLUMNS, {"flags": flags})
-
-
-def network(
-    spec: Spec, recipe: Recipe, seed: int, name: str, run: Run, dataset: Dataset, test: Split
-) -> list[dict[str, Any]]:
-    """Trains one network, from its checkpoint where there is one, and measures it."""
-    device = test.images.device
+    test = dataset.test[order[: spec.test_images]]
     model = build(spec.network, dataset.shape, dataset.classes).to(device)
     param_spec, params = ParamSpec.of(model), fresh(model, 1, generator_of(device, seed))[0]
     with torch.no_grad():
         for p, start in zip(model.parameters(), param_spec.split(params).values(), strict=True):
             p.copy_(start)
     made = train(
-        model, dataset.train, recipe, spec.eps, seed, save=partial(run.save, name), resume=run.restore(name),
-        label=f"{recipe.method}, seed {seed}",
+        model, dataset.train, recipe, spec.eps, seed, save=partial(worker.save, name), resume=worker.restore(name),
+        label=None if worker.quiet else f"{recipe.method}, seed {seed}",
     )  # fmt: skip
     return measured(spec, recipe, seed, model, test, made)
 
@@ -144,7 +144,7 @@ def train(
     *,
     save: Callable[[dict[str, Tensor], dict[str, int]], None],
     resume: tuple[dict[str, Tensor], dict[str, int]] | None = None,
-    label: str = "training",
+    label: str | None = "training",
 ) -> int:
     """Trains the model in place and returns the number of adversarial examples made.
 
@@ -159,8 +159,9 @@ def train(
     if resume is not None:
         restore(names, adam, resume[0])
         about = dict(resume[1])
-    bar = trange(about["step"], recipe.steps, initial=about["step"], total=recipe.steps, desc=label, leave=False)
-    with counting() as tally, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    bar = trange(about["step"], recipe.steps, initial=about["step"], total=recipe.steps, desc=label, leave=False,
+                 disable=label is None)  # fmt: skip
+    with counting() as tally:
         before = about["made"]
         for step in bar:
             generator, progress = generator_of(device, seed, step), step / recipe.steps
@@ -195,14 +196,17 @@ def measured(spec: Spec, recipe: Recipe, seed: int, model: nn.Module, test: Spli
     common = {
         "experiment": spec.experiment, "dataset": spec.dataset, "part": "train", "model": spec.network,
         "method": recipe.method, "meta_seed": None, "tier": "adversarial" if recipe.attack_steps else "0",
-        "seed": seed, "step": recipe.steps, "split": "test", "n": report.n,
+        "seed": seed, "step": recipe.steps, "split": "test", "n": report.n, "learned": 0, "start": "fresh",
+        "network": network_kind(spec.network), "images_per_class": None, "scope": "",
     }  # fmt: skip
     under = {"none": report.clean} | {f"up to {name}": value for name, value in report.under.items()}
-    under[f"worst of {', '.join(report.under)}"] = report.robust
+    worst = f"worst of {', '.join(report.under)}"
+    under[worst] = report.robust
     rows = []
     for attack, value in under.items():
         metric, eps = ("clean accuracy", 0.0) if attack == "none" else ("robust accuracy", report.eps)
-        rows.append(common | {"attack": attack, "eps": eps, "metric": metric, "value": value})
+        scope = "" if attack == "none" else "worst case" if attack == worst else "single"
+        rows.append(common | {"attack": attack, "scope": scope, "eps": eps, "metric": metric, "value": value})
     for metric, value in (("adversarial examples", made), ("flags", len(report.flags))):
         rows.append(common | {"attack": "", "eps": None, "metric": metric, "value": float(value)})
     return [*rows, *({"says": f"{flag.check}: {flag.says}"} for flag in report.flags)]

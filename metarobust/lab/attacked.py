@@ -1,7 +1,8 @@
 """What attacks leave of T models of one kind, and which attacks those are.
 
-`under_standard` is for every figure that is recorded; `under_attacks` compares attacks, radii and norms; `confined` is
-for the question whether more was learned than to give up pixels that say nothing.
+`under_standard` is for every figure that is recorded, `under_pair` for when somebody waits; `under_attacks` compares
+attacks, radii and norms; `confined` is for the question whether more was learned than to give up pixels that say
+nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,17 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import fgsm, pgd
+from metarobust.attacks.criterion import misclassified
 from metarobust.data import Split
 from metarobust.evaluation import quick, standard
 from metarobust.evaluation.ensemble import Attack
-from metarobust.lab.fit import together
 from metarobust.tasks import Tasks
-from metarobust.training import over_models
+from metarobust.training import accuracy, over_models
+
+Measured = tuple[str, str, float, list[float]]
+"""Attack, scope (see `run_folder.COLUMNS`), radius, and the accuracy of each of T models; of clean images radius 0."""
+AT_ONCE = 64
+"""So many models a GPU attacks at once."""
 
 SHARES = (0.25, 0.5, 1.5, 2.0)
 """Other radii, in units of the one that is asked about."""
@@ -73,41 +79,118 @@ def under_standard(
     classes: int,
     generator: torch.Generator,
     own: bool = False,
-) -> Iterator[tuple[str, float, list[float]]]:
+) -> Iterator[Measured]:
     """Attack, radius and the accuracy of each of the T models: under one PGD, under two, and under all of `several`.
 
     Each attack gets what those before it have left: the worst case is the same, and it takes a third of the time. own:
-    see `fit.together`.
+    see `together`.
     """
     attacks = several(eps=eps, steps=steps, classes=classes, early_exit=False)
-    found = together(tasks, params, test, attacks, generator, own=own)
+    accuracies = together(tasks, params, test, attacks, generator, own=own)
     first, both = (attack.name for attack in attacks[:2])
-    yield "none", 0.0, found["clean"]
-    yield first, eps, found[first]
-    yield f"pgd-{steps} ce, margin", eps, found[both]
-    yield worst(attacks), eps, found["robust"]
+    yield "none", "", 0.0, accuracies["clean"]
+    yield first, "single", eps, accuracies[first]
+    yield f"pgd-{steps} ce, margin", "pair", eps, accuracies[both]
+    yield worst(attacks), "worst case", eps, accuracies["robust"]
+
+
+def under_pair(
+    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
+) -> Iterator[Measured]:
+    """The same under two PGDs, each alone and the worse of both."""
+    for attack, values in accuracy(tasks, params, test, eps=eps, steps=steps, generator=generator).items():
+        if attack == "clean":
+            yield "none", "", 0.0, values
+        elif attack == "robust":
+            yield f"worst of pgd-{steps} ce, margin", "worst case", eps, values
+        else:
+            yield attack, "single", eps, values
 
 
 def under_attacks(
     tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, classes: int, generator: torch.Generator
-) -> Iterator[tuple[str, float, list[float]]]:
+) -> Iterator[Measured]:
     """Attack, radius and the accuracy of each of the T models, for many attacks.
 
     In L-infinity at eps FGSM, two PGDs, and each of a shorter standard ensemble; the worst case of all; the two PGDs at
     other radii, of which an image must stand both; and in L2, at half the distance of a corner of the L-infinity ball.
     """
     plain = Attack("fgsm", "white", partial(fgsm, eps=eps))
-    found = over_models(tasks, params, test, [plain], generator)
-    yield "none", 0.0, found["clean"]
-    yield "fgsm", eps, found["fgsm"]
+    accuracies = over_models(tasks, params, test, [plain], generator)
+    yield "none", "", 0.0, accuracies["clean"]
+    yield "fgsm", "single", eps, accuracies["fgsm"]
     both = f"pgd-{steps} ce, margin"
     attacks = several(eps=eps, steps=steps, classes=classes)
-    found = over_models(tasks, params, test, attacks, generator)
+    accuracies = over_models(tasks, params, test, attacks, generator)
     for attack in attacks:
-        yield attack.name, eps, found[attack.name]
-    yield worst(attacks), eps, found["robust"]
+        yield attack.name, "single", eps, accuracies[attack.name]
+    yield worst(attacks), "worst case", eps, accuracies["robust"]
     far = eps * test.images[0].numel() ** 0.5 / 2
     others = [(both, share * eps, "linf") for share in SHARES] + [(f"{both} in l2", far, "l2")]
     for name, radius, norm in others:
         attacks = quick(eps=radius, norm=norm, steps=steps)
-        yield name, radius, over_models(tasks, params, test, attacks, generator)["robust"]
+        robust = over_models(tasks, params, test, attacks, generator)["robust"]
+        yield name, "pair" if norm == "linf" else "single", radius, robust
+
+
+@torch.no_grad()
+def together(
+    tasks: Tasks,
+    params: Tensor,
+    test: Split,
+    attacks: Sequence[Attack],
+    generator: torch.Generator,
+    *,
+    own: bool = False,
+) -> dict[str, list[float]]:
+    """As `over_models` with independent=False, all T models at once: long attacks on small models mostly wait.
+
+    attacks: which let no image leave, made with early_exit=False. From one attack to the next, each model keeps as many
+    images as the one that has most left; those that it had lost before take part, and change nothing. own: test is T
+    equal stretches of images, one a model.
+    """
+    predict, models = tasks.predictor(params.detach()), len(params)
+    images = test.images if own else test.images.repeat(models, 1, 1, 1)
+    labels = test.labels if own else test.labels.repeat(models)
+    first = torch.arange(models, device=labels.device)[:, None] * (len(labels) // models)
+
+    def stands(x: Tensor, y: Tensor) -> Tensor:
+        return ~misclassified(predict(x), y).view(models, -1)
+
+    right = stands(images, labels)
+    masks = {"clean": right}
+    for attack in attacks:
+        most = int(right.sum(1).max())
+        if most:
+            picked = right.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+            at = (first + picked).flatten()
+            x, y = images[at], labels[at]
+            held = stands(attack.move(predict, x, y, generator=generator), y)
+            right = right.scatter(1, picked, right.gather(1, picked) & held)
+        masks[attack.name] = right
+    return {name: mask.float().mean(1).tolist() for name, mask in (masks | {"robust": right}).items()}
+
+
+def under_quick(
+    tasks: Tasks,
+    params: Tensor,
+    test: Split,
+    *,
+    eps: float,
+    steps: int,
+    generator: torch.Generator,
+    at_once: int | None = None,
+) -> dict[str, list[float]]:
+    """For each of the T models its `clean` and `robust` accuracy, under two PGDs.
+
+    at_once: how many models are attacked together; None for AT_ONCE on a GPU, where a small model mostly waits, and for
+    one after the other on a processor, where images that are fooled can leave.
+    """
+    many, how = at_once or (AT_ONCE if params.is_cuda else 1), {"eps": eps, "steps": steps}
+    if many == 1:
+        return over_models(tasks, params, test, quick(**how), generator, independent=False)
+    accuracies: dict[str, list[float]] = {}
+    for some in params.split(many):
+        for name, values in together(tasks, some, test, quick(**how, early_exit=False), generator).items():
+            accuracies.setdefault(name, []).extend(values)
+    return accuracies

@@ -6,9 +6,11 @@ reference, which generates adversarial examples. Hyperparameters are tensors `[T
 grid trains as one batch of tasks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
+import torch
 from torch import Tensor
 
 from metarobust.objectives import Adversarial, Objective, clean
@@ -16,6 +18,7 @@ from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1, RMSprop
 from metarobust.params import ParamSpec
 from metarobust.penalties import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
+from metarobust.training import Inner, Watch, fit
 
 Hyper = Mapping[str, Tensor]
 
@@ -55,7 +58,7 @@ class Baseline:
     inner: Callable[[Hyper, float], Objective] = lambda hyper, progress: clean
     prepare: Callable[[Tasks, Hyper], Tasks] = lambda tasks, hyper: tasks
 
-    def sound(self, point: Mapping[str, float]) -> bool:
+    def is_valid(self, point: Mapping[str, float]) -> bool:
         """Whether a point of the grid is what the method's name says.
 
         A decay that takes off more than the whole weight in a step turns it round. From a factor of 2 on, weights then
@@ -177,3 +180,45 @@ def robust_methods(eps: float, *, wide: bool = True) -> list[Baseline]:
         for attack, steps in (("FGSM", 1), ("PGD-7", 7))
         for name, (rates, optimizer) in optimizers.items()
     ]  # fmt: skip
+
+
+def fit_baseline(
+    tasks: Tasks, method: Baseline, hyper: Hyper, inner: Inner, generator: torch.Generator, watch: Watch | None = None
+) -> tuple[Tensor, int]:
+    """Trains tasks by a baseline.
+
+    Args:
+        tasks: T tasks.
+        method: The baseline.
+        hyper: Its hyperparameters by name, `[T, 1]`.
+        inner: Steps and batch size.
+        generator: Of the batches.
+        watch: As for `training.fit`.
+
+    Returns:
+        Parameters `[T, N]`, and how many adversarial examples were generated on the way.
+    """
+    tasks = method.prepare(tasks, hyper)
+    optimizer = method.optimizer(hyper, tasks.param_spec)
+    return fit(tasks, optimizer, lambda progress: method.inner(hyper, progress), inner, generator, watch)
+
+
+def settings(method: Baseline) -> Iterator[dict[str, float]]:
+    """Every valid point of a method's grid."""
+    for values in product(*method.grid.values()):
+        point = dict(zip(method.grid, values, strict=True))
+        if method.is_valid(point):
+            yield point
+
+
+def repeat(tasks: Tasks, times: int) -> Tasks:
+    """The same T tasks, `times` over: `[times * T, ...]`."""
+    rows = {name: getattr(tasks, name).repeat(times, 1) for name in ("params", "train", "held_out")}
+    return replace(tasks, **rows)
+
+
+def as_hyper(points: Sequence[Mapping[str, float]], each: int, like: Tensor) -> dict[str, Tensor]:
+    """Points of a grid as tensors `[len(points) * each, 1]`, one row a task."""
+    return {
+        name: like.new_tensor([point[name] for point in points]).repeat_interleave(each)[:, None] for name in points[0]
+    }

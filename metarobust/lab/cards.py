@@ -6,10 +6,9 @@ from typing import Any
 
 from metarobust import checkpoints, pretrained
 from metarobust.errors import InputError, choose
-from metarobust.lab.learning import slug
 from metarobust.lab.quote import recorded
 from metarobust.lab.results import load_results
-from metarobust.lab.spec import sizes
+from metarobust.lab.spec import sizes, slug
 from metarobust.lab.table import ADAM, BEFORE, REFERENCE, best_plain, cell, names, over, pick, trained
 from metarobust.learned import TIERS, make
 from metarobust.learned import describe as shape
@@ -49,7 +48,7 @@ def describe(
     """
     spec, name, learned_on = manifest["spec"], part["name"], school(manifest["spec"], rule)
     run = "-".join((spec["experiment"], spec["dataset"].replace(":", "-"), spec["scale"]))
-    numbers, made = spec if rule["source"] is None else sizes(rule["source"]), manifest.get("learned", manifest)
+    numbers, made = spec if rule["source"] is None else vars(sizes(rule["source"])), manifest.get("learned", manifest)
     ahead = {each: _ahead(rows, each, rule["name"], meta_seed) for each in _parts(rows, rule["name"])}
     models, methods = names([row for row in rows if row["part"] == name], "model"), [rule["name"]]
     methods += [BEFORE] * part["trained"]

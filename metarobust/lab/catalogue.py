@@ -11,7 +11,18 @@ from typing import Any
 
 from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
-from metarobust.lab.spec import ALL, FAMILY, NEW, UNSEEN, VALIDATION, OptimizerConfig, Part, Spec, sizes
+from metarobust.lab.spec import (
+    ALL,
+    CONVOLUTIONAL,
+    DENSE,
+    NEW,
+    UNSEEN,
+    VALIDATION,
+    OptimizerConfig,
+    Part,
+    Spec,
+    sizes,
+)
 from metarobust.lab.table import JOINT, LEARNED
 from metarobust.meta import MetaTrainConfig
 
@@ -19,8 +30,6 @@ from metarobust.meta import MetaTrainConfig
 FROM_DIGITS = "learned on digits"
 STEERING = "learned steering"
 LSTM = "learned LSTM"
-DENSE = tuple(name for name in FAMILY if name.startswith("mlp"))
-CONVOLUTIONAL = tuple(name for name in FAMILY if name.startswith("cnn"))
 FEW = (NEW[0], NEW[1], NEW[3])
 FAST_RULES = ("adam", "std-prune", "falling noise + last-layer decay", "input-gradient penalty", "PGD-7 training")
 
@@ -149,15 +158,11 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
 def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
-    schools = {
-        "one perceptron": ("mlp-24-tanh",),
-        "perceptrons": DENSE,
-        "convolutions": CONVOLUTIONAL,
-    }
+    families = {"one perceptron": ("mlp-24-tanh",), "perceptrons": DENSE, "convolutions": CONVOLUTIONAL}
     rules = [OptimizerConfig(LEARNED, "features", plan)]
     if scale != "smoke":
         rules += [
-            OptimizerConfig(f"learned on {name}", "features", plan, family=family) for name, family in schools.items()
+            OptimizerConfig(f"learned on {name}", "features", plan, family=family) for name, family in families.items()
         ]
         steering = steering_plan(scale, 20)
         rules.append(OptimizerConfig(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)))
@@ -201,17 +206,13 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
 
 
 def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
-    """For those who would give up less clean accuracy: the judge, and whoever tunes the baselines, count robust
+    """For those who would give up less clean accuracy: the meta-loss, and whoever tunes the baselines, count robust
     accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
     weights = {"smoke": (0.25,), "small": (0.5, 0.25, 0.1), "full": (0.5, 0.25, 0.1)}[scale]
     shared = {"rules": (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
-    shared |= {"measures": "confined"}
+    shared |= {"measures": "quick" if scale == "smoke" else "confined"}
     return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
 
-
-SCORED_ONCE = ("patch-digits", "train-digits", "trade-off", "robust-training", "low-data", "transfer-architecture")
-"""Recorded at small before there was a second round: the best settings of a search are not scored again there. Names of
-experiments, or of one on one data set."""
 
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
@@ -227,15 +228,25 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
 
 
 def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps: float | None = None) -> Spec:
-    """The numbers of an experiment at a scale. eps: the radius of attacks, where not that of the data set.
+    """The spec of an experiment.
 
-    Raises InputError for a radius that is none.
+    Args:
+        name: One of PARTS.
+        scale: One of SCALES.
+        dataset: A data set's name.
+        seeds: Of the models; None for those of the scale.
+        eps: The radius of attacks, where not that of the data set.
+
+    Raises:
+        InputError: For a radius that is none.
     """
-    numbers: dict[str, Any] = sizes(dataset, scale)
+    numbers: dict[str, Any] = dict(vars(sizes(dataset, scale)))
     if eps is not None:
         check_eps(eps, "linf")
         numbers["eps"] = eps
     parts = [replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset)]
+    others = [part.dataset for part in parts] + [rule.source for part in parts for rule in part.rules]
+    numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
@@ -244,14 +255,10 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             attack_steps=20, wide_grids=False, validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
-    if name == "trade-off":
-        numbers |= {"strong_seeds": 10, "strong_images": 200}
     # A network that had few images says less about a setting than one that had many: more of them are asked.
     tuning = range(100, 103) if name == "low-data" else range(100, 102)
-    once = scale == "small" and not {name, f"{name}-{dataset}"}.isdisjoint(SCORED_ONCE)
-    again = {} if once else {"finalists": 8, "deciding_seeds": tuple(range(110, 120))}
     most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
-        tuning_seeds=tuple(tuning), validated=name != "ablation", **again,
+        tuning_seeds=tuple(tuning), validated=name != "ablation", finalists=8, deciding_seeds=tuple(range(110, 120)),
     )  # fmt: skip

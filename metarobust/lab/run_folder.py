@@ -187,20 +187,14 @@ class Run(Units):
         self._write_manifest()
         return kept
 
-    def unit(self, name: str, compute: Any) -> list[dict[str, Any]]:
-        """The rows of a unit: stored ones where there are any, else those that `compute()` returns, stored."""
-        return self.rows(name) if self.finished(name) else self.keep(name, compute())
-
-    def finish(
-        self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], summary: Mapping[str, Any]
-    ) -> None:
+    def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Writes results.csv, a column that a row lacks left empty; then the manifest, with status "complete"."""
-        empty = {name: "" if kind is str else None for name, kind in columns.items()}
-        digest = write_csv(self.out / "results.csv", [empty | dict(row) for row in rows], columns)
+        empty = {name: "" if kind is str else None for name, kind in COLUMNS.items()}
+        digest = write_csv(self.out / "results.csv", [{**empty, **row} for row in rows], COLUMNS)
         self.manifest |= {
             "status": "complete",
             "summary": dict(summary),
-            "columns": {name: kind.__name__ for name, kind in columns.items()},
+            "columns": {name: kind.__name__ for name, kind in COLUMNS.items()},
             "files_sha256": {"results.csv": digest},
         }
         self._write_manifest()

@@ -82,9 +82,7 @@ def run(
     }
     with only_writer(folder):
         current = Run(folder, spec, resume=resume, about=about)
-        if not current.complete and hasattr(experiment, "execute"):  # until all of them are lists of units
-            experiment.execute(current.spec, current, images, where)
-        elif not current.complete:
+        if not current.complete:
             units = experiment.units(current.spec, images)
             rows = engine.execute(units, current, images, where, workers=workers, cluster=cluster)
             current.finish(*experiment.collect(current.spec, rows))

@@ -1,37 +1,49 @@
-"""What a comparison is made of, frozen: rules that learn, parts that each ask a question, and the whole with its seeds.
+"""What a comparison is made of, frozen: learned optimizers, parts that ask a question each, the whole with its seeds.
 
-Which experiments there are, `metarobust.lab.catalogue` says.
+Which comparisons there are, `metarobust.lab.catalogue` says. `Spec.as_dict` goes into the manifest of a run, and what
+is run is `Spec.from_dict` of what stands there.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
+from metarobust.data import Dataset
 from metarobust.errors import InputError
 from metarobust.family import Training
 from metarobust.meta import MetaTrainConfig
 
-FAMILY = (
-    *(f"mlp-{width}-{act}" for width in ("12", "24", "48", "24-24") for act in ("sigmoid", "relu", "tanh")),
-    "cnn-4-8-relu",
-    "cnn-4-8-tanh",
-)
-# All settings of ours were chosen with an eye on these three, and every baseline is tuned on them.
+DENSE = tuple(f"mlp-{width}-{act}" for width in ("12", "24", "48", "24-24") for act in ("sigmoid", "relu", "tanh"))
+CONVOLUTIONAL = ("cnn-4-8-relu", "cnn-4-8-tanh")
+FAMILY = (*DENSE, *CONVOLUTIONAL)
+"""What is meta-trained on."""
 VALIDATION = ("mlp-20-sigmoid", "mlp-40-40-40-relu", "cnn-8-16-relu")
-# Fixed before anything was measured on them: wider, deeper, with activations and channels that the family lacks.
+"""All settings of ours were chosen with an eye on these three, and every baseline is tuned on them."""
 UNSEEN = ("mlp-64-sigmoid", "mlp-128-relu", "mlp-36-36-softplus", "mlp-30-30-30-tanh", "cnn-6-12-elu")
-# The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these.
+"""Fixed before anything was measured on them: wider, deeper, with activations and channels that the family lacks."""
 NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-tanh", "resnet-6-1-relu")
+"""The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these."""
+SCALES = ("smoke", "small", "full")
+ALL = 0
+"""A part's per_class for all images that are left, be the classes equal or not."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """A learned optimizer that is meta-trained and compared. name: as in the tables. kind: see `metarobust.learned`.
+    """A learned optimizer that is meta-trained and compared.
 
-    begins: the name of a rule, earlier in the list, whose theta this one goes on from. source: the data set to learn
-    on, where it is not the one that is measured on. family: the networks to learn on, where not all of the spec's.
-    inner: where its gradients are taken, when it learns and when it is used; `clean`, `fgsm` or `pgd` images. meta:
-    the attack of the meta-loss; `clean`, `fgsm` or `pgd`. shape: numbers of the kind that are not in theta.
+    Attributes:
+        name: As in the tables.
+        kind: See `metarobust.learned`.
+        plan: The numbers of its meta-training.
+        begins: The name of a rule, earlier in the list, whose theta this one goes on from.
+        source: The data set to learn on, where it is not the one that is measured on.
+        family: The networks to learn on, where not all of the spec's.
+        inner: Where its gradients are taken, when it learns and when it is used: `clean`, `fgsm` or `pgd` images.
+        meta: The attack of the meta-loss: `clean`, `fgsm` or `pgd`.
+        shape: Numbers of the kind that are not in theta.
     """
 
     name: str
@@ -45,24 +57,23 @@ class OptimizerConfig:
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
-ALL = 0
-"""A Part's per_class for all images that are left, be the classes equal or not."""
-
-
 @dataclass(frozen=True)
 class Part:
     """One question. What is not said here is as the spec has it.
 
-    trained: whether models are trained, and vulnerable, before the first step, or fresh. steps: of every method, tuned,
-    learned or adversarial alike. meta_eps, attack_steps: of the adversarial meta-loss, and weight its share. These and
-    the plans were settled by trials, none of them on UNSEEN. Baselines are tuned for the same weight.
-
-    uses: rules of an earlier part, home, that are compared here as they are. methods: names of baselines, where not all
-    are compared. robust: take them from `robust_methods`. unseen, dataset, per_class: instead of the spec's; with
-    per_class ALL a model has every image that is left. marks: earlier steps at which accuracy is measured too.
-    measures: `quick`, two PGDs at the spec's eps; `standard`, these and the standard ensemble, with checks; `attacks`,
-    many attacks and radii; or `confined`, the two PGDs also on pixels that say something. gap: measure on the training
-    images as well.
+    Attributes:
+        name: As in the tables.
+        steps: Of every method, tuned, learned or adversarial alike; batch_size, of each step.
+        rules: The learned optimizers that are meta-trained for it.
+        trained: Whether models are trained, and vulnerable, before the first step, or fresh.
+        meta_eps: Radius of the adversarial meta-loss; attack_steps, of its attack; weight, its share. Baselines are
+            tuned for the same weight. These and the plans were settled by trials, none of them on UNSEEN.
+        uses: Rules of an earlier part, `home`, that are compared here as they are.
+        methods: Names of baselines, where not all are compared; robust, take them from `robust_methods`.
+        unseen, dataset, per_class: Instead of the spec's; with per_class ALL a model has every image that is left.
+        marks: Earlier steps at which accuracy is measured too.
+        measures: `quick`, `standard`, `attacks` or `confined`, see `metarobust.lab.stages.evaluate`.
+        gap: Whether to measure on the training images as well.
     """
 
     name: str
@@ -86,16 +97,38 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Spec:
-    """One scale of an experiment on one data set.
+class Sizes:
+    """The numbers that go with a data set.
 
-    meta_images: the first images, to meta-train and tune with; of the rest a model has per_class of each class to train
-    or to be patched with. wide_grids: whether the baselines are tuned over all values of their hyperparameters.
-    validated: whether meta-training keeps the theta that did best on validation networks, instead of the last.
-    tuning_seeds: of the validation networks that every setting of a baseline is scored on. finalists: so many of the
-    best are scored again, on networks of the deciding_seeds; without such seeds, none are.
-    strong_seeds, strong_images: how many models of each network, and on how many test images, the best methods are
-    measured once more with the standard ensemble, where a part does not measure all with it.
+    Attributes:
+        meta_images: The first images, to meta-train and tune with.
+        per_class: Images of each class that a model has of the rest, to train or to be patched with.
+        test_images: That are measured on.
+        training: How a vulnerable model is trained.
+        eps: The radius of attacks, in pixel units.
+    """
+
+    meta_images: int
+    per_class: int
+    test_images: int
+    training: Training = field(default_factory=Training)
+    eps: float = 0.1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One scale of an experiment on one data set; `Sizes` has the numbers that are not named here.
+
+    Attributes:
+        seeds: Of the models that are compared; meta_seeds, of the learned optimizers.
+        tuning_seeds: Of the validation networks that every setting of a baseline is scored on.
+        elsewhere: The sizes of the other data sets that are learned on, or compared on.
+        attack_steps: Of the PGDs that measure.
+        victims: Trained models of each network of the family, to learn to patch.
+        wide_grids: Whether the baselines are tuned over all values of their hyperparameters.
+        validated: Whether meta-training keeps the theta that did best on validation networks, instead of the last.
+        finalists: So many of the best settings are scored again, on networks of the deciding_seeds; without such seeds,
+            none are.
     """
 
     experiment: str
@@ -115,58 +148,74 @@ class Spec:
     unseen: tuple[str, ...] = UNSEEN
     victims: int = 6
     training: Training = field(default_factory=Training)
+    elsewhere: Mapping[str, Sizes] = field(default_factory=dict)
     wide_grids: bool = True
     validated: bool = True
     finalists: int = 0
     deciding_seeds: tuple[int, ...] = ()
-    strong_seeds: int = 0
-    strong_images: int = 300
 
-    @property
-    def most(self) -> int:
-        """The largest number of images of a class that a model of any part has."""
-        return max([self.per_class, *(part.per_class or 0 for part in self.parts)])
-
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
-        # A run that scores once has no word of a second time, as its record was made before there was one.
-        left_out = () if self.deciding_seeds else ("finalists", "deciding_seeds")
-        return {key: value for key, value in asdict(self).items() if key not in left_out}
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Spec":
+        """What `as_dict` was made of, after it has been through JSON."""
+        return from_dict(Spec, values)
 
 
-SCALES = ("smoke", "small", "full")
+def from_dict(kind: Any, value: Any) -> Any:
+    """A value of a type, out of what JSON made of it: dataclasses, in tuples and mappings, are made again."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: from_dict(hints[name], each) for name, each in value.items()})
+    if get_origin(kind) is tuple:
+        return tuple(from_dict(get_args(kind)[0], each) for each in value)
+    if isinstance(value, Mapping) and get_args(kind):
+        return {name: from_dict(get_args(kind)[1], each) for name, each in value.items()}
+    if get_origin(kind) is UnionType and value is not None:
+        return from_dict(get_args(kind)[0], value)
+    return value
 
 
-def sizes(dataset: str, scale: str = "small") -> dict[str, Any]:
-    """The numbers of a spec that go with a data set: how its images are shared out, how its models are trained,
-    and the radius of attacks, in pixel units. A GPU attacks many images in the time that it takes for few.
-    """
-    eps = 8 / 255 if dataset == "cifar10" else 0.1
+def sizes(dataset: str, scale: str = "small") -> Sizes:
+    """The sizes of a data set. A GPU attacks many images in the time that it takes for few."""
     if dataset == "digits":
-        return {"meta_images": 747, "per_class": 40, "test_images": 500, "training": Training(), "eps": eps}
-    # On photographs the steps that suit grey digits leave small networks dead, at one class in ten.
-    training = Training(500, 128, 0.01) if dataset in ("mnist", "fashion-mnist") else Training(1000, 128, 0.001)
+        return Sizes(747, 40, 500)
     images = 2000 if scale == "full" else 500
-    return {"meta_images": 20_000, "per_class": 60, "test_images": images, "training": training, "eps": eps}
+    if dataset in ("mnist", "fashion-mnist"):
+        return Sizes(20_000, 60, images, Training(500, 128, 0.01))
+    # On photographs the steps that suit grey digits leave small networks dead, at one class in ten.
+    return Sizes(20_000, 60, images, Training(1000, 128, 0.001), 8 / 255 if dataset == "cifar10" else 0.1)
 
 
-def check_size(dataset: str, images: int, classes: int, spec: Spec, smallest: Spec) -> None:
-    """Raises InputError where a data set is too small to be shared out. smallest: the spec of scale smoke."""
-    need, least = (each.meta_images + classes * each.most for each in (spec, smallest))
-    if images < need:
-        remedy = f"take --scale smoke, which needs {least}" if least <= images else f"give at least {least}"
-        raise InputError(
-            f"data set {dataset!r} has {images} training images; scale {spec.scale} needs {need}: {remedy}"
-        )
+def network_kind(network: str) -> str:
+    """`dense` or `convolutional`: what baselines are tuned for, each by itself."""
+    return "dense" if network.partition("-")[0] == "mlp" else "convolutional"
 
 
-def check_classes(dataset: str, counts: Sequence[int], spec: Spec) -> None:
-    """Raises InputError where the images that are left for the models hold too few of a class.
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
-    counts: of each class, beside the `meta_images`. Found out here, and not after hours of meta-training.
+
+def check_data(spec: Spec, dataset: Dataset) -> None:
+    """Finds out now, and not after hours of meta-training, whether a data set can be shared out.
+
+    Raises:
+        InputError: Where it has too few images, or those that are left for the models hold too few of a class.
     """
-    if min(counts) < spec.most:
+    most = max([spec.per_class, *(part.per_class or 0 for part in spec.parts if part.dataset is None)])
+    need = spec.meta_images + dataset.classes * most
+    name = f"data set {dataset.name!r}"
+    if len(dataset.train) < need:
+        other = "" if spec.scale == SCALES[0] else f"; --scale {SCALES[0]} needs fewer"
         raise InputError(
-            f"data set {dataset!r}: beside the first {spec.meta_images} training images there are {min(counts)} of "
-            f"class {counts.index(min(counts))}; scale {spec.scale} needs {spec.most}: add images of that class"
+            f"{name} has {len(dataset.train)} training images; scale {spec.scale} needs {need}: give as many{other}"
+        )
+    counts = dataset.train.labels[spec.meta_images :].bincount(minlength=dataset.classes).tolist()
+    if min(counts) < most:
+        raise InputError(
+            f"{name}: beside the first {spec.meta_images} training images there are {min(counts)} of class "
+            f"{counts.index(min(counts))}; scale {spec.scale} needs {most}: add images of that class"
         )

@@ -2,15 +2,12 @@
 
 from metarobust.meta.checkpoint import pack, restore, theta_of
 from metarobust.meta.config import MetaTrainConfig, generator_of
-from metarobust.meta.sharing import ALONE, Share
 from metarobust.meta.training import MetaTrainer, meta_train
 from metarobust.meta.validation import Validation, hold_out
 
 __all__ = [
-    "ALONE",
     "MetaTrainConfig",
     "MetaTrainer",
-    "Share",
     "Validation",
     "generator_of",
     "hold_out",

@@ -12,8 +12,16 @@ from torch.nn import functional as F
 from toy import generator, tasks
 
 from metarobust.attacks import counting
-from metarobust.lab.baselines import layer_mask, methods, robust_methods, std_prune
-from metarobust.lab.fit import as_hyper, fit_baseline, repeat, settings
+from metarobust.lab.baselines import (
+    as_hyper,
+    fit_baseline,
+    layer_mask,
+    methods,
+    repeat,
+    robust_methods,
+    settings,
+    std_prune,
+)
 from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import SGD, Adam, ProximalL1

@@ -14,7 +14,7 @@ from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.lab import engine
 from metarobust.lab.engine import Unit
-from metarobust.lab.run_folder import COLUMNS, Run
+from metarobust.lab.run_folder import Run
 from metarobust.lab.running import pick_device
 
 ABOUT = {"data_sha256": load("digits").sha256, "device": "cpu"}
@@ -27,7 +27,7 @@ def execute(out, **how):
     dataset = load("digits")
     rows = engine.execute(fake_experiment.units(run.spec, dataset), run, dataset, pick_device("cpu"), **how)
     table, summary = fake_experiment.collect(run.spec, rows)
-    run.finish(table, COLUMNS, summary)
+    run.finish(table, summary)
     return (out / "results.csv").read_bytes(), summary
 
 

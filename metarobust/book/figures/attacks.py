@@ -1,6 +1,6 @@
 """Which attacks a model stands: a matrix of methods against attacks, and accuracy against the radius.
 
-Both read tables of runs that measure many attacks (`measures="attacks"`, see `metarobust.lab.measuring`), and
+Both read tables of runs that measure many attacks (`measures="attacks"`, see `metarobust.lab.stages.evaluate`), and
 tables that a notebook makes on the spot in the same form. Every number is a mean over seeds.
 """
 

@@ -15,8 +15,8 @@ from metarobust.errors import InputError, choose
 from metarobust.lab.cost.break_even import SEARCH, TARGETS, once
 from metarobust.lab.cost.once import EVALUATIONS, SECONDS
 from metarobust.lab.cost.text import FIRST, networks, value_of
+from metarobust.lab.spec import network_kind
 from metarobust.lab.table import BEFORE, LEARNED, Row, names
-from metarobust.lab.tuning import kind
 
 MOST = 100_000
 """Models at the right end of `whole_bill`."""
@@ -37,7 +37,7 @@ def whole_bill(rows: Sequence[Row], model: str, part: str = "as-learned", metric
     if LEARNED not in each:
         raise InputError(f"the learned optimizer does not reach {part!r} on {model}; give another target")
     tiers = {row["method"]: row["tier"] for row in rows}
-    start = {name: once(rows, name, kind(model))[metric] for name in each}
+    start = {name: once(rows, name, network_kind(model))[metric] for name in each}
     counts = [10 ** (i / 20) for i in range(101)]
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 3.4))

@@ -2,7 +2,7 @@
 
 Reads tables of the experiment `trade-off`, whose parts differ in what robust accuracy counts for where rules are judged
 and baselines are tuned. The lower of two panels is of an attacker who may move pixels that say something, and no others
-(see `metarobust.lab.measuring`). Values are means over seeds with 95 % intervals, as in the tables.
+(see `metarobust.lab.stages.evaluate`). Values are means over seeds with 95 % intervals, as in the tables.
 """
 
 from collections.abc import Mapping, Sequence

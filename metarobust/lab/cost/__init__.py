@@ -18,67 +18,66 @@ of each setting is as long as the long run, which matters for noise that falls o
 optimizer's long run is longer than those that it was meta-trained for.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
-
-import torch
-from tqdm.auto import tqdm
 
 from metarobust.data import Dataset
 from metarobust.lab.cost import spec as cost_spec
 from metarobust.lab.cost.break_even import derived
-from metarobust.lab.cost.spec import NAME, SCALES
+from metarobust.lab.cost.spec import NAME, SCALES, Spec, rivals
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import brief, markdown, table
-from metarobust.lab.learning import slug
-from metarobust.lab.run_folder import COLUMNS, Run
+from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.spec import from_dict, slug
+from metarobust.lab.spec import network_kind as kind
+from metarobust.lab.stages.tune import best_point
 from metarobust.lab.table import LEARNED
-from metarobust.lab.tuning import best_point, kind
-from metarobust.meta import ALONE, Share
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
 
 SUMMARY = "what a given robustness costs, and after how many patched models meta-training has paid"
 
 
 def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
     """The frozen specification as JSON. Raises InputError for a data set without a learned optimizer of its own."""
-    return cost_spec.as_dict(cost_spec.make(scale, dataset, tuple(seeds) if seeds else None))
+    return asdict(cost_spec.make(scale, dataset, tuple(seeds) if seeds else None))
 
 
-def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:
-    """Measures what is missing, unit by unit, and writes the table. share: of one process."""
-    numbers = cost_spec.make(spec["scale"], spec["dataset"], tuple(spec["seeds"]))
-    stages = Costs(numbers, run, dataset, device)
-    kinds = {network: kind(network) for network in numbers.networks}
-    rows: list[dict[str, Any]] = []
-    summary: dict[str, Any] = {"tuned": {}}
-    work = units(stages, kinds)
-    with tqdm(total=len(work), desc=NAME, unit="unit") as bar:
-        for name, compute in work.items():
-            bar.set_postfix_str(name)
-            found = run.unit(name, compute)
-            rows += [row for row in found if "metric" in row]
-            for step in numbers.horizons:
-                if points := [row for row in found if f"score {step}" in row]:
-                    summary["tuned"][f"{name}.{step}"] = best_point(points, str(step))
-            if "pieces" in found[-1]:
-                summary["meta-training"] = found[-1]
-            bar.update()
-    rows += derived(rows, kinds, numbers.horizons[0], numbers.max_clean_drop)
-    run.finish(rows, COLUMNS, summary)
-
-
-def units(stages: Costs, kinds: dict[str, str]) -> dict[str, Callable[[], list[dict[str, Any]]]]:
-    """The resumable pieces of work by name, in order."""
-    work: dict[str, Callable[[], list[dict[str, Any]]]] = {"meta-training": stages.meta_training}
-    for group in dict.fromkeys(kinds.values()):
-        for method in stages.rivals:
-            work[f"search.{slug(method.name)}.{group}"] = partial(stages.search, method, group)
-    for network in kinds:
-        work[f"{network}.before"] = partial(stages.before, network)
-        for name in (LEARNED, *(method.name for method in stages.rivals)):
-            work[f"{network}.{slug(name)}"] = partial(stages.steps, network, name)
-        work[f"{network}.seconds"] = partial(stages.seconds, network)
+def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
+    """The resumable pieces of work, in order."""
+    frozen = from_dict(Spec, spec)
+    work = [Unit("meta-training", do, ("meta_training",))]
+    names = [method.name for method in rivals(frozen)]
+    searches = {(name, kind(network)): None for network in frozen.networks for name in names}
+    for name, group in searches:
+        work.append(Unit(f"search.{slug(name)}.{group}", do, ("search", name, group)))
+    for network in frozen.networks:
+        needs = tuple(f"search.{slug(name)}.{kind(network)}" for name in names)
+        work.append(Unit(f"{network}.before", do, ("before", network)))
+        for name in (LEARNED, *names):
+            mine = () if name == LEARNED else (f"search.{slug(name)}.{kind(network)}",)
+            work.append(Unit(f"{network}.{slug(name)}", do, ("steps", network, name), mine))
+        work.append(Unit(f"{network}.seconds", do, ("seconds", network), needs))
     return work
+
+
+def do(worker: Worker, name: str, *arguments: str) -> Rows:
+    """Unit: one of the methods of `Costs`, by name."""
+    costs = worker.once("costs", lambda: Costs(from_dict(Spec, worker.spec), worker))
+    return getattr(costs, name)(*arguments)
+
+
+def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
+    """The rows of all pieces, and what is derived of them."""
+    frozen = from_dict(Spec, spec)
+    table = [row for each in rows.values() for row in each if "metric" in row]
+    summary: dict[str, Any] = {"tuned": {}}
+    for name, each in rows.items():
+        for step in frozen.horizons:
+            if points := [row for row in each if f"score {step}" in row]:
+                summary["tuned"][f"{name}.{step}"] = best_point(points, str(step))
+        if "pieces" in each[-1]:
+            summary["meta-training"] = each[-1]
+    kinds = {network: kind(network) for network in frozen.networks}
+    return table + derived(table, kinds, frozen.horizons[0], frozen.max_clean_drop), summary

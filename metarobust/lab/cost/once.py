@@ -20,17 +20,16 @@ from torch import Tensor
 
 from metarobust import pretrained
 from metarobust.attacks import counting
-from metarobust.data import Dataset
 from metarobust.family import Family, Training, make_tasks, train_clean
 from metarobust.lab import cards, catalogue
-from metarobust.lab.baselines import Baseline
+from metarobust.lab.baselines import as_hyper, fit_baseline, repeat
 from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NAME, Spec, drawn, rivals
-from metarobust.lab.fit import as_hyper, fit_baseline, repeat
-from metarobust.lab.run_folder import Run
-from metarobust.lab.stages import Stages
+from metarobust.lab.engine import Worker
+from metarobust.lab.spec import network_kind as kind
+from metarobust.lab.stages.context import Context
+from metarobust.lab.stages.meta_train import validation as validation_of
 from metarobust.lab.table import BEFORE, LEARNED
-from metarobust.lab.tuning import kind
 from metarobust.learned import TIERS, make
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.meta import MetaTrainConfig, generator_of, meta_train
@@ -68,15 +67,15 @@ class Cost:
 class Once:
     """What is paid once, on one data set; and how costs are taken and written down."""
 
-    def __init__(self, spec: Spec, run: Run, dataset: Dataset, device: torch.device):
-        self.spec, self.run, self.dataset, self.device = spec, run, dataset, device
+    def __init__(self, spec: Spec, worker: Worker):
+        self.spec, self.worker, self.dataset, self.device = spec, worker, worker.dataset, worker.device
         # Images as in the run that the optimizer is from: what it learned from is nobody's to be patched with.
         base = catalogue.make("patch", "small", spec.dataset, spec.seeds)
         base = replace(
             base, test_images=spec.test_images, tuning_seeds=spec.tuning_seeds, attack_steps=spec.attack_steps,
             eps=spec.eps, unseen=spec.networks, meta_images=self.card["meta_trained_on"]["images"],
         )  # fmt: skip
-        self.stage = Stages(base, replace(base.parts[0], measures=spec.measures), run, dataset, device)
+        self.stage = Context(base, replace(base.parts[0], measures=spec.measures), worker)
         self.rivals = rivals(spec)
 
     @cached_property
@@ -128,7 +127,7 @@ class Once:
         if often:
             more, _ = self.making(self.stage.spec.validation, past["models_of_each"], training)
             models = models.plus(more)
-            validation = self.stage.validation(replace(self.stage.part.rules[0], plan=plan))
+            validation = validation_of(self.stage, replace(self.stage.part.rules[0], plan=plan))
             with self.taking(looks) as tally:
                 replace(validation, groups=tuple(counted(group, tally) for group in validation.groups))(self.learned)
         parts = {
@@ -143,13 +142,14 @@ class Once:
         pieces = {name: part.by_metric() for name, part in parts.items()}
         return [*self.rows(common, total, 1), {"pieces": pieces, "episodes counted": piece}]
 
-    def search(self, method: Baseline, group: str) -> list[dict[str, Any]]:
+    def search(self, name: str, group: str) -> list[dict[str, Any]]:
         """The cost of a baseline's search on the validation networks of a kind; and every point with its scores.
 
         One run of each point serves both horizons: it is scored where the short run ends, too. Points and seeds
         train side by side, which takes fewer seconds than one after the other.
         """
         spec, stage = self.spec, self.stage
+        method = next(each for each in self.rivals if each.name == name)
         points, scores = drawn(method, spec.points), {}
         members = tuple(name for name in stage.spec.validation if kind(name) == group)
         total, _ = self.making(members, len(spec.tuning_seeds), stage.spec.training)
@@ -207,8 +207,8 @@ class Once:
         """What all rows of a thing say, and the columns that most leave empty."""
         if tier is None:
             tier = "" if method == BEFORE else TIERS[self.card["kind"]]
-        return {
-            "experiment": NAME, "dataset": self.spec.dataset, "part": part, "model": model, "method": method,
-            "meta_seed": self.card["meta_seed"] if method == LEARNED else None, "tier": tier, "seed": None,
-            "step": step, "split": "test" if part in ("before", "short", "long") else "", "attack": "", "eps": None,
+        meta_seed = self.card["meta_seed"] if method == LEARNED else None
+        return self.stage.common(model, method, tier, meta_seed, step, learned=method == LEARNED) | {
+            "experiment": NAME, "part": part, "seed": None, "attack": "", "eps": None,
+            "split": "test" if part in ("before", "short", "long") else "",
         }  # fmt: skip

@@ -1,16 +1,14 @@
 """The numbers of the experiment `cost`, frozen: networks, marks, the size of every search, and the ways compared."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
 from metarobust import pretrained
 from metarobust.data import SUMMARIES
 from metarobust.errors import InputError, choose
-from metarobust.lab.baselines import Baseline, methods
-from metarobust.lab.fit import settings
+from metarobust.lab.baselines import Baseline, methods, settings
 from metarobust.storage import read_bytes, sha256
 
 NAME = "cost"
@@ -95,11 +93,6 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
         **common, seeds=seeds or tuple(range(10)), networks=NETWORKS, points=24, tuning_seeds=(100, 101),
         test_images=2000, rounds=9, piece=48,
     )  # fmt: skip
-
-
-def as_dict(spec: Spec) -> dict[str, Any]:
-    """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
-    return asdict(spec)
 
 
 def rivals(spec: Spec) -> list[Baseline]:

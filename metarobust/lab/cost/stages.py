@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarobust.lab.baselines import as_hyper, fit_baseline
 from metarobust.lab.cost.once import SECONDS, Cost, Once
 from metarobust.lab.cost.passes import Passes, counted
-from metarobust.lab.fit import as_hyper, fit_baseline
-from metarobust.lab.learning import slug
-from metarobust.lab.measuring import metric
+from metarobust.lab.spec import network_kind as kind
+from metarobust.lab.spec import slug
+from metarobust.lab.stages.evaluate import checks, measured, metric
+from metarobust.lab.stages.tune import best_point
 from metarobust.lab.table import BEFORE, LEARNED
-from metarobust.lab.tuning import best_point, kind
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
 from metarobust.training import Inner, Watch, fit_learned
@@ -87,7 +88,7 @@ class Costs(Once):
         if method == LEARNED:
             return partial(fit_learned, optimizer=self.learned, how=how), TIERS[self.card["kind"]]
         rival = next(each for each in self.rivals if each.name == method)
-        found = self.run.rows(f"search.{slug(method)}.{kind(network)}")
+        found = self.worker.rows(f"search.{slug(method)}.{kind(network)}")
         best = best_point([row for row in found if f"score {horizon}" in row], str(horizon))
 
         def train(tasks: Tasks, generator: torch.Generator, watch: Watch) -> None:
@@ -99,14 +100,15 @@ class Costs(Once):
     def accuracies(self, common: dict[str, Any], tasks: Tasks, params: Tensor) -> list[dict[str, Any]]:
         """Rows of clean and robust accuracy, one a seed; and at the end of a run what the checks say of one model."""
         spec, test = self.spec, self.stage.test
-        found = self.stage.measured(tasks, params, test, self.stage.generator(common["model"], 5))
+        found = measured(self.stage, tasks, params, test, self.stage.generator(common["model"], 5))
         rows = [
             common | {
-                "seed": seed, "attack": attack, "eps": eps, "metric": metric(eps), "value": value, "n": len(test)
+                "seed": seed, "attack": attack, "eps": eps, "metric": metric(eps), "value": value, "n": len(test),
+                "scope": scope,
             }
-            for attack, eps, values in found
+            for attack, scope, eps, values in found
             for seed, value in zip(spec.seeds, values, strict=True)
         ]  # fmt: skip
         if spec.measures == "standard" and common["step"] in (0, *spec.horizons):
-            rows.append(common | self.stage.checks(tasks, params[0]))
+            rows.append(common | checks(self.stage, tasks, params[0]))
         return rows

@@ -18,38 +18,25 @@ network and a layer of it, `method` is a rule if nothing else is said, and `eps`
                       on them, as a share of their length, one for each seed
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
-from metarobust.data import Dataset
-from metarobust.lab.run_folder import COLUMNS, Run
-from metarobust.lab.tuning import best_point
-from metarobust.lab.what_was_learned.inquiry import CONSTANTS, NAME, SCALES, Inquiry, best_fit, make, make_spec
+from metarobust.lab.engine import Rows
+from metarobust.lab.stages.tune import best_point
+from metarobust.lab.what_was_learned.inquiry import CONSTANTS, NAME, SCALES, best_fit, make_spec, units
 from metarobust.lab.what_was_learned.kept import brief, markdown, table
-from metarobust.meta import ALONE, Share
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "execute", "make_spec", "markdown", "table"]
+__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
 
 SUMMARY = "look into the learned patcher, and imitate it by a rule written by hand"
 
 
-def execute(spec: dict[str, Any], run: Run, dataset: Dataset, device: torch.device, share: Share = ALONE) -> None:
-    """Does what is missing of the run, unit by unit, and writes its table. share: of one process."""
-    numbers = make(spec["scale"], spec["dataset"], tuple(spec["seeds"]))
-    work = list(Inquiry(numbers, run, dataset, device).units())
-    rows: list[dict[str, Any]] = []
-    tuned: dict[str, Any] = {}
-    with tqdm(total=sum(unit.weight for unit in work), desc=NAME, unit="unit") as bar:
-        for unit in work:
-            bar.set_postfix_str(unit.name)
-            found = run.unit(unit.name, unit.compute)
-            rows += [row for row in found if "metric" in row]
-            if unit.name == CONSTANTS:
-                tuned[unit.name] = best_fit(found)
-            for score in (key for key in found[0] if key.startswith("score ")):
-                group = score.removeprefix("score ")
-                tuned[f"{unit.name}.{group}"] = best_point(found, group)
-            bar.update(unit.weight)
-    run.finish(rows, COLUMNS, {"tuned": tuned})
+def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
+    """The rows of all units, and the best setting of every search."""
+    table = [row for each in rows.values() for row in each if "metric" in row]
+    tuned: dict[str, Any] = {CONSTANTS: best_fit(rows[CONSTANTS])}
+    for name, each in rows.items():
+        for kind in ("dense", "convolutional"):
+            if f"score {kind}" in each[0]:
+                tuned[f"{name}.{kind}"] = best_point(each, kind)
+    return table, {"tuned": tuned}

@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
 @torch.no_grad()
 def watch(tasks: Tasks, optimizer: Optimizer, how: Inner, generator: torch.Generator) -> list[Look]:
-    """The steps that an optimizer takes on clean images, as `metarobust.lab.fit.fit_learned` takes them.
+    """The steps that an optimizer takes on clean images, as `metarobust.training.fit_learned` takes them.
 
     For rules that take their gradients at the images as they are.
     """

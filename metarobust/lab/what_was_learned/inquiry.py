@@ -1,6 +1,6 @@
 """The numbers and the units of work of the experiment `what-was-learned`."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,12 +12,14 @@ from metarobust.data import Dataset
 from metarobust.errors import InputError, choose
 from metarobust.lab import cards, catalogue
 from metarobust.lab import spec as specs
-from metarobust.lab.baselines import methods
+from metarobust.lab.baselines import Baseline, methods
 from metarobust.lab.column_decay import ColumnDecay
-from metarobust.lab.learning import slug
-from metarobust.lab.run_folder import Run
-from metarobust.lab.spec import OptimizerConfig
-from metarobust.lab.stages import Stages, Unit
+from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.spec import OptimizerConfig, from_dict, slug
+from metarobust.lab.stages import evaluate
+from metarobust.lab.stages.context import Context
+from metarobust.lab.stages.meta_train import learn, learned_optimizer, unit_name
+from metarobust.lab.stages.tune import tune
 from metarobust.lab.table import ADAM, LEARNED
 from metarobust.lab.what_was_learned import imitation, responses
 from metarobust.lab.what_was_learned.dissection import Look, moved, watch, weights
@@ -79,7 +81,7 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     # The shipped rules are of scale small, whatever the scale here; their counterpart is to differ in one thing.
     plan = catalogue.patching_plan("small")
     part = replace(setting.parts[0], rules=())
-    setting = replace(setting, experiment=NAME, meta_seeds=(META_SEED,), parts=(part,), strong_seeds=0)
+    setting = replace(setting, experiment=NAME, meta_seeds=(META_SEED,), parts=(part,))
     if scale == "smoke":
         plan = replace(plan, episodes=12)
         setting = replace(setting, unseen=(specs.UNSEEN[0], specs.UNSEEN[2]), test_images=200)
@@ -99,8 +101,7 @@ def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
 
 def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
     """The frozen specification as JSON."""
-    spec = make(scale, dataset, tuple(seeds) if seeds else None)
-    return asdict(spec) | {"setting": spec.setting.as_dict()}
+    return asdict(make(scale, dataset, tuple(seeds) if seeds else None))
 
 
 def best_fit(points: list[dict[str, Any]]) -> dict[str, Any]:
@@ -108,50 +109,81 @@ def best_fit(points: list[dict[str, Any]]) -> dict[str, Any]:
     return max(points, key=lambda point: point["explained"])
 
 
-class Inquiry:
-    """All units of a run, in order."""
+def plain_rules(spec: Spec) -> dict[str, Baseline]:
+    """The rules that are tuned and compared, by name."""
+    wide = spec.setting.wide_grids
+    known = {method.name: method for method in methods(spec.setting.eps, patching=True, wide=wide)}
+    return {name: known[name] for name in PLAIN} | {imitation.NAME: imitation.tuned(wide=wide)}
 
-    def __init__(self, spec: Spec, run: Run, dataset: Dataset, device: torch.device):
-        self.spec, self.run, self.setting, self.device = spec, run, spec.setting, device
+
+def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
+    """What to do, in order."""
+    frozen = from_dict(Spec, spec)
+    part = replace(frozen.setting.parts[0], rules=(frozen.control,))
+    control = unit_name(part, frozen.control, META_SEED)
+    work = [Unit(control, do, ("learn",), weight=1 + frozen.control.plan.episodes // 8)]
+    work.append(Unit(CONSTANTS, do, ("constants",)))
+    for name in frozen.setting.validation:
+        work.append(Unit(f"look.{name}", do, ("look", name), (control, CONSTANTS)))
+    work.append(Unit("look.imitation", do, ("imitated",), (CONSTANTS,)))
+    for name in plain_rules(frozen):
+        work.append(Unit(f"patch.tune.{slug(name)}", do, ("tune", name), weight=4))
+    for network in frozen.setting.unseen:
+        work.append(Unit(f"patch.{network}.start", do, ("start", network)))
+        for name in plain_rules(frozen):
+            needs = (f"patch.tune.{slug(name)}",)
+            work.append(Unit(f"patch.{network}.{slug(name)}", do, ("plain", network, name), needs))
+        for name in (LEARNED, *map(without, PARTS), CONTROL, IMITATION):
+            needs = {CONTROL: (control,), IMITATION: (CONSTANTS,)}.get(name, ())
+            work.append(Unit(f"patch.{network}.{slug(name)}", do, ("compare", network, name), needs))
+    return work
+
+
+def do(worker: Worker, name: str, *arguments: str) -> Rows:
+    """The function of a unit: one of the methods of `Inquiry`."""
+    inquiry = worker.once("inquiry", lambda: Inquiry(from_dict(Spec, worker.spec), worker))
+    return getattr(inquiry, name)(*arguments)
+
+
+class Inquiry:
+    """What the units of a run share."""
+
+    def __init__(self, spec: Spec, worker: Worker):
+        self.spec, self.worker, self.setting, self.device = spec, worker, spec.setting, worker.device
         part = spec.setting.parts[0]
-        self.stages = Stages(spec.setting, part, run, dataset, device)
+        self.stages = Context(spec.setting, part, worker)
+        self.stages.baselines = plain_rules(spec)
         # The counterpart learns to its end: no theta is picked for being robust.
         part = replace(part, rules=(spec.control,))
-        self.control = Stages(replace(spec.setting, parts=(part,), validated=False), part, run, dataset, device)
-        self.rule = pretrained.load(spec.optimizer).to(device)
+        self.control = Context(replace(spec.setting, parts=(part,), validated=False), part, worker)
+        self.rule = pretrained.load(spec.optimizer).to(self.device)
         if not isinstance(self.rule, FeatureMLP):
             raise InputError(
                 f"{spec.optimizer} is of kind {describe(self.rule)['kind']!r}; give one of kind 'features'"
             )
-        known = {
-            method.name: method for method in methods(self.setting.eps, patching=True, wide=self.setting.wide_grids)
-        }
-        self.plain = [known[name] for name in PLAIN] + [imitation.tuned(wide=self.setting.wide_grids)]
 
-    def units(self) -> Iterator[Unit]:
-        """What to do, in order: later units need what earlier ones found."""
-        control = self.spec.control
-        lesson = Unit(self.control.named(control, META_SEED), lambda: self.control.learn(control, META_SEED))
-        yield replace(lesson, weight=1 + control.plan.episodes // 8)
-        yield Unit(CONSTANTS, self.constants)
-        for name in self.setting.validation:
-            yield Unit(f"look.{name}", lambda n=name: self.look(n))
-        yield Unit("look.imitation", self.imitated)
-        for method in self.plain:
-            yield Unit(f"patch.tune.{slug(method.name)}", lambda m=method: self.stages.tune(m), 4)
-        for name in self.setting.unseen:
-            yield Unit(f"patch.{name}.start", lambda n=name: self.stages.start(n))
-            for method in self.plain:
-                yield Unit(f"patch.{name}.{slug(method.name)}", lambda n=name, m=method: self.stages.compare(n, m))
-            for rule in (LEARNED, *map(without, PARTS), CONTROL, IMITATION):
-                yield Unit(f"patch.{name}.{slug(rule)}", lambda n=name, r=rule: self.compare(n, r))
+    def learn(self) -> Rows:
+        """Meta-trains the counterpart."""
+        return learn(self.control, CONTROL, META_SEED)
+
+    def tune(self, name: str) -> Rows:
+        """The search for a plain rule's settings."""
+        return tune(self.stages, name)
+
+    def start(self, network: str) -> Rows:
+        """The models before the first step."""
+        return evaluate.start(self.stages, network)
+
+    def plain(self, network: str, name: str) -> Rows:
+        """A plain rule on an unseen network."""
+        return evaluate.compare(self.stages, network, name)
 
     def optimizer(self, name: str) -> Optimizer:
         """The rule of this name, without a number to tune."""
         if name == CONTROL:
-            return self.control.learned(self.spec.control, META_SEED)
+            return learned_optimizer(self.control, self.spec.control, META_SEED)
         if name == IMITATION:
-            best = best_fit(self.run.rows(CONSTANTS))
+            best = best_fit(self.worker.rows(CONSTANTS))
             return ColumnDecay(best["lr"], best["strength"], best["threshold"], best["slope"])
         parts = {without(part): part for part in PARTS}
         return Knockout(self.rule, parts[name]) if name in parts else self.rule
@@ -164,7 +196,7 @@ class Inquiry:
     def watched(self, network: str, name: str = LEARNED) -> tuple[list[Look], Tasks]:
         """A rule's steps on a validation network, and the tasks."""
         tasks = self.stages.tasks(network, self.spec.watched, without=self.stages.held_back)
-        return watch(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4)), tasks
+        return watch(tasks, self.optimizer(name), self.stages.inner, self.stages.generator(network, 4)), tasks
 
     def look(self, network: str) -> list[dict[str, Any]]:
         """Explanations of the learned patches of a validation network, weights left, and response curves."""
@@ -217,9 +249,11 @@ class Inquiry:
     def compare(self, network: str, name: str) -> list[dict[str, Any]]:
         """A rule that has no number to tune, on an unseen network."""
         tasks = self.stages.tasks(network, self.setting.seeds)
-        params, made = fit_learned(tasks, self.optimizer(name), self.stages.how, self.stages.generator(network, 4))
+        params, made = fit_learned(tasks, self.optimizer(name), self.stages.inner, self.stages.generator(network, 4))
         meta_seed = None if name == IMITATION else META_SEED
-        return self.stages.rows(network, name, "0", meta_seed, tasks, params, self.stages.how.steps, made)
+        steps, learned = self.stages.inner.steps, name != IMITATION
+        common = self.stages.common(network, name, "0", meta_seed, steps, learned=learned)
+        return evaluate.rows(self.stages, common, tasks, params, made)
 
     def common(self, part: str, model: str, method: str, step: int) -> dict[str, Any]:
         """What all rows of a look say."""
