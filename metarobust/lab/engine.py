@@ -113,6 +113,12 @@ class Worker:
         return self._kept[key]
 
 
+def complete(experiment: Any, run: Run, dataset: Dataset, device: torch.device, **pool: Any) -> None:
+    """Computes what is missing of an experiment's run and writes its table. pool: as the options of `execute`."""
+    rows = execute(experiment.units(run.spec, dataset), run, dataset, device, **pool)
+    run.finish(*experiment.collect(run.spec, rows))
+
+
 def execute(
     units: Sequence[Unit], run: Run, dataset: Dataset, device: torch.device, *, workers: int = 1, cluster: str = ""
 ) -> dict[str, Rows]:

@@ -83,9 +83,7 @@ def run(
     with only_writer(folder):
         current = Run(folder, spec, resume=resume, about=about)
         if not current.complete:
-            units = experiment.units(current.spec, images)
-            rows = engine.execute(units, current, images, where, workers=workers, cluster=cluster)
-            current.finish(*experiment.collect(current.spec, rows))
+            engine.complete(experiment, current, images, where, workers=workers, cluster=cluster)
         return folder, *load_results(folder)
 
 

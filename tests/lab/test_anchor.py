@@ -22,7 +22,7 @@ from toy import generator
 from metarobust import attacks
 from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
-from metarobust.lab import anchor, published, results
+from metarobust.lab import anchor, engine, published, results
 from metarobust.lab.anchor import Recipe
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.published import PUBLISHED, RELEASED
@@ -53,7 +53,7 @@ def execute(out, dataset=None, name="digits"):
     spec = anchor.make_spec("smoke", name, None)
     dataset = dataset or load("digits")
     run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
-    anchor.execute(spec, run, dataset, CPU)
+    engine.complete(anchor, run, dataset, CPU)
     return load_results(out)
 
 

@@ -22,9 +22,9 @@ from metarobust.book.figures.cost import against_cost
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training, make_tasks
-from metarobust.lab import catalogue, cost, results
+from metarobust.lab import catalogue, cost, engine, results
 from metarobust.lab import spec as specs
-from metarobust.lab.baselines import methods
+from metarobust.lab.baselines import as_hyper, fit_baseline, methods, settings
 from metarobust.lab.cost import break_even
 from metarobust.lab.cost import once as cost_once
 from metarobust.lab.cost import spec as cost_spec
@@ -33,10 +33,9 @@ from metarobust.lab.cost.spec import NETWORKS, RIVALS, drawn, rivals
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import amount, models
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.fit import as_hyper, fit_baseline, settings
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import COLUMNS, Run
-from metarobust.lab.stages import Stages
+from metarobust.lab.stages.context import Context
 from metarobust.lab.table import FLAGS, measured
 from metarobust.training import Inner, fit_learned
 
@@ -66,7 +65,7 @@ def prepare(patch):
     patch.setattr(cost_spec, "make", tiny)
     patch.setattr(catalogue, "make", base)
     patch.setattr(cost_once, "BRIEFLY", 2)
-    patch.setattr(Stages, "held_back", torch.arange(20))
+    patch.setattr(Context, "held_back", torch.arange(20))
 
 
 def execute(out):
@@ -74,7 +73,7 @@ def execute(out):
     dataset = load("digits")
     spec = cost.make_spec("smoke", "digits", None)
     run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
-    cost.execute(spec, run, dataset, CPU)
+    engine.complete(cost, run, dataset, CPU)
     return load_results(out)
 
 

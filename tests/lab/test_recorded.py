@@ -17,9 +17,9 @@ from metarobust.lab import published, quote, table
 from metarobust.lab.baselines import methods
 from metarobust.lab.comparison import SEARCHES, Comparison
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.spec import slug
 from metarobust.lab.run_folder import COLUMNS
 from metarobust.lab.running import default_folder
+from metarobust.lab.spec import slug
 from metarobust.meta import generator_of
 from metarobust.storage import read_json
 

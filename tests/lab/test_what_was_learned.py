@@ -14,7 +14,7 @@ from metarobust import pretrained
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training
-from metarobust.lab import results, what_was_learned
+from metarobust.lab import engine, results, what_was_learned
 from metarobust.lab.column_decay import ColumnDecay
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import load_results
@@ -344,7 +344,7 @@ def execute(out):
     spec = inquiry.make_spec("smoke", "digits", None)
     dataset = load("digits")
     run = Run(out, spec, resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
-    what_was_learned.execute(spec, run, dataset, CPU)
+    engine.complete(what_was_learned, run, dataset, CPU)
     return load_results(out)
 
 
