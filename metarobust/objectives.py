@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import fgsm, pgd
+from metarobust.attacks.inputs import inputs_checked
 from metarobust.attacks.losses import cross_entropy
 from metarobust.attacks.threat import check_eps
 from metarobust.errors import InputError
@@ -40,10 +41,11 @@ class Adversarial:
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         threat = {"eps": self.eps, "norm": self.norm, "generator": generator}
-        if self.steps == 1:
-            moved = fgsm(predict, images, labels, **threat)
-        else:
-            moved = pgd(predict, images, labels, steps=self.steps, keep="last", **threat)
+        with inputs_checked():  # by the data set, once for all batches
+            if self.steps == 1:
+                moved = fgsm(predict, images, labels, **threat)
+            else:
+                moved = pgd(predict, images, labels, steps=self.steps, keep="last", **threat)
         return cross_entropy(predict(moved), labels)
 
     def at(self, share: float) -> "Adversarial":

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import counting
-from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.inputs import check_inputs
 from metarobust.attacks.losses import cross_entropy
 from metarobust.errors import InputError
-from metarobust.evaluation import evaluate
+from metarobust.evaluation import correct, evaluate
 from metarobust.evaluation.measure import eval_mode
+from metarobust.evaluation.probe import share
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
@@ -104,9 +104,7 @@ def _largest_part(
     """
 
     def clean() -> float:
-        with torch.no_grad():
-            batches = zip(images.split(1000), labels.split(1000), strict=True)
-            return sum(int((~misclassified(model(x), y)).sum()) for x, y in batches) / len(images)
+        return share(correct(model, images, labels))
 
     after = copy.deepcopy(model.state_dict())
     model.load_state_dict(before)

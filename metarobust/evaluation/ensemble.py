@@ -17,17 +17,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from metarobust.attacks import apgd, pgd, square, transfer
-from metarobust.attacks.criterion import misclassified
+from metarobust.attacks.criterion import Predict, check_logits, misclassified
+from metarobust.attacks.inputs import check_inputs, inputs_checked
 from metarobust.errors import InputError
-
-Predict = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Attack:
-    """name: as in the report. kind: what it asks of the model; `white` gradients, `black` logits, `transfer` nothing.
+    """One of an ensemble.
 
-    move: (predict, images, labels, generator=) to adversarial images.
+    Attributes:
+        name: as in the report.
+        kind: what it asks of the model; `white` for gradients, `black` for logits, `transfer` for nothing.
+        move: (predict, images, labels, generator=) to adversarial images.
     """
 
     name: str
@@ -40,8 +42,8 @@ def quick(
 ) -> list[Attack]:
     """PGD with random starts, on cross-entropy and on the margin. early_exit: False for many models at once."""
     keep = "first" if early_exit else "best"
-    how = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "keep": keep}
-    return [Attack(f"pgd-{steps}-{loss}", "white", partial(pgd, loss=loss, **how)) for loss in ("ce", "margin")]
+    move = partial(pgd, eps=eps, norm=norm, steps=steps, restarts=restarts, keep=keep)
+    return [Attack(f"pgd-{steps}-{loss}", "white", partial(move, loss=loss)) for loss in ("ce", "margin")]
 
 
 def standard(
@@ -56,18 +58,28 @@ def standard(
 ) -> list[Attack]:
     """APGD on cross-entropy, APGD toward the likeliest wrong classes (nine at most), and Square.
 
-    The targeted runs climb the DLR loss, which needs 4 classes; with fewer, the margin. restarts: of cross-entropy.
-    leave: False for many models attacked together.
-    Raises InputError for fewer than 2 classes: nothing could be confused.
+    The targeted runs climb the DLR loss, which needs 4 classes; with fewer, the margin.
+
+    Args:
+        eps: radius in pixel units.
+        classes: outputs of the model.
+        norm: `linf` or `l2`.
+        steps: of each run of APGD.
+        restarts: of APGD on cross-entropy.
+        queries: of Square.
+        early_exit: False for many models attacked together.
+
+    Raises:
+        InputError: for fewer than 2 classes: nothing could be confused.
     """
     if classes < 2:
         raise InputError(f"the model has {classes} output; a classifier needs at least 2: one logit for each class")
     threat = {"eps": eps, "norm": norm, "early_exit": early_exit}
-    how = threat | {"steps": steps}
-    aimed = {"loss": "dlr" if classes >= 4 else "margin", "n_targets": min(9, classes - 1)}
+    loss, n_targets = "dlr" if classes >= 4 else "margin", min(9, classes - 1)
+    targeted = partial(apgd, loss=loss, n_targets=n_targets, steps=steps, **threat)
     return [
-        Attack(f"apgd-{steps}-ce", "white", partial(apgd, loss="ce", restarts=restarts, **how)),
-        Attack(f"apgd-{steps}-{aimed['loss']}-targeted", "white", partial(apgd, **aimed, **how)),
+        Attack(f"apgd-{steps}-ce", "white", partial(apgd, loss="ce", restarts=restarts, steps=steps, **threat)),
+        Attack(f"apgd-{steps}-{loss}-targeted", "white", targeted),
         Attack(f"square-{queries}", "black", partial(square, queries=queries, **threat)),
     ]
 
@@ -81,6 +93,17 @@ def transferred(surrogate: Predict, *, eps: float, norm: str = "linf", steps: in
     return Attack(f"transfer-{steps}", "transfer", move)
 
 
+@torch.no_grad()
+def correct(predict: Predict, images: Tensor, labels: Tensor, *, batch_size: int = 1000, classes: int = 2) -> Tensor:
+    """Which images `[n]` are classified correctly. Raises InputError for a model with fewer outputs than `classes`."""
+    masks = []
+    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        logits = predict(x)
+        check_logits(logits, len(x), classes)
+        masks.append(~misclassified(logits, y))
+    return torch.cat(masks)
+
+
 def robust_masks(
     predict: Predict,
     images: Tensor,
@@ -89,35 +112,55 @@ def robust_masks(
     *,
     generator: torch.Generator,
     independent: bool = True,
+    models: int = 1,
     batch_size: int = 1000,
     label: str | None = None,
 ) -> dict[str, Tensor]:
-    """Which images `[n]` are right as they are, `clean`, still right under each attack, and under all, `robust`.
+    """Which images are right as they are, still right under each attack, and under all of them.
 
-    predict treats every image alone: images that are wrong as they are, or fooled, are not attacked any further.
-    independent: give each attack all the images that are right, so that its figure is its own. If False, each gets what
-    ones before it have left, and its figure says how many stand after it: the worst case in less time, the same but for
-    the random numbers that fall to an image.
-    generator: one on the CPU makes the result the same for every batch_size. label: of a progress bar, None for none.
+    Args:
+        predict: images to logits, each image alone, or many models at once.
+        images: floats in [0, 1], `[n, ...]`; of many models one after the other, equally many.
+        labels: int64 `[n]`.
+        attacks: in the order in which they are run, on images that are right as they are.
+        generator: of the attacks; one on the CPU makes the result the same for every batch_size.
+        independent: each attack gets all the images that are right, so that its figure is its own. If False, each gets
+            what the ones before it have left, and its figure says how many stand after it: the worst case in less time,
+            the same but for the random numbers that fall to an image.
+        models: how many models `predict` is; the attacks are then made with early_exit=False. Each model has as many
+            images attacked as the one that has most left, and all in one batch.
+        batch_size: images asked about at once.
+        label: of a progress bar; None for none.
+
+    Returns:
+        Masks `[n]`: `clean`, one by the name of each attack, and `robust`.
+
+    Raises:
+        InputError: for bad images or labels, and for labels the model has no output for.
     """
+    classes = check_inputs(images, labels, eps=0, norm="linf")
+    batch_size = batch_size if models == 1 else max(len(images), 1)
+    right = partial(correct, predict, batch_size=batch_size, classes=classes)
+    robust = clean = right(images, labels)
+    masks = {"clean": clean}
+    for attack in attacks:
+        given = clean if independent else robust
+        stands = torch.zeros_like(clean)
+        batches = _rows(given, models).split(batch_size)
+        bar = f"{label}: {attack.name}"
+        for rows in tqdm(batches, desc=bar, unit="batch", leave=False, delay=2, disable=label is None):
+            if len(rows):
+                with inputs_checked():
+                    moved = attack.move(predict, images[rows], labels[rows], generator=generator)
+                stands[rows] = right(moved, labels[rows])
+        masks[attack.name] = stands & given
+        robust = robust & masks[attack.name]
+    return masks | {"robust": robust}
 
-    def stand(x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            return ~misclassified(predict(x), y)
 
-    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    robust = clean = torch.cat([stand(x, y) for x, y in batches])
-    right = {"clean": clean}
-    with tqdm(
-        total=len(attacks) * len(images), desc=label, unit="image", leave=False, delay=2, disable=label is None
-    ) as bar:
-        for attack in attacks:
-            bar.set_postfix_str(attack.name, refresh=False)
-            right[attack.name] = torch.zeros_like(clean)
-            for there in (clean if independent else robust).nonzero()[:, 0].split(batch_size):
-                moved = attack.move(predict, images[there], labels[there], generator=generator)
-                right[attack.name][there] = stand(moved, labels[there])
-                bar.update(len(there))
-            robust = robust & right[attack.name]
-            bar.update(len(images) * len(right) - len(images) - bar.n)  # those that needed no attack
-    return right | {"robust": robust}
+def _rows(given: Tensor, models: int) -> Tensor:
+    """The images to attack, equally many for each model: those in the mask, and for the rest some that are not."""
+    by_model = given.view(models, -1)
+    most = int(by_model.sum(1).max())
+    rows = by_model.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return (rows + torch.arange(models, device=given.device)[:, None] * by_model.shape[1]).flatten()

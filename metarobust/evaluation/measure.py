@@ -6,30 +6,30 @@ checks that know how such figures go wrong.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.attacks.criterion import check_logits
+from metarobust.attacks.criterion import Predict, check_logits
 from metarobust.attacks.inputs import check_inputs, inputs_checked
 from metarobust.errors import InputError, choose
 from metarobust.evaluation import checks as check_for
-from metarobust.evaluation import probe
 from metarobust.evaluation.checks import Flag
 from metarobust.evaluation.ensemble import Attack, quick, robust_masks, standard, transferred
 from metarobust.evaluation.intervals import wilson
+from metarobust.evaluation.probe import Curve, Probe, share
 from metarobust.evaluation.report import Report
 
 STEPS = {"standard": 100, "quick": 40}
 
 
-class Counted:
+class QueryCounter:
     """A model that counts the images it was asked about: in all, and with a gradient."""
 
-    def __init__(self, model: Callable[[Tensor], Tensor]):
+    def __init__(self, model: Predict):
         self.model, self.images, self.gradients = model, 0, 0
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -56,17 +56,29 @@ def evaluate(
     seed: int = 0,
     label: str | None = "evaluate",
 ) -> Report:
-    """Clean and robust accuracy of a model that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
+    """Clean and robust accuracy of a model.
 
-    attacks: `standard` (APGD on cross-entropy, APGD toward wrong classes, Square) or `quick` (PGD on cross-entropy and
-    margin). surrogate: another model for the same task; its adversarial images are tried as well. steps: of each
-    gradient attack, 100 or 40 if None. restarts: of PGD, and of APGD on cross-entropy. queries: of Square. independent:
-    see
-    `ensemble.robust_masks`; False is faster and gives the worst case alone. checks: how many of the images the checks
-    look at, 0 for none. eps: radius in pixel units. norm: `linf` or `l2`. batch_size: images asked about at once; it
-    changes the memory needed and not the result. seed: of all random numbers. label: of a progress bar, None for none.
-    The model is put in eval mode and left in the mode, and with the gradients, it came with.
-    Raises InputError for an empty set of images, images outside [0, 1], labels the model has no output for, bad eps.
+    Args:
+        model: maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`. It is put in eval mode, and left in the mode, and
+            with the gradients, it came with.
+        images: floats in [0, 1], `[n, C, H, W]`.
+        labels: int64 `[n]`.
+        eps: radius in pixel units.
+        norm: `linf` or `l2`.
+        attacks: `standard` (APGD on cross-entropy, APGD toward wrong classes, Square) or `quick` (PGD on cross-entropy
+            and margin).
+        surrogate: another model for the same task; its adversarial images are tried as well.
+        steps: of each gradient attack; None for 100 or 40.
+        restarts: of PGD, and of APGD on cross-entropy.
+        queries: of Square.
+        independent: see `robust_masks`; False is faster, and gives the worst case but no figure for each attack.
+        checks: how many of the images the checks look at; 0 for none.
+        batch_size: images asked about at once; it changes the memory needed and not the result.
+        seed: of all random numbers.
+        label: of a progress bar; None for none.
+
+    Raises:
+        InputError: for an empty set of images, images outside [0, 1], labels the model has no output for, a bad eps.
     """
     classes = check_inputs(images, labels, eps=eps, norm=norm)
     usual = STEPS[choose(attacks, STEPS, "set of attacks")]
@@ -76,85 +88,62 @@ def evaluate(
             f"evaluating {len(images)} images in batches of {batch_size}, with checks on {checks}: "
             f"give at least one image, batches of at least 1, and 0 or more images to check"
         )
-    began, predict = time.perf_counter(), Counted(model)
+    began, predict = time.perf_counter(), QueryCounter(model)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the size of a batch changes nothing
     came_in_train_mode = check_for.train_mode(model)
     with eval_mode(model, surrogate), inputs_checked():
         with torch.no_grad():
             logits = model(images[:1])
             check_logits(logits, 1, classes)
-        make = partial(quick, restarts=restarts)
+        make = partial(quick, eps=eps, norm=norm, restarts=restarts)
         if attacks == "standard":
-            make = partial(standard, classes=logits.shape[1], restarts=restarts, queries=queries)
-        ensemble = make(eps=eps, norm=norm, steps=steps)
+            make = partial(standard, eps=eps, norm=norm, restarts=restarts, queries=queries, classes=logits.shape[1])
+        ensemble = make(steps=steps)
         if surrogate is not None:
             ensemble.append(transferred(surrogate, eps=eps, norm=norm))
-        right = robust_masks(
-            predict, images, labels, ensemble, generator=generator, independent=independent, batch_size=batch_size,
-            label=label,
-        )  # fmt: skip
-        points: list[tuple[float, float]] = []
+        how = {"generator": generator, "independent": independent, "batch_size": batch_size, "label": label}
+        masks = robust_masks(predict, images, labels, ensemble, **how)
+        curve: Curve = []
         flags: list[Flag | None] = []
         if checks:
-            few = min(checks, len(images))
-            again = make(eps=eps, norm=norm, steps=4 * steps)[0]
-            seen = {name: mask[:few] for name, mask in right.items()}
-            points, flags = _look(
-                predict, images[:few], labels[:few], seen, ensemble, again, eps, norm, 4 * steps, generator
-            )
-            flags += [came_in_train_mode, *_compare(right, ensemble)]
-    n = len(images)
-    count = {name: int(mask.sum()) for name, mask in right.items()}
+            probe = Probe(predict, images[:checks], labels[:checks], eps, norm, generator)
+            some = {name: mask[:checks] for name, mask in masks.items()}
+            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0])
+            flags += [came_in_train_mode, *_compare(masks, ensemble)]
+    n, right = len(images), {name: int(mask.sum()) for name, mask in masks.items()}
     return Report(
-        clean=count["clean"] / n, robust=count["robust"] / n, n=n,
-        clean_interval=wilson(count["clean"], n), robust_interval=wilson(count["robust"], n),
-        under={attack.name: count[attack.name] / n for attack in ensemble},
-        eps=float(eps), norm=norm, attacks=attacks, steps=steps, restarts=restarts, independent=independent, seed=seed,
-        checked=min(checks, n), flags=tuple(filter(None, flags)), curve=tuple(points),
-        images_asked=predict.images, gradients_asked=predict.gradients, seconds=time.perf_counter() - began,
-    )  # fmt: skip
+        clean=right["clean"] / n,
+        robust=right["robust"] / n,
+        n=n,
+        clean_interval=wilson(right["clean"], n),
+        robust_interval=wilson(right["robust"], n),
+        under={attack.name: right[attack.name] / n for attack in ensemble},
+        eps=float(eps),
+        norm=norm,
+        attacks=attacks,
+        steps=steps,
+        restarts=restarts,
+        independent=independent,
+        seed=seed,
+        checked=min(checks, n),
+        flags=tuple(filter(None, flags)),
+        curve=tuple(curve),
+        images_asked=predict.images,
+        gradients_asked=predict.gradients,
+        seconds=time.perf_counter() - began,
+    )
 
 
-def _look(
-    predict: Counted,
-    images: Tensor,
-    labels: Tensor,
-    right: dict[str, Tensor],
-    ensemble: list[Attack],
-    again: Attack,
-    eps: float,
-    norm: str,
-    steps: int,
-    generator: torch.Generator,
-) -> tuple[list[tuple[float, float]], list[Flag | None]]:
-    """The curve over eps, and the flags of the checks that ask the model again."""
-    how = {"eps": eps, "norm": norm, "generator": generator}
-    points = probe.curve(predict, images, labels, **how)
-    clean = probe.share(right["clean"])
-    flags = [
-        *probe.outputs(predict, images, labels),
-        *probe.over_eps(points, clean, len(images)),
-        probe.longer(predict, images, labels, dict(points)[eps], **how),
-        probe.beyond(predict, images, labels, right["robust"], attack=again, steps=steps, generator=generator),
-    ]
-    if all(attack.kind != "black" for attack in ensemble):
-        flags.append(probe.without_gradients(predict, images, labels, right["robust"], **how))
-    return points, flags
-
-
-def _compare(right: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | None]:
+def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | None]:
     """The flags that the masks of the ensemble itself raise."""
-    n, white = len(right["clean"]), right["clean"]
-    share = {name: probe.share(mask) for name, mask in right.items()}
-    of_kind = {kind: [a.name for a in ensemble if a.kind == kind] for kind in ("white", "black", "transfer")}
-    for name in of_kind["white"]:
-        white = white & right[name]
-    found: list[Flag | None] = []
-    for kind, check_kind in (("black", check_for.black_box), ("transfer", check_for.transfer)):
-        for name in of_kind[kind]:
-            found.append(check_kind(probe.share(white & ~right[name]), n))
-    first, second = of_kind["white"]
-    return [*found, check_for.margin_and_cross_entropy(share[first], share[second])]
+    n, stood, white = len(masks["clean"]), masks["clean"], [a.name for a in ensemble if a.kind == "white"]
+    for name in white:
+        stood = stood & masks[name]
+    kinds = {"black": check_for.black_box, "transfer": check_for.transfer}
+    others = [attack for attack in ensemble if attack.kind in kinds]
+    flags = [kinds[attack.kind](share(stood & ~masks[attack.name]), n) for attack in others]
+    cross_entropy, margin = (share(masks[name]) for name in white)
+    return [*flags, check_for.margin_and_cross_entropy(cross_entropy, margin)]
 
 
 @contextmanager

@@ -1,119 +1,110 @@
 """Measures what the checks ask about, on a few of the images: outputs, gradients, a curve over eps, longer attacks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from metarobust.attacks import square
-from metarobust.attacks.criterion import misclassified
+from metarobust.attacks.criterion import Predict
 from metarobust.attacks.losses import cross_entropy
 from metarobust.evaluation import checks
 from metarobust.evaluation.checks import Flag
-from metarobust.evaluation.ensemble import Attack, quick, robust_masks
+from metarobust.evaluation.ensemble import Attack, correct, quick, robust_masks
 
-Predict = Callable[[Tensor], Tensor]
 STEPS = 20  # of the PGD behind the curve over eps
 LONGER = 8  # times as many, for an attack that should not do worse
 QUERIES = 500  # of a look without gradients, where the ensemble has none
 
-
-def outputs(predict: Predict, images: Tensor, labels: Tensor) -> list[Flag | None]:
-    """What the outputs and the gradients alone give away."""
-    leaf = images.clone().requires_grad_()
-    with torch.enable_grad():
-        logits = predict(leaf)
-        (gradient,) = torch.autograd.grad(cross_entropy(logits, labels).sum(), leaf)
-    logits = logits.detach()
-    with torch.no_grad():
-        again = predict(images)
-    flat = gradient.flatten(1).abs().amax(1) == 0
-    first, second = logits.topk(2, dim=1).values.T
-    return [
-        checks.probabilities(logits),
-        checks.deterministic(logits, again),
-        checks.zero_gradients(share(flat), len(images)),
-        checks.saturated(first - second),
-    ]
+Curve = list[tuple[float, float]]
 
 
-def curve(
-    predict: Predict, images: Tensor, labels: Tensor, *, eps: float, norm: str, generator: torch.Generator
-) -> list[tuple[float, float]]:
-    """(eps, accuracy) from eps 0 to where an image may become any other; under PGD on cross-entropy and margin."""
-    top = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
-    radii = sorted({0.0, *(min(eps * share, top) for share in (0.25, 0.5, 1, 2)), top})
-    points = []
-    for radius in radii:
-        attacks = quick(eps=radius, norm=norm, steps=STEPS)
-        right = robust_masks(predict, images, labels, attacks, generator=generator, independent=False)
-        points.append((radius, share(right["robust"])))
-    return points
+@dataclass(frozen=True)
+class Probe:
+    """The images that the checks look at, and the threat.
 
+    Attributes:
+        predict: the model, in eval mode.
+        images: `[n, ...]`.
+        labels: `[n]`.
+        eps: radius in pixel units.
+        norm: `linf` or `l2`.
+        generator: of all attacks here.
+    """
 
-def over_eps(points: Sequence[tuple[float, float]], clean: float, n: int) -> list[Flag | None]:
-    """What the curve says."""
-    (_, at_zero), (top, at_top) = points[0], points[-1]
-    return [
-        checks.eps_zero(clean, at_zero),
-        checks.falls_with_eps(points, n),
-        checks.ends_at_zero(top, at_top, n),
-    ]
+    predict: Predict
+    images: Tensor
+    labels: Tensor
+    eps: float
+    norm: str
+    generator: torch.Generator
 
+    def run(self, masks: dict[str, Tensor], ensemble: Sequence[Attack], longer: Attack) -> tuple[Curve, list]:
+        """The curve over eps, and the flags of the checks that ask the model again.
 
-def longer(
-    predict: Predict, images: Tensor, labels: Tensor, few: float, *, eps: float, norm: str, generator: torch.Generator
-) -> Flag | None:
-    """few: accuracy under the PGD of the curve. Does it rise when the attack works longer?"""
-    attacks = quick(eps=eps, norm=norm, steps=LONGER * STEPS)
-    right = robust_masks(predict, images, labels, attacks, generator=generator, independent=False)
-    return checks.more_steps(few, share(right["robust"]), (STEPS, LONGER * STEPS), len(images))
+        Args:
+            masks: which of these images were right, `clean`, and stood all attacks, `robust`; `[n]` each.
+            ensemble: those attacks.
+            longer: one of them, with more steps.
+        """
+        curve, n = self.curve(), len(self.images)
+        (_, at_zero), (top, at_top) = curve[0], curve[-1]
+        few, steps = dict(curve)[self.eps], longer.move.keywords["steps"]
+        flags = [
+            *self.outputs(),
+            checks.eps_zero(share(masks["clean"]), at_zero),
+            checks.falls_with_eps(curve, n),
+            checks.ends_at_zero(top, at_top, n),
+            checks.more_steps(few, self.under_pgd(self.eps, LONGER * STEPS), (STEPS, LONGER * STEPS), n),
+            checks.settled(self.falls(masks["robust"], longer), steps, n),
+        ]
+        if all(attack.kind != "black" for attack in ensemble):
+            blind = partial(square, eps=self.eps, norm=self.norm, queries=QUERIES)
+            flags.append(checks.black_box(self.falls(masks["robust"], Attack("square", "black", blind)), n))
+        return curve, flags
 
+    def outputs(self) -> list[Flag | None]:
+        """What the outputs and the gradients alone give away."""
+        leaf = self.images.clone().requires_grad_()
+        with torch.enable_grad():
+            logits = self.predict(leaf)
+            (gradient,) = torch.autograd.grad(cross_entropy(logits, self.labels).sum(), leaf)
+        logits = logits.detach()
+        with torch.no_grad():
+            again = self.predict(self.images)
+        flat = gradient.flatten(1).abs().amax(1) == 0
+        first, second = logits.topk(2, dim=1).values.T
+        return [
+            checks.probabilities(logits),
+            checks.deterministic(logits, again),
+            checks.zero_gradients(share(flat), len(flat)),
+            checks.saturated(first - second),
+        ]
 
-def beyond(
-    predict: Predict,
-    images: Tensor,
-    labels: Tensor,
-    standing: Tensor,
-    *,
-    attack: Attack,
-    steps: int,
-    generator: torch.Generator,
-) -> Flag | None:
-    """standing: which images were counted as robust, `[n]`. How many fall to a longer attack of the same kind?"""
-    fell = _falls(predict, images[standing], labels[standing], attack.move, generator)
-    return checks.settled(fell / len(images), steps, len(images))
+    def curve(self) -> Curve:
+        """(eps, accuracy) from eps 0 to where an image may become any other."""
+        top = 1.0 if self.norm == "linf" else math.sqrt(self.images[0].numel())
+        radii = sorted({0.0, *(min(self.eps * times, top) for times in (0.25, 0.5, 1, 2)), top})
+        return [(eps, self.under_pgd(eps, STEPS)) for eps in radii]
 
+    def under_pgd(self, eps: float, steps: int) -> float:
+        """Accuracy under PGD on cross-entropy and on the margin."""
+        attacks = quick(eps=eps, norm=self.norm, steps=steps)
+        masks = robust_masks(
+            self.predict, self.images, self.labels, attacks, generator=self.generator, independent=False
+        )
+        return share(masks["robust"])
 
-def without_gradients(
-    predict: Predict,
-    images: Tensor,
-    labels: Tensor,
-    standing: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    generator: torch.Generator,
-) -> Flag | None:
-    """A short look without gradients at the images that stood, where the ensemble took none."""
-
-    def move(predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return square(predict, images, labels, eps=eps, norm=norm, queries=QUERIES, generator=generator)
-
-    fell = _falls(predict, images[standing], labels[standing], move, generator)
-    return checks.black_box(fell / len(images), len(images))
+    def falls(self, robust: Tensor, attack: Attack) -> float:
+        """The share of all images that counted as robust, `[n]`, and fall to this attack."""
+        images, labels = self.images[robust], self.labels[robust]
+        moved = attack.move(self.predict, images, labels, generator=self.generator)
+        return int((~correct(self.predict, moved, labels)).sum()) / len(robust)
 
 
 def share(mask: Tensor) -> float:
     """The share of True in a mask, to the last bit what a count divided by n is."""
     return int(mask.sum()) / len(mask)
-
-
-def _falls(
-    predict: Predict, images: Tensor, labels: Tensor, move: Callable[..., Tensor], generator: torch.Generator
-) -> int:
-    """How many of the images the attack turns."""
-    moved = move(predict, images, labels, generator=generator)
-    with torch.no_grad():
-        return int(misclassified(predict(moved), labels).sum())

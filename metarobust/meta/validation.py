@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarobust.attacks import pgd
-from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.threat import check_eps
 from metarobust.errors import InputError, check_count
+from metarobust.evaluation import correct, quick
 from metarobust.meta.config import generator_of
 from metarobust.objectives import Objective
 from metarobust.optimizers import Optimizer
@@ -78,10 +77,10 @@ class Validation:
         """Each task's share of images that are right, and that stand the attacks: `[2, T]`."""
         predict, index = tasks.predictor(params), tasks.held_out[:, : self.images].flatten()
         images, labels = tasks.images[index], tasks.labels[index]
-        clean = robust = ~misclassified(predict(images), labels)
-        for loss in ("ce", "margin"):
-            threat = {"eps": self.eps, "norm": self.norm, "steps": self.steps, "loss": loss, "generator": generator}
-            robust = robust & ~misclassified(predict(pgd(predict, images, labels, **threat)), labels)
+        clean = robust = correct(predict, images, labels, batch_size=len(images))
+        for attack in quick(eps=self.eps, norm=self.norm, steps=self.steps, early_exit=False):
+            moved = attack.move(predict, images, labels, generator=generator)
+            robust = robust & correct(predict, moved, labels, batch_size=len(images))
         return torch.stack([clean, robust]).view(2, len(tasks), -1).float().mean(2)
 
 

@@ -19,7 +19,7 @@ from metarobust import attacks
 from metarobust.attacks.losses import LOSSES
 from metarobust.evaluation import checks
 from metarobust.evaluation.intervals import wilson
-from metarobust.evaluation.measure import Counted
+from metarobust.evaluation.measure import QueryCounter
 from metarobust.learned import KINDS, TIERS
 from metarobust.meta.config import ESTIMATORS
 
@@ -162,7 +162,7 @@ def test_every_attack_and_loss_is_on_the_page():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_asks_as_often_as_the_table_says(name, ran):
     names, _ = ran["attacks"]
-    images, model, other = names["images"][:4], Counted(names["model"]), Counted(names["other"])
+    images, model, other = names["images"][:4], QueryCounter(names["model"]), QueryCounter(names["other"])
     says = next(line[1] for line in table(PAGES["attacks"], "Attack") if f"`{name}`" in line[0])
     formulas = re.findall(r"`(.+?)` times?", says)
     given = {"restarts": 2, "steps": 5, "n_targets": 3, "queries": 6}
