@@ -93,8 +93,7 @@ def pgd(
         InputError: for bad input, and for classes the model has no output for.
     """
     check_count("steps", steps)
-    alpha = 2.5 * eps / steps if step_size is None and is_number(eps) else step_size
-    if is_number(eps) and (not is_number(alpha) or not (0 < alpha < math.inf or alpha == eps == 0)):
+    if step_size is not None and not (is_number(step_size) and 0 < step_size < math.inf):
         raise InputError(
             f"step_size is {short_repr(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps"
         )
@@ -105,7 +104,7 @@ def pgd(
     )
     images = images.detach()
     starts = random_starts(images, eps, norm, generator, restarts)
-    how = {"eps": eps, "norm": norm, "step_size": alpha}
+    how = {"eps": eps, "norm": norm, "step_size": 2.5 * eps / steps if step_size is None else step_size}
     if keep == "last":
         return ascend(lambda x: value_and_grad(predict, x, criterion)[2], starts[0], images, steps=steps, **how)
     best = _Best(predict, images, criterion, early_exit=keep == "first")
