@@ -7,12 +7,12 @@
         optimizer.step()
 
 It takes the step that `metarobust.unroll` takes with the same learned optimizer, and is tested against it. What differs
-from Adam and the like: it has to know how many steps there will be, because what the rule sees includes
+from Adam and the like: it has to know how many steps there will be, because what a learned optimizer sees includes
 step / total_steps; it looks at a whole network, layer by layer, so each parameter group is taken for a network of its
 own, its parameters in the order of `model.parameters()` (give a model's biases no group of their own); and some kinds
 want their gradients at noised images, which `inputs` makes of the given ones.
 
-Sources: `metarobust.learned` for the rules; the protocol is PyTorch's.
+Sources: `metarobust.learned` for the updates; the protocol is PyTorch's.
 """
 
 from __future__ import annotations
@@ -28,49 +28,45 @@ from torch import Tensor
 from metarobust import pretrained
 from metarobust.errors import InputError
 from metarobust.learned import describe
-from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext, places
+from metarobust.learned.protocol import LearnedOptimizer, ParamBlock, State, StepContext, param_infos
 from metarobust.params import ParamSpec
 
 
 class MetaOptimizer(torch.optim.Optimizer):
-    """Moves parameters by a learned rule.
-
-    params: as for any PyTorch optimizer; a group may have `total_steps` of its own. name: one of
-    `pretrained.available()`, or a learned optimizer of any kind, which is copied. total_steps: how many steps there
-    will be; one more is refused, for the rule has learned nothing about it.
-
-    What a rule of tier 1 (the steering and the joint optimizer) needs of the loop beside gradients is noise on the
-    images, and `inputs` adds it. Rules of tier 0 get the images as they are, so the loop is the same for all:
-
-        optimizer = MetaOptimizer(model.parameters(), name, total_steps=len(batches))
-        for images, labels in batches:
-            optimizer.zero_grad()
-            loss(model(optimizer.inputs(images, generator)), labels).backward()
-            optimizer.step()
+    """Moves parameters by a learned optimizer.
 
     A parameter that is frozen, or whose grad is None, stays where it is. It still counts as a layer of its network, and
-    for what is remembered of its gradient as a gradient of 0; until its first gradient nothing is. Convolutions are
-    matrices `[out, in * h * w]`. Whatever the type of a parameter, its step is computed in that of the rule, float32,
-    and then added. `state[p]` has the rule's memory of the parameter's coordinates; beyond it a step takes memory for
-    one parameter at a time, some 40 bytes for each coordinate of the largest. Gradients that are nan make parameters
-    that are nan, as elsewhere.
+    for the accumulators as a gradient of 0. Whatever the type of a parameter, its update is computed in that of the
+    learned optimizer, float32, and then added. `state[p]` has the accumulators of the parameter's coordinates.
+    Gradients that are nan make parameters that are nan, as elsewhere.
+
+    Args:
+        params: as for any PyTorch optimizer; a group may have `total_steps` of its own.
+        optimizer: one of `pretrained.available()`, or a learned optimizer of any kind, which is copied.
+        total_steps: how many steps there will be; one more is refused, for nothing was learned about it.
+
+    Raises:
+        InputError: for another optimizer or number of steps, and for parameters on several devices or of a type that
+            is not real and floating-point.
     """
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        name: str | LearnedOptimizer = pretrained.DEFAULT,
+        optimizer: str | LearnedOptimizer = pretrained.DEFAULT,
         *,
         total_steps: int,
     ):
-        if not isinstance(name, str | LearnedOptimizer):
-            raise InputError(f"the optimizer is {type(name).__name__}; give a learned optimizer or {_names()}")
-        found = pretrained.load(name) if isinstance(name, str) else copy.deepcopy(name)
-        self.rule = found.requires_grad_(False)
-        super().__init__(params, {"total_steps": total_steps, "step": 0, "shared": {}, "rule": _digest(self.rule)})
+        if not isinstance(optimizer, str | LearnedOptimizer):
+            names = ", ".join(pretrained.available())
+            raise InputError(f"the optimizer is {type(optimizer).__name__}; give a learned optimizer or one of {names}")
+        own = pretrained.load(optimizer) if isinstance(optimizer, str) else copy.deepcopy(optimizer)
+        self.optimizer = own.requires_grad_(False)
+        defaults = {"total_steps": total_steps, "step": 0, "shared": {}, "sha256": _digest(self.optimizer)}
+        super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in any PyTorch optimizer. Raises InputError for parameters on several devices or of complex numbers."""
+        """As in any PyTorch optimizer; refuses what the class refuses, and then leaves no trace of the group."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -87,10 +83,14 @@ class MetaOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Moves each group's parameters once. closure: computes the loss anew; its value is returned.
+        """Moves each group's parameters once.
 
-        Raises InputError, with nothing moved in that group, after total_steps, for sparse gradients, and where
-        parameters and gradients lie on several devices.
+        Args:
+            closure: computes the loss anew; its value is returned.
+
+        Raises:
+            InputError: with nothing moved in that group, after total_steps, for sparse gradients, and where parameters
+                and gradients lie on several devices.
         """
         loss = None
         if closure is not None:
@@ -99,74 +99,68 @@ class MetaOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             params = _filled(group)
             if any(p.grad is not None for p in params):
-                self._move(group, params)
+                self._step_group(group, params)
         return loss
 
     def inputs(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The images `[n, C, H, W]` at which the rule wants the gradient of the coming step, that of the first group.
+        """The images at which the learned optimizer wants the gradient of the coming step.
 
-        generator: where the noise is drawn from, on the images' device; PyTorch's own if None.
+        Args:
+            images: `[n, C, H, W]`.
+            generator: where noise is drawn from, on the images' device; PyTorch's own if None.
+
+        Returns:
+            Noised images, for the kinds of tier 1 (the learned schedule and the joint optimizer); otherwise `images`.
+            The noise is that of the first group's step.
         """
         group = self.param_groups[0]
-        return self.rule.inputs(images, _state(group, _filled(group)), generator)
+        return self.optimizer.inputs(images, _state(group, _filled(group)), generator)
 
-    def _move(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """One step of the coordinates of a group, a parameter at a time."""
+    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         total, done = group["total_steps"], group["step"]
         if done >= total:
             raise InputError(
                 f"all {total} steps are taken; stop here, or make a new MetaOptimizer with more total_steps"
             )
-        rule = self.rule.to(_device([*params, *(_dense(p.grad) for p in params if p.grad is not None)]))
-        like = next(rule.parameters())
-        state = _state(group, params)
-        where = places(state.param_spec)
-        levers, shared = rule.begin(state._replace(shared={key: x.to(like) for key, x in state.shared.items()}))
-        now = StepContext(done + 1, total, levers)
-
-        # Every memory first: what a weight's step looks at includes that of its bias.
-        for p, place in zip(params, where, strict=True):
-            held = self._memory(p, place)
-            if p.grad is None and held is None:
-                continue
-            if held is None:
-                axes = rule.slots.items()
-                held = {name: like.new_zeros(*sizes, place.rows, place.columns) for name, sizes in axes}
-            self._remember(p, rule.watch(_gradient(p, place, like), held, now))
-        for i, (p, place) in enumerate(zip(params, where, strict=True)):
-            held = self._memory(p, place)
-            if held is None:
-                continue
-            bias = self._memory(params[i + 1], where[i + 1]) if place.biased else None
-            values = p.detach().to(like).reshape(place.rows, place.columns)
-            step, changed = rule.move(_gradient(p, place, like), held, values, bias, place, now)
+        grads = [p.grad for p in params if p.grad is not None]
+        if any(grad.layout != torch.strided for grad in grads):
+            raise InputError("a gradient is sparse; make the layer with sparse=False")
+        optimizer = self.optimizer.to(_device([*params, *grads]))
+        like, state = next(optimizer.parameters()), _state(group, params)
+        prepared, shared = optimizer.prepare(state._replace(shared={k: x.to(like) for k, x in state.shared.items()}))
+        context, blocks = StepContext(done + 1, total, prepared), []
+        for p, info in zip(params, param_infos(state.param_spec), strict=True):
+            matrix = (info.rows, info.columns)
+            if p not in self.state:
+                axes = optimizer.accumulators.items()
+                self.state[p] = {name: like.new_zeros(*sizes, *p.shape) for name, sizes in axes}
+            grad = (torch.zeros_like(p) if p.grad is None else p.grad).to(like).reshape(matrix)
+            held = {name: x.reshape(*x.shape[: x.ndim - p.ndim], *matrix) for name, x in self.state[p].items()}
+            held = optimizer.update_accumulators(grad, held, context)
+            self._remember(p, held)
+            blocks.append(ParamBlock(grad, p.detach().to(like).reshape(matrix), held, info))
+        for p, (update, changed) in zip(params, optimizer.update_tensors(blocks, context), strict=True):
             self._remember(p, changed)
             if p.grad is not None:
-                p.add_(step.reshape(p.shape))  # adds in the wider of the two types, and rounds once
+                p.add_(update.reshape(p.shape))  # adds in the wider of the two types, and rounds once
         group |= {"step": done + 1, "shared": shared}
 
-    def _memory(self, p: Tensor, place: ParamInfo) -> dict[str, Tensor] | None:
-        """What is remembered of a parameter, as matrices (views); None before its first gradient."""
-        held = self.state.get(p)
-        matrix = (place.rows, place.columns)
-        return held and {name: x.reshape((*x.shape[: x.ndim - p.ndim], *matrix)) for name, x in held.items()}
-
-    def _remember(self, p: Tensor, slots: dict[str, Tensor]) -> None:
-        self.state[p] |= {name: x.reshape((*x.shape[:-2], *p.shape)) for name, x in slots.items()}
+    def _remember(self, p: Tensor, accumulators: dict[str, Tensor]) -> None:
+        self.state[p] |= {name: x.reshape(*x.shape[:-2], *p.shape) for name, x in accumulators.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on exactly where the optimizer was that gave this state.
 
-        Raises InputError where that one had another rule, and ValueError where its groups were others.
+        Raises:
+            InputError: where that one had another theta.
+            ValueError: where its groups were others.
         """
         saved = state_dict["param_groups"]
-        if any(group.get("rule") != _digest(self.rule) for group in saved):
-            raise InputError(
-                "the state is of an optimizer with another rule; make this one with the same name or weights"
-            )
+        if any(group.get("sha256") != _digest(self.optimizer) for group in saved):
+            raise InputError("the state is of another learned optimizer; make this one with the same name or weights")
         super().load_state_dict(state_dict)
         # The base class rounds averages to the parameter's type: for a half one, not what the next step needs.
-        dtype = next(self.rule.parameters()).dtype
+        dtype = next(self.optimizer.parameters()).dtype
         own = (p for group in self.param_groups for p in group["params"])
         for number, p in zip((n for group in saved for n in group["params"]), own, strict=True):
             if number in state_dict["state"]:
@@ -174,24 +168,18 @@ class MetaOptimizer(torch.optim.Optimizer):
                 self.state[p] = {key: value.to(dtype).to(p.device) for key, value in held.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"rule": self.rule}  # the base class copies its own fields alone
+        return super().__getstate__() | {"optimizer": self.optimizer}  # the base class copies its own fields alone
 
 
 def _device(tensors: Iterable[Tensor]) -> torch.device:
     """The one device of the tensors. Raises InputError where there are several."""
-    found = list(dict.fromkeys(t.device for t in tensors))
-    if len(found) > 1:
+    devices = list(dict.fromkeys(t.device for t in tensors))
+    if len(devices) > 1:
         raise InputError(
-            f"the parameters of a group and their gradients lie on {found[0]} and {found[1]}; "
+            f"the parameters of a group and their gradients lie on {devices[0]} and {devices[1]}; "
             f"move the model to one device, or give each device's parameters a group, or an optimizer, of its own"
         )
-    return found[0] if found else torch.device("cpu")
-
-
-def _dense(grad: Tensor) -> Tensor:
-    if grad.layout != torch.strided:
-        raise InputError("a gradient is sparse; make the layer with sparse=False")
-    return grad
+    return devices[0] if devices else torch.device("cpu")
 
 
 def _filled(group: dict[str, Any]) -> list[Tensor]:
@@ -200,23 +188,14 @@ def _filled(group: dict[str, Any]) -> list[Tensor]:
 
 
 def _state(group: dict[str, Any], params: list[Tensor]) -> State:
-    """Where the run of a group is, without what its coordinates remember."""
+    """Where the run of a group is, without its accumulators."""
     param_spec = ParamSpec(tuple(map(str, range(len(params)))), tuple(tuple(p.shape) for p in params))
     return State(group["step"], group["total_steps"], param_spec, {}, group["shared"])
 
 
-def _gradient(p: Tensor, place: ParamInfo, like: Tensor) -> Tensor:
-    """A parameter's gradient as a matrix, in the type that steps are computed in."""
-    return (torch.zeros_like(p) if p.grad is None else p.grad).to(like).reshape(place.rows, place.columns)
-
-
-def _digest(rule: LearnedOptimizer) -> str:
-    """The SHA-256 of the rule's kind and numbers, so that a state is not taken up by another rule."""
-    content = hashlib.sha256(repr(describe(rule)).encode())
-    for p in rule.parameters():
+def _digest(optimizer: LearnedOptimizer) -> str:
+    """The SHA-256 of a learned optimizer, so that a state is not loaded into another one."""
+    content = hashlib.sha256(repr(describe(optimizer)).encode())
+    for p in optimizer.parameters():
         content.update(p.detach().cpu().double().numpy().tobytes())
     return content.hexdigest()
-
-
-def _names() -> str:
-    return "one of " + ", ".join(pretrained.available())

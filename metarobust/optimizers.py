@@ -61,13 +61,13 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """m, v <- running averages of g and g^2;  step = -lr * (m / (sqrt(v) + tiny) + decay * w), bias-corrected."""
+    """m, v <- running averages of g and g^2;  step = -lr * (m / (sqrt(v) + eps) + decay * w), bias-corrected."""
 
     lr: float | Tensor
     decay: float | Tensor = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
-    tiny: float = 1e-8
+    eps: float = 1e-8
 
     def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> AdamState:
         return AdamState(0, torch.zeros_like(params), torch.zeros_like(params))
@@ -76,24 +76,24 @@ class Adam(Optimizer):
         k = state.step + 1
         mean = torch.lerp(grads, state.mean, self.beta1)
         square = torch.lerp(grads * grads, state.square, self.beta2)
-        direction = (mean / (1 - self.beta1**k)) / ((square / (1 - self.beta2**k)).sqrt() + self.tiny)
+        direction = (mean / (1 - self.beta1**k)) / ((square / (1 - self.beta2**k)).sqrt() + self.eps)
         return -self.lr * (direction + self.decay * params), AdamState(k, mean, square)
 
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """v <- running average of g^2;  step = -lr * g / (sqrt(v) + tiny): Hinton's lecture 6e of 2012, as torch has it."""
+    """v <- running average of g^2;  step = -lr * g / (sqrt(v) + eps): Hinton's lecture 6e of 2012, as torch has it."""
 
     lr: float | Tensor
     decay: float = 0.99
-    tiny: float = 1e-8
+    eps: float = 1e-8
 
     def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Tensor:
         return torch.zeros_like(params)
 
     def update(self, grads: Tensor, state: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         square = torch.lerp(grads * grads, state, self.decay)
-        return -self.lr * grads / (square.sqrt() + self.tiny), square
+        return -self.lr * grads / (square.sqrt() + self.eps), square
 
 
 @dataclass(frozen=True)

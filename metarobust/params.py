@@ -1,7 +1,7 @@
 """A model's parameters as one long vector of coordinates.
 
 An optimizer that treats every coordinate alike wants one vector, not a list of matrices. A `ParamSpec` remembers
-which stretch of the vector is which tensor, so that a vector `[..., N]` and the named tensors `[..., *shape]` are two
+which part of the vector is which tensor, so that a vector `[..., N]` and the named tensors `[..., *shape]` are two
 views of the same numbers. Axes in front (`...`) are tasks: T models of one architecture are one `[T, N]` tensor.
 """
 
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 class ParamSpec:
     """Names and shapes of a model's parameters, in order.
 
-    names: the parameters' names, as `model.named_parameters()` gives them.
-    shapes: their shapes, without task axes.
+    Attributes:
+        names: as `model.named_parameters()` gives them.
+        shapes: without task axes.
     """
 
     names: tuple[str, ...]
@@ -49,7 +50,7 @@ class ParamSpec:
         parts = flat.split(self.sizes, dim=-1)
         return {n: p.reshape((*p.shape[:-1], *s)) for n, s, p in zip(self.names, self.shapes, parts, strict=True)}
 
-    def spread(self, per_tensor: Tensor) -> Tensor:
+    def broadcast(self, per_tensor: Tensor) -> Tensor:
         """One value a tensor `[..., len(names)]`, repeated for each of its coordinates: `[..., N]`."""
         return per_tensor.repeat_interleave(torch.tensor(self.sizes, device=per_tensor.device), dim=-1)
 

@@ -18,9 +18,9 @@ def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
     if scale != "smoke":
         rules += [
             # What the rule sees and may do.
-            rule("blind to the weight", shape={"blind": ["weight"]}),
-            rule("blind to rows and columns", shape={"blind": ["rows and columns"]}),
-            rule("blind to time", shape={"blind": ["time"]}),
+            rule("blind to the weight", shape={"masked_features": ["weight"]}),
+            rule("blind to rows and columns", shape={"masked_features": ["rows and columns"]}),
+            rule("blind to time", shape={"masked_features": ["time"]}),
             rule("without a decay", shape={"cap": 0.0}),
             rule("LSTM on gradients", "lstm"),
             rule("LSTM on features", "feature-lstm"),

@@ -71,7 +71,7 @@ def layer_mask(param_spec: ParamSpec, layer: int, like: Tensor) -> Tensor:
     """1 at the weights (not biases) of one layer, counted from 0 or, if negative, from the last: `[N]`."""
     wanted = layer % (param_spec.layers[-1] + 1)
     pairs = zip(param_spec.shapes, param_spec.layers, strict=True)
-    return param_spec.spread(like.new_tensor([float(at == wanted and len(shape) >= 2) for shape, at in pairs]))
+    return param_spec.broadcast(like.new_tensor([float(at == wanted and len(shape) >= 2) for shape, at in pairs]))
 
 
 def _adam(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:

@@ -46,7 +46,7 @@ class ColumnDecay(Optimizer):
     @property
     def _adam(self) -> Adam:
         # It remembers as many gradients as the learned rule. Adam's default, 1000, is the same in a run of 20 steps.
-        return Adam(1.0, beta2=0.99, tiny=TINY**0.5)
+        return Adam(1.0, beta2=0.99, eps=TINY**0.5)
 
     def update(
         self, grads: Tensor, state: tuple[AdamState, ParamSpec], params: Tensor
@@ -65,7 +65,7 @@ class ColumnDecay(Optimizer):
         )
         # A tensor near 0 (a bias, say) could never grow again if its step were in proportion to it alone.
         least = params.new_tensor([0.1 * fan_in**-0.5 for fan_in, _ in param_spec.fans])
-        size = param_spec.spread(sizes.movedim(0, -1).sqrt().maximum(least))
+        size = param_spec.broadcast(sizes.movedim(0, -1).sqrt().maximum(least))
         gone = self.given_up(adam.square, param_spec)
         return size * (1 - gone) * direction, -gone * params, (adam, param_spec)
 

@@ -6,6 +6,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from metarobust.errors import InputError, choose
 from metarobust.learned.feature_lstm import FeatureLSTM
@@ -35,17 +36,27 @@ SHAPES = {
 
 
 def make(kind: str, generator: torch.Generator | None = None, **shape: Any) -> LearnedOptimizer:
-    """An untrained optimizer of this kind. Raises InputError for another kind."""
+    """An untrained optimizer.
+
+    Args:
+        kind: one of KINDS.
+        generator: of its first theta.
+        **shape: its numbers by name, as in SHAPES.
+
+    Raises:
+        InputError: for another kind.
+    """
     return KINDS[choose(kind, KINDS, "kind of learned optimizer")](**shape, generator=generator)
 
 
-def describe(optimizer: Any) -> dict[str, Any]:
-    """Its kind and the numbers that `make` needs: JSON.
+def describe(optimizer: nn.Module) -> dict[str, Any]:
+    """Its kind and the numbers that `make` needs, as a JSON object.
 
-    Raises InputError for what is no learned optimizer, and for one that is blind: that is for comparisons, not for use.
+    Raises:
+        InputError: for what is no learned optimizer, and for one with masked features: that is for comparisons.
     """
-    names = {cls.__name__: kind for kind, cls in KINDS.items()}
-    kind = names[choose(type(optimizer).__name__, names, "learned optimizer")]
-    if getattr(optimizer, "blind", ()):
-        raise InputError(f"an optimizer blind to {', '.join(optimizer.blind)} is not stored; make one that sees all")
+    kinds = {cls.__name__: kind for kind, cls in KINDS.items()}
+    kind = kinds[choose(type(optimizer).__name__, kinds, "learned optimizer")]
+    if masked := getattr(optimizer, "masked_features", ()):
+        raise InputError(f"an optimizer that does not see {', '.join(masked)} is not stored; make one that sees all")
     return {"kind": kind, **{name: getattr(optimizer, name) for name in SHAPES[kind]}}

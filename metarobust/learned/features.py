@@ -10,24 +10,24 @@ the whole tensor. A linear layer may use that: with the features in four parts,
 
     weight @ features  =  A @ coordinates  +  B @ rows  +  C @ columns  +  D @ whole,
 
-where the last three are computed once for each row, column and tensor, and spread by addition.
+where the last three are computed once for each row, column and tensor, and broadcast by addition.
 
 Source: the kinds of features follow Metz et al. 2020 (arXiv 2009.11243), appendix, and Adafactor (Shazeer and Stern
 2018, arXiv 1804.04235) for rows and columns; the selection is ours.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metarobust.learned.protocol import ParamInfo, matrices, places
+from metarobust.learned.protocol import Accumulators, ParamBlock, ParamInfo, matrices, param_infos
 from metarobust.params import ParamSpec
 
 BETAS = (0.5, 0.9, 0.99)
-SLOTS: dict[str, tuple[int, ...]] = {"means": (len(BETAS),), "square": ()}
+ACCUMULATORS: dict[str, tuple[int, ...]] = {"means": (len(BETAS),), "square": ()}
 """Running averages of the gradient, one for each of BETAS, and of its square."""
 TINY = 1e-14  # inside every square root of a second moment: the root's slope at 0 is infinite
 HUGE = 1e15  # gradients and weights count as no larger: the square of 1e20 is no float any more
@@ -56,7 +56,7 @@ GROUPS = {
 """Features that can be taken away together, to see what they are worth."""
 
 
-class Summary(NamedTuple):
+class TensorStats(NamedTuple):
     """Averages of second moments, of gradients and of weights: `[..., rows, 1]`, `[..., 1, columns]`, `[..., 1, 1]`.
 
     unit: the momentum of the bias of the unit that a row feeds, over the root mean square of that bias vector; 0 where
@@ -72,67 +72,69 @@ class Summary(NamedTuple):
     w_all: Tensor
 
 
-def accumulate(grads: Tensor, slots: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The averages after one more gradient."""
+def accumulate(grads: Tensor, accumulators: Accumulators) -> dict[str, Tensor]:
+    """The running averages after one more gradient, of any shape."""
     grads = grads.clamp(-HUGE, HUGE)
     share = grads.new_tensor([1 - beta for beta in BETAS]).view(-1, *[1] * grads.ndim)
-    square = torch.addcmul(0.99 * slots["square"], grads, grads, value=0.01)
-    return {"means": torch.lerp(slots["means"], grads, share), "square": square}
+    square = torch.addcmul(0.99 * accumulators["square"], grads, grads, value=0.01)
+    return {"means": torch.lerp(accumulators["means"], grads, share), "square": square}
 
 
-def summarise(
-    slots: Mapping[str, Tensor], params: Tensor, bias: Mapping[str, Tensor] | None, place: ParamInfo, step: int
-) -> Summary:
-    """The averages over a whole matrix `[..., rows, columns]` after this many steps. bias: the slots of its bias."""
-    weight_square = params.clamp(-HUGE, HUGE).square()
-    row, column = slots["square"].mean(-1, True), slots["square"].mean(-2, True)
+def tensor_stats(block: ParamBlock, bias: Accumulators | None, step: int) -> TensorStats:
+    """Averages over a whole tensor after this many steps. bias: the accumulators of its bias, where it has one."""
+    weight_square, square = block.params.clamp(-HUGE, HUGE).square(), block.accumulators["square"]
+    row, column = square.mean(-1, True), square.mean(-2, True)
     g_row, g_column, g_all = (x / (1 - 0.99**step) + TINY for x in (row, column, row.mean(-2, True)))
     w_row, w_column = weight_square.mean(-1, True) + TINY, weight_square.mean(-2, True) + TINY
-    own = slots if len(place.shape) < 2 else bias
+    own = block.accumulators if len(block.info.shape) < 2 else bias
     unit = torch.zeros_like(g_row) if own is None else own["means"][1] / (1 - BETAS[1] ** step)
     unit = unit * (unit.square().mean(-2, True) + TINY).rsqrt()
-    return Summary(g_row, w_row, unit, g_column, w_column, g_all, w_row.mean(-2, True))
+    return TensorStats(g_row, w_row, unit, g_column, w_column, g_all, w_row.mean(-2, True))
 
 
-def of_coordinates(
-    grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, seen: Summary, place: ParamInfo, step: int
-) -> Tensor:
-    """The features that differ from coordinate to coordinate, of some rows of a matrix: `[10, ..., rows, columns]`.
+def coordinate_features(block: ParamBlock, stats: TensorStats, step: int) -> Tensor:
+    """The features that differ from coordinate to coordinate, `[10, ..., rows, columns]`.
 
-    step: the number of this gradient, the first of which is 1."""
-    grads, params = grads.clamp(-HUGE, HUGE), params.clamp(-HUGE, HUGE)
-    square = slots["square"] / (1 - 0.99**step) + TINY
+    Args:
+        block: a tensor, or some of its rows.
+        stats: of the whole tensor, for these rows.
+        step: the number of this gradient, the first of which is 1.
+    """
+    grads, params = block.grads.clamp(-HUGE, HUGE), block.params.clamp(-HUGE, HUGE)
+    square = block.accumulators["square"] / (1 - 0.99**step) + TINY
     corrections = grads.new_tensor([1 / (1 - beta**step) for beta in BETAS]).view(-1, *[1] * grads.ndim)
-    means = slots["means"] * corrections
+    means = block.accumulators["means"] * corrections
     scale = square.rsqrt()
-    factored = (seen.g_all.sqrt() * seen.g_row.rsqrt()) * seen.g_column.rsqrt()
-    found = [
+    factored = (stats.g_all.sqrt() * stats.g_row.rsqrt()) * stats.g_column.rsqrt()
+    features = [
         grads * scale, *(means * scale).unbind(0), grads * factored, means[1] * factored,
-        (square / seen.g_all).log() / 4, params * seen.w_all.rsqrt(),
-        asinh(params * math.sqrt(place.fan_in)), ((params * params + TINY) / seen.w_all).log() / 4,
+        (square / stats.g_all).log() / 4, params * stats.w_all.rsqrt(),
+        asinh(params * math.sqrt(block.info.fan_in)), ((params * params + TINY) / stats.w_all).log() / 4,
     ]  # fmt: skip
-    return torch.stack(found).clamp_(-LIMIT, LIMIT)
+    return torch.stack(features).clamp(-LIMIT, LIMIT)
 
 
-def of_surroundings(seen: Summary, place: ParamInfo, step: int, total: int) -> list[Tensor]:
-    """The features that are alike along a row, along a column, and in the whole matrix.
+def shared_features(stats: TensorStats, info: ParamInfo, step: int, total: int) -> list[Tensor]:
+    """The features that are alike along a row, along a column, and in the whole tensor.
 
-    They are `[3, ..., rows, 1]`, `[2, ..., 1, columns]` and `[12, ..., 1, 1]`."""
-    g_row, w_row, unit, g_column, w_column, g_all, w_all = seen
+    Returns:
+        `[3, ..., rows, 1]`, `[2, ..., 1, columns]` and `[12, ..., 1, 1]`.
+    """
+    g_row, w_row, unit, g_column, w_column, g_all, w_all = stats
     rows = [(g_row / g_all).log() / 2, (w_row / w_all).log() / 2, unit]
     columns = [(g_column / g_all).log() / 2, (w_column / w_all).log() / 2]
-    sizes = torch.stack([g_all.log() / 8 + 1, (w_all * place.fan_in).log() / 2])
-    numbers = sizes.new_tensor(constants(place, step, total)).view(-1, *[1] * g_all.ndim)
+    sizes = torch.stack([g_all.log() / 8 + 1, (w_all * info.fan_in).log() / 2])
+    numbers = sizes.new_tensor(known_features(info, step, total)).view(-1, *[1] * g_all.ndim)
     whole = torch.cat([sizes, numbers.expand(-1, *sizes.shape[1:])])
     return [part.clamp(-LIMIT, LIMIT) for part in (torch.stack(rows), torch.stack(columns), whole)]
 
 
-def constants(place: ParamInfo, step: int, total: int) -> list[float]:
-    """What is known without looking: the last ten of NAMES."""
-    fans = [math.log(place.fan_in) / 4 - 1, math.log(place.fan_out) / 4 - 1]
-    where = [place.layer / max(place.last, 1), float(place.layer == 0), float(place.layer == place.last)]
-    kind = [float(len(place.shape) < 2), float(len(place.shape) > 2)]
-    return [*fans, *where, *kind, step / total, math.log(total) / 4 - 1, math.log(step) / 4 - 1]
+def known_features(info: ParamInfo, step: int, total: int) -> list[float]:
+    """What is known without looking at any number of the network: the last ten of NAMES."""
+    fans = [math.log(info.fan_in) / 4 - 1, math.log(info.fan_out) / 4 - 1]
+    place = [info.layer / max(info.last_layer, 1), float(info.layer == 0), float(info.layer == info.last_layer)]
+    kind = [float(len(info.shape) < 2), float(len(info.shape) > 2)]
+    return [*fans, *place, *kind, step / total, math.log(total) / 4 - 1, math.log(step) / 4 - 1]
 
 
 def asinh(x: Tensor) -> Tensor:
@@ -142,38 +144,51 @@ def asinh(x: Tensor) -> Tensor:
 
 
 def features(
-    grads: Tensor, slots: Mapping[str, Tensor], params: Tensor, param_spec: ParamSpec, step: int, total: int
+    grads: Tensor, accumulators: Accumulators, params: Tensor, param_spec: ParamSpec, step: int, total: int
 ) -> Tensor:
-    """One row of numbers for each coordinate: `[..., N, len(NAMES)]`, in the order of NAMES.
+    """One row of numbers for each coordinate, in the order of NAMES: `[..., N, len(NAMES)]`.
 
-    The two functions above give the same and take less memory; this is for a look at the features, and for tests.
+    An optimizer computes the same in parts, which takes less memory; this is for a look at the features.
+
+    Args:
+        grads: `[..., N]`, the last of `step` gradients.
+        accumulators: after them.
+        params: `[..., N]`.
+        param_spec: the network.
+        step: the number of the gradient, from 1.
+        total: how many there will be.
     """
-    where, table = places(param_spec), []
+    infos, table = param_infos(param_spec), []
     order = sorted(range(len(NAMES)), key=[number for part in PARTS for number in part].__getitem__)
-    split = {name: matrices(slot, where) for name, slot in slots.items()}
-    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
-    for i, (g, w, place) in enumerate(zip(matrices(grads, where), matrices(params, where), where, strict=True)):
-        summary = summarise(each[i], w, each[i + 1] if place.biased else None, place, step)
-        parts = [of_coordinates(g, each[i], w, summary, place, step), *of_surroundings(summary, place, step, total)]
-        spread = torch.cat([part.expand(-1, *w.shape) for part in parts])
-        table.append(spread[order].flatten(-2).movedim(0, -1))
+    split = {name: matrices(x, infos) for name, x in accumulators.items()}
+    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
+    for i, block in enumerate(map(ParamBlock, matrices(grads, infos), matrices(params, infos), each, infos)):
+        stats = tensor_stats(block, each[i + 1] if block.info.has_bias else None, step)
+        parts = [coordinate_features(block, stats, step), *shared_features(stats, block.info, step, total)]
+        broadcast = torch.cat([part.expand(-1, *block.params.shape) for part in parts])
+        table.append(broadcast[order].flatten(-2).movedim(0, -1))
     return torch.cat(table, -2)
 
 
-def blocks(weight: Tensor) -> list[Tensor]:
+def weight_parts(weight: Tensor) -> list[Tensor]:
     """The columns of a layer's weight `[units, len(NAMES)]` that belong to each of PARTS."""
     return [weight[:, list(part)] for part in PARTS]
 
 
-def times(weight: Tensor, part: Tensor) -> Tensor:
-    """A block of a layer's weights times the features that it is for: `[units, ..., rows, columns]`."""
-    return (weight @ part.flatten(1)).view(-1, *part.shape[1:])
+def apply_part(weight: Tensor, features: Tensor) -> Tensor:
+    """Some columns of a layer's weight times the features that they are for: `[units, ..., rows, columns]`."""
+    return (weight @ features.flatten(1)).view(-1, *features.shape[1:])
 
 
-def offsets(weights: list[Tensor], bias: Tensor, surroundings: list[Tensor]) -> tuple[Tensor, Tensor]:
+def offsets(weights: Sequence[Tensor], bias: Tensor, shared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """What a layer adds for a row, `[units, ..., rows, 1]`, and for a column, `[units, ..., 1, columns]`.
 
-    weights, bias: the layer's `blocks` and bias. With `times(weights[0], coordinates)` they add up to what the layer
-    makes of `features`."""
-    rows, columns, whole = (times(weight, part) for weight, part in zip(weights[1:], surroundings, strict=True))
+    With `apply_part(weights[0], coordinate_features)` they add up to what the layer makes of `features`.
+
+    Args:
+        weights: the layer's `weight_parts`.
+        bias: the layer's bias.
+        shared: the features that coordinates share, `shared_features`.
+    """
+    rows, columns, whole = (apply_part(weight, part) for weight, part in zip(weights[1:], shared, strict=True))
     return rows + (whole + bias.view(-1, *[1] * (whole.ndim - 1))), columns

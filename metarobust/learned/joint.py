@@ -1,91 +1,86 @@
-"""The joint optimizer: steering sets the pace of each layer, and a small network corrects every coordinate.
+"""The joint optimizer: a learned schedule sets the pace of each layer, and a small network corrects every coordinate.
 
 With rate, decay and a as in `metarobust.learned.schedule`, and phi the features of `metarobust.learned.features`:
 
     (d, s, c) = net(phi)
-    step      = -rate_l(s) * exp(s) * (a + d)  -  ( decay_l(s) + cap * tanh(c) ) * w
+    update    = -rate_l(s) * exp(s) * (a + d)  -  ( decay_l(s) + cap * tanh(c) ) * w
     inputs    = images + noise(s) * N(0, 1)
 
-The head of the net starts at 0: an untrained joint optimizer *is* the steering optimizer, and meta-training goes on
-from one that is trained. Gradients at noised inputs put it in tier 1. The combination is ours.
+The head of the net starts at 0: an untrained joint optimizer *is* its schedule, and meta-training goes on from one that
+is trained. Gradients at noised inputs put it in tier 1. The combination is ours.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metarobust.learned.features import SLOTS, Summary, accumulate, blocks, of_coordinates, summarise
-from metarobust.learned.mlp import correct, correction, surroundings
-from metarobust.learned.protocol import LearnedOptimizer, ParamInfo, State, StepContext
-from metarobust.learned.schedule import LearnedSchedule, direction, of_layer
+from metarobust.learned.features import (
+    ACCUMULATORS,
+    TensorStats,
+    accumulate,
+    coordinate_features,
+    tensor_stats,
+    weight_parts,
+)
+from metarobust.learned.mlp import layer_stats, make_mlp, run_mlp
+from metarobust.learned.protocol import Accumulators, LearnedOptimizer, ParamBlock, State, StepContext
+from metarobust.learned.schedule import LearnedSchedule, adam_direction, of_layer
 
 
-class JointLevers(NamedTuple):
-    """As `Levers`, and the first layer's `blocks`."""
+class Prepared(NamedTuple):
+    """As `Hyperparameters`, and the `weight_parts` of the net's first layer."""
 
-    each: Tensor
+    values: Tensor
     weight: Tensor
-    blocks: list[Tensor]
+    parts: list[Tensor]
 
 
 class Joint(LearnedOptimizer):
-    """A learned optimizer; its parameters are theta. `init`, `update` and `inputs` as in `metarobust.optimizers`.
+    """Schedule and network above as a learned optimizer.
 
-    hidden: units in each of the two hidden layers. cap: the largest share of a weight that one step may take away or
-    add on top of the decay.
+    Args:
+        hidden: units in each of the two hidden layers.
+        cap: the largest share of a weight that one step may take away or add on top of the decay.
+        generator: of the weights.
     """
 
     def __init__(self, hidden: int = 16, cap: float = 0.3, generator: torch.Generator | None = None):
         super().__init__()
-        self.steering = LearnedSchedule()
-        self.hidden = hidden
-        self.net = correction(hidden, generator)
-        self.cap = cap
+        self.steering = LearnedSchedule()  # stored weights have it by this name
+        self.hidden, self.cap = hidden, cap
+        self.net = make_mlp(hidden, generator)
 
-    def begin_from(self, steering: LearnedSchedule) -> None:
-        """Takes up the levers of a trained steering optimizer: where its own meta-training begins."""
-        self.steering.load_state_dict(steering.state_dict())
+    def begin_from(self, schedule: LearnedSchedule) -> None:
+        """Copies a trained schedule: where this one's own meta-training begins."""
+        self.steering.load_state_dict(schedule.state_dict())
 
     @property
-    def slots(self) -> dict[str, tuple[int, ...]]:
-        return SLOTS | self.steering.slots  # both average the square alike
+    def accumulators(self) -> dict[str, tuple[int, ...]]:
+        return ACCUMULATORS | self.steering.accumulators  # both average the square alike
 
     def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
         """The images with as much noise as this step asks for."""
         return self.steering.inputs(images, state, generator)
 
-    def begin(self, state: State) -> tuple[JointLevers, dict[str, Tensor]]:
-        levers, shared = self.steering.begin(state)
-        return JointLevers(*levers, blocks(self.net[0].weight)), shared
+    def prepare(self, state: State) -> tuple[Prepared, dict[str, Tensor]]:
+        hyperparameters, shared = self.steering.prepare(state)
+        return Prepared(*hyperparameters, weight_parts(self.net[0].weight)), shared
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
-        return accumulate(grads, slots) | self.steering.watch(grads, slots, now)
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
+        return accumulate(grads, accumulators) | self.steering.update_accumulators(grads, accumulators, context)
 
-    def survey(
-        self,
-        slots: Mapping[str, Tensor],
-        params: Tensor,
-        bias: Mapping[str, Tensor] | None,
-        place: ParamInfo,
-        now: StepContext,
-    ) -> tuple[Tensor, ...]:
-        summary = summarise(slots, params, bias, place, now.step)
-        return surroundings(now.levers.blocks, self.net[0].bias, summary, place, now)
+    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
+        stats = tensor_stats(block, bias, context.step)
+        return layer_stats(context.prepared.parts, self.net[0].bias, stats, block.info, context)
 
-    def write(
-        self,
-        grads: Tensor,
-        slots: Mapping[str, Tensor],
-        params: Tensor,
-        summary: Any,
-        place: ParamInfo,
-        now: StepContext,
+    def compute_update(
+        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        *averages, rows, columns, _ = summary
-        seen = of_coordinates(grads, slots, params, Summary(*averages), place, now.step)
-        turn, pace, give = correct(self.net, now.levers.blocks, seen, rows, columns)
-        rate, decay = of_layer(now.levers, place)
-        step = -rate * pace.clamp(-6, 4).exp() * (direction(slots, now) + turn)
-        return step - (decay + self.cap * torch.tanh(give)) * params, {}
+        *averages, rows, columns, _ = stats
+        features = coordinate_features(block, TensorStats(*averages), context.step)
+        turn, scale, more_decay = run_mlp(self.net, context.prepared.parts, features, rows, columns)
+        rate, decay = of_layer(context.prepared, block.info)
+        step = -rate * scale.clamp(-6, 4).exp() * (adam_direction(block.accumulators, context) + turn)
+        return step - (decay + self.cap * torch.tanh(more_decay)) * block.params, {}

@@ -1,20 +1,20 @@
-"""What all learned optimizers share: their state, and one loop over the matrices of a network.
+"""What all learned optimizers share: their state, and one loop over the tensors of a network.
 
-A network is seen as matrices: a convolution `[out, in, h, w]` is `[out, in * h * w]`, a vector is a column. For a
-gradient g and weights W, with k the step, one update is
+A tensor is seen as a matrix: a convolution `[out, in, h, w]` is `[out, in * h * w]`, a vector is a column. With
+gradients g and weights W, step k of T is
 
-    levers          = begin(k, T, shapes)                what this step has for all coordinates alike
-    memory          = watch(g, memory, levers)           running averages, each coordinate for itself
-    summary         = survey(memory, W)                  statistics of each matrix
-    move, memory    = write(g, memory, W, summary)       the step, some rows at a time
+    prepared        = prepare(k, T, shapes)                        what this step has for all coordinates alike
+    accumulators    = update_accumulators(g, accumulators)         running averages, each coordinate for itself
+    stats           = tensor_stats(g, W, accumulators)             statistics of each tensor
+    update          = compute_update(g, W, accumulators, stats)    what is added to the weights, some rows at a time
 
-A kind of optimizer says what these four are. Where no gradient is wanted, `write` gets few enough rows to stay in the
-processor's cache, so that nothing but the memory itself grows with the network. `metarobust.optim` takes the same four
+A kind of optimizer says what these four are. Where no gradient is wanted, `compute_update` gets few enough rows to stay
+in the processor's cache, so that nothing but the accumulators grows with the network. `metarobust.optim` makes the same
 calls parameter by parameter.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,22 +26,37 @@ from metarobust.params import ParamSpec
 
 CHUNK = 32768  # coordinates at a time: some 8 MB of numbers on the way through a small network
 
+Accumulators = Mapping[str, Tensor]
+
 
 class State(NamedTuple):
-    """step: updates so far. total: how many there will be. slots: what each coordinate remembers, by name, each
-    `[*, ..., N]` with axes of its own in front. shared: what the run remembers for all coordinates alike."""
+    """The state of a run.
+
+    Attributes:
+        step: updates so far.
+        total: how many there will be.
+        param_spec: the network.
+        accumulators: what each coordinate remembers, by name: `[*axes, ..., N]`.
+        shared: what the run remembers for all coordinates alike.
+    """
 
     step: int
     total: int
     param_spec: ParamSpec
-    slots: dict[str, Tensor]
+    accumulators: dict[str, Tensor]
     shared: dict[str, Tensor]
 
 
 class ParamInfo(NamedTuple):
-    """Where a tensor is in its network: a weight opens a layer, `last` is the number of the last one.
+    """A tensor's place in its network.
 
-    rows, columns: of the matrix it is. biased: the tensor after it is the bias of its rows.
+    Attributes:
+        shape: as the network has it.
+        rows, columns: of the matrix that it is seen as.
+        fan_in, fan_out: as in `ParamSpec.fans`.
+        layer: number of its layer, from 0: a weight opens a layer.
+        last_layer: number of the network's last layer.
+        has_bias: whether the tensor after it is the bias of its rows.
     """
 
     shape: tuple[int, ...]
@@ -50,123 +65,132 @@ class ParamInfo(NamedTuple):
     fan_in: int
     fan_out: int
     layer: int
-    last: int
-    biased: bool
+    last_layer: int
+    has_bias: bool
 
 
 class StepContext(NamedTuple):
-    """The step being taken, from 1 to total, and what it has for all coordinates alike."""
+    """The step being taken, from 1 to total, and what `prepare` computed for it."""
 
     step: int
     total: int
-    levers: Any
+    prepared: Any
+
+
+class ParamBlock(NamedTuple):
+    """A tensor as a matrix, or some of its rows: gradients and weights `[..., rows, columns]`, and accumulators."""
+
+    grads: Tensor
+    params: Tensor
+    accumulators: Accumulators
+    info: ParamInfo
+
+    def row_chunks(self) -> Iterator[slice]:
+        """Slices of rows, about CHUNK coordinates each; all of them at once where they are to be differentiated."""
+        rows = self.params.shape[-2]
+        size = rows if torch.is_grad_enabled() else CHUNK * rows // max(self.params.numel(), 1)
+        return (slice(start, start + max(size, 1)) for start in range(0, max(rows, 1), max(size, 1)))
+
+    def rows(self, rows: slice) -> "ParamBlock":
+        """Some rows of it (views, no copy)."""
+        parts = {name: x[..., rows, :] for name, x in self.accumulators.items()}
+        return ParamBlock(self.grads[..., rows, :], self.params[..., rows, :], parts, self.info)
 
 
 @lru_cache
-def places(param_spec: ParamSpec) -> tuple[ParamInfo, ...]:
+def param_infos(param_spec: ParamSpec) -> tuple[ParamInfo, ...]:
     """The place of each tensor. A vector of another length, as a normalisation's after an embedding, is no bias."""
-    found, last, after = [], max(param_spec.layers[-1], 0), (*param_spec.shapes[1:], ())
+    infos, last_layer, after = [], max(param_spec.layers[-1], 0), (*param_spec.shapes[1:], ())
     for shape, following, size, fans, layer in zip(
         param_spec.shapes, after, param_spec.sizes, param_spec.fans, param_spec.layers, strict=True
     ):
         rows = shape[0] if len(shape) >= 2 else size
-        biased = len(shape) >= 2 and following == shape[:1]
-        found.append(ParamInfo(shape, rows, size // max(rows, 1), *fans, layer, last, biased))
-    return tuple(found)
+        has_bias = len(shape) >= 2 and following == shape[:1]
+        infos.append(ParamInfo(shape, rows, size // max(rows, 1), *fans, layer, last_layer, has_bias))
+    return tuple(infos)
 
 
 class LearnedOptimizer(nn.Module, Optimizer):
-    """A learned optimizer; its parameters are theta. `init` and `update` as in `metarobust.optimizers`."""
+    """A learned optimizer: a module whose parameters are theta, and an optimizer as in `metarobust.optimizers`."""
 
     @property
     @abstractmethod
-    def slots(self) -> dict[str, tuple[int, ...]]:
+    def accumulators(self) -> dict[str, tuple[int, ...]]:
         """What each coordinate remembers: the sizes of the axes in front of the coordinates, () for one number."""
 
-    def begin(self, state: State) -> tuple[Any, dict[str, Tensor]]:
+    def prepare(self, state: State) -> tuple[Any, dict[str, Tensor]]:
         """What the next step has for all coordinates alike, and the next `shared`, which is {} at first."""
         return None, {}
 
-    def watch(self, grads: Tensor, slots: dict[str, Tensor], now: StepContext) -> dict[str, Tensor]:
-        """The memory after one more gradient, as far as it takes nothing but a coordinate's own gradient."""
-        return slots
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
+        """The accumulators after one more gradient, as far as they depend on a coordinate's own gradient alone."""
+        return dict(accumulators)
 
-    def survey(
-        self,
-        slots: Mapping[str, Tensor],
-        params: Tensor,
-        bias: Mapping[str, Tensor] | None,
-        place: ParamInfo,
-        now: StepContext,
-    ) -> tuple[Tensor, ...]:
-        """What `write` needs of a whole matrix: tensors `[..., rows, 1]`, or with one row that is for all of them.
+    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
+        """What `compute_update` needs of a whole tensor.
 
-        bias: the slots of the bias of the rows, a column, where they have one."""
+        Args:
+            block: the tensor.
+            bias: accumulators of the bias of its rows, a column, where it has one.
+            context: the step.
+
+        Returns:
+            Tensors `[..., rows, 1]`, or with one row that is for all of them.
+        """
         return ()
 
     @abstractmethod
-    def write(
-        self,
-        grads: Tensor,
-        slots: Mapping[str, Tensor],
-        params: Tensor,
-        summary: Any,
-        place: ParamInfo,
-        now: StepContext,
+    def compute_update(
+        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step `[..., rows, columns]` of some rows of a matrix, and those of their slots that change with it."""
+        """What is added to some rows of a tensor, `[..., rows, columns]`, and the accumulators that change with it."""
 
     def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> State:
         """The state before the first of `total` steps, for params `[..., N]`."""
-        slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in self.slots.items()}
-        return State(0, total, param_spec, slots, {})
+        accumulators = {name: params.new_zeros(*axes, *params.shape) for name, axes in self.accumulators.items()}
+        return State(0, total, param_spec, accumulators, {})
 
     def update(self, grads: Tensor, state: State, params: Tensor) -> tuple[Tensor, State]:
-        """The step `[..., N]` to add to params, and the next state."""
-        levers, shared = self.begin(state)
-        now = StepContext(state.step + 1, state.total, levers)
-        slots = self.watch(grads, state.slots, now)
-        where = places(state.param_spec)
-        gs, ws = matrices(grads, where), matrices(params, where)
-        split = {name: matrices(slot, where) for name, slot in slots.items()}
-        each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
-        steps, changed = [], []
-        for i, place in enumerate(where):
-            step, new = self.move(gs[i], each[i], ws[i], each[i + 1] if place.biased else None, place, now)
-            steps.append(step.flatten(-2))
-            changed.append(new)
-        slots = slots | {name: torch.cat([new[name].flatten(-2) for new in changed], -1) for name in changed[0]}
-        return torch.cat(steps, -1), State(now.step, state.total, state.param_spec, slots, shared)
+        """What is added to params `[..., N]`, and the next state."""
+        prepared, shared = self.prepare(state)
+        context, infos = StepContext(state.step + 1, state.total, prepared), param_infos(state.param_spec)
+        accumulators = self.update_accumulators(grads, state.accumulators, context)
+        split = {name: matrices(x, infos) for name, x in accumulators.items()}
+        each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
+        blocks = list(map(ParamBlock, matrices(grads, infos), matrices(params, infos), each, infos))
+        updates, changed = zip(*self.update_tensors(blocks, context), strict=True)
+        new = {name: torch.cat([each[name].flatten(-2) for each in changed], -1) for name in changed[0]}
+        state = State(context.step, state.total, state.param_spec, accumulators | new, shared)
+        return torch.cat([update.flatten(-2) for update in updates], -1), state
 
-    def move(
-        self,
-        grads: Tensor,
-        slots: Mapping[str, Tensor],
-        params: Tensor,
-        bias: Mapping[str, Tensor] | None,
-        place: ParamInfo,
-        now: StepContext,
+    def update_tensors(
+        self, blocks: Sequence[ParamBlock], context: StepContext
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """What is added to each tensor of a network in turn, and those of its accumulators that change with it.
+
+        Args:
+            blocks: all tensors of the network in order, after `update_accumulators`.
+            context: the step.
+        """
+        for i, block in enumerate(blocks):
+            bias = blocks[i + 1].accumulators if block.info.has_bias else None
+            yield self.update_tensor(block, self.tensor_stats(block, bias, context), context)
+
+    def update_tensor(
+        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step of a whole matrix `[..., rows, columns]` after `watch`, and the slots that changed with it."""
-        summary = self.survey(slots, params, bias, place, now)
+        """`compute_update` of a whole tensor, some rows at a time."""
         parts = []
-        for rows in chunks(params):
-            here = {name: slot[..., rows, :] for name, slot in slots.items()}
-            of_rows = tuple(part if part.shape[-2] == 1 else part[..., rows, :] for part in summary)
-            parts.append(self.write(grads[..., rows, :], here, params[..., rows, :], of_rows, place, now))
+        for rows in block.row_chunks():
+            of_rows = [x if x.shape[-2] == 1 else x[..., rows, :] for x in stats]
+            parts.append(self.compute_update(block.rows(rows), of_rows, context))
         if len(parts) == 1:
             return parts[0]
-        return torch.cat([p[0] for p in parts], -2), {n: torch.cat([p[1][n] for p in parts], -2) for n in parts[0][1]}
+        updates, changed = zip(*parts, strict=True)
+        return torch.cat(updates, -2), {name: torch.cat([each[name] for each in changed], -2) for name in changed[0]}
 
 
-def matrices(flat: Tensor, where: tuple[ParamInfo, ...]) -> list[Tensor]:
+def matrices(flat: Tensor, infos: Sequence[ParamInfo]) -> list[Tensor]:
     """A vector `[..., N]` as matrices `[..., rows, columns]` (views, no copy)."""
-    parts = flat.split([place.rows * place.columns for place in where], -1)
-    return [part.unflatten(-1, (place.rows, place.columns)) for part, place in zip(parts, where, strict=True)]
-
-
-def chunks(matrix: Tensor) -> Iterator[slice]:
-    """Stretches of rows of a matrix `[..., rows, columns]`, about CHUNK coordinates each; all, to be differentiated."""
-    rows = matrix.shape[-2]
-    size = rows if torch.is_grad_enabled() else CHUNK * rows // max(matrix.numel(), 1)
-    return (slice(start, start + max(size, 1)) for start in range(0, max(rows, 1), max(size, 1)))
+    parts = flat.split([info.rows * info.columns for info in infos], -1)
+    return [part.unflatten(-1, (info.rows, info.columns)) for part, info in zip(parts, infos, strict=True)]

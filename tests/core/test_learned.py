@@ -11,7 +11,7 @@ from toy import generator, scatter, tasks
 
 from metarobust import learned
 from metarobust.learned import features as seen
-from metarobust.learned import protocol as rule
+from metarobust.learned import protocol
 from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
@@ -123,16 +123,16 @@ def slow_features(param_spec, params, grads, total):
     return found
 
 
-def watched(params, grads):
+def accumulated(params, grads):
     """The running averages after these gradients."""
-    slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in seen.SLOTS.items()}
+    slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in seen.ACCUMULATORS.items()}
     for g in grads:
         slots = accumulate(g, slots)
     return slots
 
 
 def fast_features(param_spec, params, grads, total):
-    return features(grads[-1], watched(params, grads), params, param_spec, len(grads), total)
+    return features(grads[-1], accumulated(params, grads), params, param_spec, len(grads), total)
 
 
 @every_network
@@ -149,20 +149,25 @@ def test_features_are_what_their_names_say(network, steps):
         torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
 
 
+def blocks_of(param_spec, params, grads):
+    """The tensors of a network after these gradients, and the accumulators of their biases."""
+    infos = protocol.param_infos(param_spec)
+    split = {name: protocol.matrices(x, infos) for name, x in accumulated(params, grads).items()}
+    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
+    blocks = list(map(protocol.ParamBlock, *(protocol.matrices(x, infos) for x in (grads[-1], params)), each, infos))
+    return [(block, each[i + 1] if block.info.has_bias else None) for i, block in enumerate(blocks)]
+
+
 def in_parts(layer, params, grads, param_spec, total):
     """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
-    slots, where, found = watched(params, grads), rule.places(param_spec), []
-    split = {name: rule.matrices(slot, where) for name, slot in slots.items()}
-    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(where))]
-    gs, ws = rule.matrices(grads[-1], where), rule.matrices(params, where)
-    for i, place in enumerate(where):
-        bias = each[i + 1] if place.biased else None
-        summary = seen.summarise(each[i], ws[i], bias, place, len(grads))
-        coordinates = seen.of_coordinates(gs[i], each[i], ws[i], summary, place, len(grads))
-        weights, around = seen.blocks(layer.weight), seen.of_surroundings(summary, place, len(grads), total)
-        rows, columns = seen.offsets(weights, layer.bias, around)
-        found.append((seen.times(weights[0], coordinates) + rows + columns).flatten(-2).movedim(0, -1))
-    return torch.cat(found, -2)
+    outputs, step = [], len(grads)
+    for block, bias in blocks_of(param_spec, params, grads):
+        stats = seen.tensor_stats(block, bias, step)
+        weights, shared = seen.weight_parts(layer.weight), seen.shared_features(stats, block.info, step, total)
+        rows, columns = seen.offsets(weights, layer.bias, shared)
+        output = seen.apply_part(weights[0], seen.coordinate_features(block, stats, step)) + rows + columns
+        outputs.append(output.flatten(-2).movedim(0, -1))
+    return torch.cat(outputs, -2)
 
 
 @every_network
@@ -220,21 +225,6 @@ def test_features_and_steps_stay_finite(network, gradient, weight):
                 assert bool(step.isfinite().all()), kind
 
 
-def test_rows_and_columns_of_a_convolution():
-    """[out, in, h, w] is the matrix [out, in * h * w], whatever comes after it."""
-    param_spec = ParamSpec.of(build("cnn-4-3-relu", (2, 6, 6), 3))
-    params, grads = path(param_spec, 2)
-    slots, (place, *_) = watched(params, grads), rule.places(param_spec)
-    weights, square = (param_spec.split(x)[param_spec.names[0]] for x in (params, slots["square"] / (1 - 0.99**2)))
-    assert weights.shape == (4, 2, 3, 3)
-    here = {name: rule.matrices(slot, rule.places(param_spec))[0] for name, slot in slots.items()}
-    found = seen.summarise(here, weights.flatten(1), None, place, 2)
-    torch.testing.assert_close(found.g_row.flatten(), square.mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.w_row.flatten(), weights.square().mean((1, 2, 3)), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.g_column.view(2, 3, 3), square.mean(0), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.w_column.view(2, 3, 3), weights.square().mean(0), rtol=1e-9, atol=1e-12)
-
-
 @every_network
 @pytest.mark.parametrize("kind", [FeatureMLP, FeatureLSTM])
 def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network, kind):
@@ -246,12 +236,12 @@ def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network, k
     params = param_spec.flatten(tensors)
     found = steps_of(kind(lr=0.05).double(), param_spec, params, grads)
     # Adam's direction does not depend on the parameters; the scale is that of the tensor as it is now.
-    directions = steps_of(Adam(1.0, beta2=0.99, tiny=0.0), param_spec, params, grads)
+    directions = steps_of(Adam(1.0, beta2=0.99, eps=0.0), param_spec, params, grads)
     now = params
     for step, direction in zip(found, directions, strict=True):
         sizes = [t.square().mean().sqrt() for t in param_spec.split(now).values()]
         scale = [max(float(s), 0.1 * fan_in**-0.5) for s, (fan_in, _) in zip(sizes, param_spec.fans, strict=True)]
-        expected = 0.05 * param_spec.spread(torch.tensor(scale, dtype=torch.float64)) * direction
+        expected = 0.05 * param_spec.broadcast(torch.tensor(scale, dtype=torch.float64)) * direction
         torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-9)
         now = now + step
 
@@ -309,12 +299,13 @@ def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
         at = at + step
         expected.append(step.detach())
     calls = []
-    monkeypatch.setattr(optimizer, "write", lambda *args, write=optimizer.write: calls.append(0) or write(*args))
-    monkeypatch.setattr(rule, "CHUNK", 5)
+    whole = optimizer.compute_update
+    monkeypatch.setattr(optimizer, "compute_update", lambda *args: calls.append(0) or whole(*args))
+    monkeypatch.setattr(protocol, "CHUNK", 5)
     torch.testing.assert_close(
         steps_of(optimizer, param_spec, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12
     )
-    # The LSTM takes all matrices at once, in chunks of its own: `test_lstm_steps`.
+    # The LSTM takes all tensors at once.
     assert isinstance(optimizer, CoordinateLSTM) or len(calls) > len(grads) * len(param_spec.shapes)
 
 
@@ -367,7 +358,7 @@ def test_the_feature_lstm_is_a_cell_of_the_features_and_a_read_out():
         table = fast_features(param_spec, params, grads[: k + 1], 10)
         state = optimizer.cell(table, state)
         turn, pace, give = optimizer.head(state[0]).unbind(-1)
-        root_fan_in = param_spec.spread(torch.tensor([fan_in for fan_in, _ in param_spec.fans])).double().sqrt()
+        root_fan_in = param_spec.broadcast(torch.tensor([fan_in for fan_in, _ in param_spec.fans])).double().sqrt()
         spread = table[:, NAMES.index("log weight of the tensor")].exp().clamp_min(0.1) / root_fan_in
         direction = table[:, NAMES.index("momentum 0.9")] + turn
         expected = -(optimizer.log_lr + pace).exp() * spread * direction - optimizer.cap * give.tanh() * params

@@ -52,7 +52,7 @@ def test_layers_fans_and_spread_by_hand():
     assert param_spec.size == 762
     assert param_spec.layers == [0, 0, 1, 1]
     assert param_spec.fans == [(27, 36), (27, 36), (64, 10), (64, 10)]
-    spread = param_spec.spread(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]))
+    spread = param_spec.broadcast(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]))
     assert [row.unique_consecutive().tolist() for row in spread] == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert (spread[0] == 3).sum() == 640
     # Scales and shifts of a normalisation belong to the layer before them, and take its fans.

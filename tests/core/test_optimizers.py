@@ -41,7 +41,7 @@ PAIRS = {
     "SGD, decay": (SGD(0.02, decay=0.3), lambda p: torch.optim.SGD(p, 0.02, weight_decay=0.3)),
     "Adam": (Adam(0.03), lambda p: torch.optim.Adam(p, 0.03)),
     "Adam, other averages": (
-        Adam(0.03, beta1=0.5, beta2=0.95, tiny=1e-3),
+        Adam(0.03, beta1=0.5, beta2=0.95, eps=1e-3),
         lambda p: torch.optim.Adam(p, 0.03, betas=(0.5, 0.95), eps=1e-3),
     ),
     "RMSprop": (RMSprop(0.01), lambda p: torch.optim.RMSprop(p, 0.01)),

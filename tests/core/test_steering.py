@@ -10,7 +10,7 @@ from toy import generator, scatter
 
 from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.joint import Joint
-from metarobust.learned.schedule import BOUNDS, LEVERS, START, LearnedSchedule
+from metarobust.learned.schedule import BOUNDS, HYPERPARAMETERS, NOISE, START, LearnedSchedule
 from metarobust.models import build
 from metarobust.params import ParamSpec
 
@@ -52,7 +52,7 @@ def path(param_spec, steps, lead=()):
 def by_hand(optimizer, kind, step, total):
     """Every lever by name after `step` of `total` steps: a line on a logarithmic scale, within its bounds."""
     found = {}
-    for name, (start, end), (low, high) in zip(LEVERS, optimizer.levers[kind].tolist(), BOUNDS, strict=True):
+    for name, (start, end), (low, high) in zip(HYPERPARAMETERS, optimizer.levers[kind].tolist(), BOUNDS, strict=True):
         value = math.exp(4 * (start + (end - start) * step / total))
         found[name] = min(max(value, low), high)
     return found
@@ -116,7 +116,7 @@ def test_inputs_have_the_noise_of_the_step(make, name):
     param_spec, optimizer, total = ParamSpec.of(NETWORKS[name]), make(), 4
     levers = optimizer if isinstance(optimizer, LearnedSchedule) else optimizer.steering
     with torch.no_grad():
-        levers.levers[:, LEVERS.index("noise")] += torch.tensor([0.0, 0.3])
+        levers.levers[:, NOISE] += torch.tensor([0.0, 0.3])
     params, grads = path(param_spec, 3)
     state, images = optimizer.init(params, param_spec, total), torch.rand(40, 1, 30, 30, dtype=torch.float64)
     for k, g in enumerate(grads):
@@ -152,10 +152,12 @@ def test_the_joint_optimizer_corrects_every_coordinate(name):
     assert table.shape == (param_spec.size, len(NAMES))
     turn, pace, give = joint.net(table).detach().unbind(-1)
     rate, decay = (
-        param_spec.spread(torch.tensor([levers[f"{lever} {where}"] for where in POSITIONS[name]], dtype=torch.float64))
+        param_spec.broadcast(
+            torch.tensor([levers[f"{lever} {where}"] for where in POSITIONS[name]], dtype=torch.float64)
+        )
         for lever in ("rate", "decay")
     )
-    decay = decay * param_spec.spread(torch.tensor([float(n.endswith("weight")) for n in param_spec.names]))
+    decay = decay * param_spec.broadcast(torch.tensor([float(n.endswith("weight")) for n in param_spec.names]))
     expected = -rate * pace.exp() * (grads[0].sign() + turn) - (decay + 0.3 * give.tanh()) * params
     torch.testing.assert_close(step, expected, rtol=1e-7, atol=1e-9)
 

@@ -128,7 +128,7 @@ def test_weights_are_named_and_biases_left_out():
 
 def seen(optimizer, here):
     look = watch(here, optimizer, HOW, generator(5))[1]
-    return look, features(look.grads, look.state.slots, look.params, here.param_spec, look.number, HOW.steps)
+    return look, features(look.grads, look.state.accumulators, look.params, here.param_spec, look.number, HOW.steps)
 
 
 def test_the_answer_is_the_step_that_the_rule_takes():
@@ -263,7 +263,7 @@ def test_a_knock_out_switches_off_its_part_and_no_other():
     grads = torch.randn(here.params.shape, generator=generator(6), dtype=torch.float64)
     step, _ = whole.update(grads, start, here.params)
     steps = {part: Knockout(whole, part).update(grads, start, here.params)[0] for part in PARTS}
-    found = features(grads, whole.update(grads, start, here.params)[1].slots, here.params, here.param_spec, 1, 4)
+    found = features(grads, whole.update(grads, start, here.params)[1].accumulators, here.params, here.param_spec, 1, 4)
     answer = responses.answer(whole, found)
     assert torch.allclose(steps["decay"] - step, answer.share * here.params, atol=1e-6)
     _, where, _ = next(weights(here.param_spec))

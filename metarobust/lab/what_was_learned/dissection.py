@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarobust.learned.protocol import ParamInfo, places
+from metarobust.learned.protocol import ParamInfo, param_infos
 from metarobust.objectives import clean
 from metarobust.optimizers import Optimizer
 from metarobust.params import ParamSpec
@@ -55,8 +55,8 @@ def weights(param_spec: ParamSpec) -> Iterator[tuple[str, slice, ParamInfo]]:
     The names: `first layer`, `layer 2` and so on, `last layer`.
     """
     start = 0
-    for place, size in zip(places(param_spec), param_spec.sizes, strict=True):
+    for place, size in zip(param_infos(param_spec), param_spec.sizes, strict=True):
         if len(place.shape) >= 2:
-            names = {0: "first layer", place.last: "last layer"}
+            names = {0: "first layer", place.last_layer: "last layer"}
             yield names.get(place.layer, f"layer {place.layer + 1}"), slice(start, start + size), place
         start += size

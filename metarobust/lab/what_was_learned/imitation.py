@@ -74,4 +74,4 @@ def _normal(rule: ColumnDecay, looks: list[Look], param_spec: ParamSpec) -> tupl
 def sizes(params: Tensor, param_spec: ParamSpec) -> Tensor:
     """The root mean square of each coordinate's tensor `[..., N]`."""
     parts = [part.flatten(params.ndim - 1).square().mean(-1) for part in param_spec.split(params).values()]
-    return param_spec.spread(torch.stack(parts, -1).sqrt()).clamp_min(1e-7)
+    return param_spec.broadcast(torch.stack(parts, -1).sqrt()).clamp_min(1e-7)

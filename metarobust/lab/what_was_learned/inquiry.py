@@ -221,7 +221,7 @@ class Inquiry:
     def responses(self, network: str, name: str, looks: list[Look], param_spec: ParamSpec) -> list[dict[str, Any]]:
         """The response curves of a rule to all of its inputs, layer by layer."""
         look, rule = looks[self.spec.at - 1], self.optimizer(name)
-        seen = features(look.grads, look.state.slots, look.params, param_spec, look.number, len(looks))
+        seen = features(look.grads, look.state.accumulators, look.params, param_spec, look.number, len(looks))
         rows = []
         for layer, where, _ in weights(param_spec):
             some = seen[:, where].flatten(0, 1)
