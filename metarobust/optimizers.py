@@ -1,6 +1,6 @@
-"""Optimizers as functions: `init(params, layout) -> state`, `update(grads, state, params) -> (step, state)`.
+"""Optimizers as functions: `init(params, ...) -> state`, `update(grads, state, params) -> (updates, state)`.
 
-All parameters of a model are one vector `[N]`, or `[T, N]` for T models. The caller adds the step to the parameters
+All parameters of a model are one vector `[N]`, or `[T, N]` for T models. The caller adds the updates to the parameters
 and keeps the state, so a run of training is a pure function that can be differentiated. Hyperparameters may be
 numbers, or tensors `[T, 1]` with another value for each of T models: a whole grid is one run. A third function,
 `inputs`, is for those that want their gradients at other images than the given ones, such as noised ones.
@@ -24,11 +24,23 @@ class Optimizer(ABC):
 
     @abstractmethod
     def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> Any:
-        """The state before the first of `total` steps, for params `[..., N]`."""
+        """The state before the first step.
+
+        Args:
+            params: `[..., N]`.
+            param_spec: which part of them is which tensor.
+            total: how many steps there will be.
+        """
 
     @abstractmethod
     def update(self, grads: Tensor, state: Any, params: Tensor) -> tuple[Tensor, Any]:
-        """The step to add to params, and the next state."""
+        """The updates `[..., N]` to add to params, and the next state.
+
+        Args:
+            grads: `[..., N]`.
+            state: of `init` or of the last update.
+            params: `[..., N]`.
+        """
 
     def inputs(self, images: Tensor, state: Any, generator: torch.Generator | None) -> Tensor:
         """The images `[n, C, H, W]` at which it wants the next gradient: as they are, if it does not say otherwise."""
@@ -37,7 +49,7 @@ class Optimizer(ABC):
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """v <- momentum * v + g;  step = -lr * (v + decay * w)."""
+    """v <- momentum * v + g;  update = -lr * (v + decay * w)."""
 
     lr: float | Tensor
     momentum: float | Tensor = 0.0
@@ -61,7 +73,7 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """m, v <- running averages of g and g^2;  step = -lr * (m / (sqrt(v) + eps) + decay * w), bias-corrected."""
+    """m, v <- running averages of g and g^2;  update = -lr * (m / (sqrt(v) + eps) + decay * w), bias-corrected."""
 
     lr: float | Tensor
     decay: float | Tensor = 0.0
@@ -82,7 +94,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """v <- running average of g^2;  step = -lr * g / (sqrt(v) + eps): Hinton's lecture 6e of 2012, as torch has it."""
+    """v <- running average of g^2;  update = -lr * g / (sqrt(v) + eps): Hinton's lecture 6e of 2012, as in torch."""
 
     lr: float | Tensor
     decay: float = 0.99
@@ -100,8 +112,9 @@ class RMSprop(Optimizer):
 class ProximalL1(Optimizer):
     """An optimizer followed by soft-thresholding: w <- sign(w) * max(abs(w) - strength, 0).
 
-    strength: what each step takes off, a number or a tensor that broadcasts to `[..., N]` (0 where nothing is to
-    shrink).
+    Attributes:
+        inner: the optimizer.
+        strength: what each step takes off: broadcasts to `[..., N]`, 0 where nothing is to shrink.
     """
 
     inner: Optimizer
@@ -111,8 +124,8 @@ class ProximalL1(Optimizer):
         return self.inner.init(params, param_spec, total)
 
     def update(self, grads: Tensor, state: Any, params: Tensor) -> tuple[Tensor, Any]:
-        step, state = self.inner.update(grads, state, params)
-        moved = params + step
+        updates, state = self.inner.update(grads, state, params)
+        moved = params + updates
         return moved.sign() * (moved.abs() - self.strength).clamp_min(0) - params, state
 
     def inputs(self, images: Tensor, state: Any, generator: torch.Generator | None) -> Tensor:

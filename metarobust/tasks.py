@@ -13,8 +13,14 @@ from metarobust.params import ParamSpec
 class Tasks:
     """T optimizees of one architecture, each with its own start and its own data.
 
-    params: `[T, N]`, where each begins. images, labels: a pool that all share. train, held_out: `[T, n]` indices into
-    the pool; what one trains on and what it is scored on never overlap.
+    Attributes:
+        model: the architecture.
+        param_spec: its parameters.
+        params: `[T, N]`, where each begins.
+        images: a pool that all share, `[n, C, H, W]`.
+        labels: `[n]`.
+        train: `[T, m]` indices into the pool.
+        held_out: the same of what each is scored on; the two never overlap.
     """
 
     model: nn.Module

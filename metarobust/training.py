@@ -24,7 +24,7 @@ Watch = Callable[[int, Tensor, int], None]
 
 @dataclass(frozen=True)
 class Inner:
-    """The numbers that are the same for all methods: equal steps, equal batches."""
+    """The numbers of an inner run, the same for all methods: steps, and images of a step."""
 
     steps: int
     batch_size: int
@@ -34,23 +34,31 @@ def fit(
     tasks: Tasks,
     optimizer: Optimizer,
     inner: Callable[[float], Objective],
-    how: Inner,
+    numbers: Inner,
     generator: torch.Generator,
     watch: Watch | None = None,
 ) -> tuple[Tensor, int]:
-    """Parameters `[T, N]` after all steps, and how many adversarial examples were generated on the way.
+    """Trains the optimizees from their start.
 
-    inner: progress in [0, 1] to the objective of that step. watch: told the number of each step that is done, the
-    parameters after it, and the adversarial examples so far.
+    Args:
+        tasks: T optimizees.
+        optimizer: hand-written or learned.
+        inner: progress in [0, 1] to the objective of that step.
+        numbers: of the run.
+        generator: of the batches; noise and random starts have a stream that follows from its seed.
+        watch: told the number of each step that is done, the parameters after it, and the adversarial examples so far.
+
+    Returns:
+        Parameters `[T, N]` after all steps, and how many adversarial examples were generated on the way.
     """
-    params, state = tasks.params, optimizer.init(tasks.params, tasks.param_spec, how.steps)
+    params, state = tasks.params, optimizer.init(tasks.params, tasks.param_spec, numbers.steps)
     # Noise and random starts have a stream of their own: whatever they draw, all methods see the same batches.
     noise_rng = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ 1)
     with counting() as tally:
-        for step in range(how.steps):
-            objective = inner(step / how.steps)
+        for step in range(numbers.steps):
+            objective = inner(step / numbers.steps)
             params, state = unroll(
-                tasks, optimizer, params, state, steps=1, batch_size=how.batch_size, inner=objective,
+                tasks, optimizer, params, state, steps=1, batch_size=numbers.batch_size, inner=objective,
                 generator=generator, noise_rng=noise_rng,
             )  # fmt: skip
             params = params.detach()
@@ -62,21 +70,33 @@ def fit(
 def fit_learned(
     tasks: Tasks,
     optimizer: Optimizer,
-    how: Inner,
+    numbers: Inner,
     generator: torch.Generator,
     inner: Objective | None = None,
     watch: Watch | None = None,
 ) -> tuple[Tensor, int]:
-    """A learned optimizer: no grid, and on clean data, without any attack, unless another inner objective is given."""
+    """`fit` with a learned optimizer: on clean data, without any attack, unless another inner objective is given."""
     objective = clean if inner is None else inner
     with torch.no_grad():  # `unroll` takes the gradients that it needs itself
-        return fit(tasks, optimizer, lambda progress: objective, how, generator, watch)
+        return fit(tasks, optimizer, lambda progress: objective, numbers, generator, watch)
 
 
 def accuracy(
     tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
 ) -> dict[str, list[float]]:
-    """For each of the T models its accuracy on all test images: `clean`, under each attack alone, and `robust`."""
+    """Accuracy of each of the T models on all test images, under the quick attacks.
+
+    Args:
+        tasks: T optimizees.
+        params: `[T, N]`, where they are now.
+        test: images and labels.
+        eps: radius in pixel units.
+        steps: of PGD.
+        generator: of random starts.
+
+    Returns:
+        T accuracies by name: `clean`, each attack alone, and `robust`, under all of them.
+    """
     return over_models(tasks, params, test, quick(eps=eps, steps=steps), generator)
 
 
@@ -89,12 +109,12 @@ def over_models(
     *,
     independent: bool = True,
 ) -> dict[str, list[float]]:
-    """The same under any attacks. independent: see `evaluation.robust_masks`."""
-    found: dict[str, list[float]] = {}
-    for one in params.detach():  # one model at a time, so that images which are fooled can leave
+    """As `accuracy`, under any attacks. independent: see `evaluation.robust_masks`."""
+    accuracies: dict[str, list[float]] = {}
+    for one in params.detach():  # one model at a time, so that images which are misclassified can leave
         right = robust_masks(
             tasks.predictor(one), test.images, test.labels, attacks, generator=generator, independent=independent
         )
         for name, mask in right.items():
-            found.setdefault(name, []).append(float(mask.float().mean()))
-    return found
+            accuracies.setdefault(name, []).append(float(mask.float().mean()))
+    return accuracies

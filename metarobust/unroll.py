@@ -2,8 +2,8 @@
 
     theta_{t+1} = theta_t + u_t,    u_t, s_{t+1} = update( grad_theta inner(theta_t; batch_t), s_t, theta_t )
 
-`unroll` runs a stretch of it. A long run is cut into stretches (truncation): the state and parameters that one ends
-with, detached, are where the next begins.
+`unroll` runs some steps of it. A long run is cut (truncation): the state and parameters that one part ends with,
+detached, are where the next begins.
 
 Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2; dropping the gradient of the gradient ("first order")
 is their section 2.1.
@@ -29,7 +29,20 @@ def gradient(
     *,
     second_order: bool = False,
 ) -> Tensor:
-    """Each task's gradient of its own mean loss: `[T, N]`. With second_order it can be differentiated again."""
+    """Each task's gradient of its own mean loss.
+
+    Args:
+        tasks: T optimizees.
+        params: their parameters `[T, N]`.
+        images: `[T * n, C, H, W]`, n for each task in turn.
+        labels: `[T * n]`.
+        objective: whose losses are averaged.
+        generator: of an attack's random starts.
+        second_order: whether the result can be differentiated again.
+
+    Returns:
+        `[T, N]`.
+    """
     with torch.enable_grad():
         leaf = params if second_order and params.requires_grad else params.detach().requires_grad_()
         losses = objective(tasks.predictor(leaf), images, labels, generator)
@@ -51,18 +64,31 @@ def unroll(
     noise_rng: torch.Generator | None = None,
     second_order: bool = False,
 ) -> tuple[Tensor, Any]:
-    """Parameters `[T, N]` and optimizer state after `steps` more steps on fresh random batches.
+    """Trains the optimizees on fresh random batches.
 
-    noise_rng: the stream of noise and of an attack's random starts; generator's if None. With one of its own,
-    whatever a method draws, all see the same batches.
+    Args:
+        tasks: T optimizees.
+        optimizer: hand-written or learned.
+        params: where they are, `[T, N]`.
+        state: of the optimizer.
+        steps: how many to take.
+        batch_size: images of a step, for each task.
+        inner: the objective whose gradients the optimizer sees.
+        generator: of the batches.
+        noise_rng: of noise and of an attack's random starts; `generator` if None. With a stream of its own, all
+            methods see the same batches, whatever else they draw.
+        second_order: whether gradients of gradients count, when the result is differentiated.
+
+    Returns:
+        Parameters `[T, N]` and state after the steps.
     """
     noise_rng = generator if noise_rng is None else noise_rng
     for _ in range(steps):
         images, labels = tasks.batch(tasks.train, batch_size, generator)
         images = optimizer.inputs(images, state, noise_rng)
         grads = gradient(tasks, params, images, labels, inner, noise_rng, second_order=second_order)
-        step, state = optimizer.update(grads, state, params)
-        params = params + step
+        updates, state = optimizer.update(grads, state, params)
+        params = params + updates
     return params, state
 
 

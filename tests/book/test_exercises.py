@@ -441,7 +441,7 @@ def test_the_right_numbers_are_what_the_library_makes():
     from metarobust.family import Family
     from metarobust.learned import make
     from metarobust.learned.mlp import FeatureMLP
-    from metarobust.learned.protocol import places
+    from metarobust.learned.protocol import param_infos
     from metarobust.meta import MetaTrainConfig, generator_of, meta_train
     from metarobust.models import build
     from metarobust.objectives import Adversarial, Mixed, clean
@@ -470,9 +470,9 @@ def test_the_right_numbers_are_what_the_library_makes():
 
     lstm = make("lstm", torch.Generator().manual_seed(0))
     state = lstm.init(torch.zeros(6), ParamSpec(("w",), ((2, 3),)), 1)
-    assert exercise("learned_optimizers.memory_of_a_weight")(sum(a.numel() for a in state.slots.values()) // 6)
+    assert exercise("learned_optimizers.memory_of_a_weight")(sum(a.numel() for a in state.accumulators.values()) // 6)
 
     second = next(
-        p for p in places(ParamSpec.of(build("cnn-6-12-relu", (1, 8, 8), 10))) if len(p.shape) == 4 and p.layer
+        p for p in param_infos(ParamSpec.of(build("cnn-6-12-relu", (1, 8, 8), 10))) if len(p.shape) == 4 and p.layer
     )
     assert exercise("new_architectures.matrix_shape")((second.rows, second.columns))
