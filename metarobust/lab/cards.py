@@ -171,8 +171,8 @@ def export(
     if held is None:
         raise InputError(f"{stored} is missing; run the meta-training again in another folder")
     tensors, about = held
-    # A run that is complete has the checkpoint of its end last; patience may have ended it early.
-    if about["episode"] != found["plan"]["episodes"] and not found["plan"]["patience"]:
+    # A run that is complete has the checkpoint of its end last.
+    if about["episode"] != found["plan"]["episodes"]:
         raise InputError(f"{stored} is not the end of this run's meta-training; run it again in another folder")
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}

@@ -32,10 +32,7 @@ class MetaTrainConfig:
         sigma: of es and pes, distance of a candidate from theta in each coordinate.
         divergence_threshold: a truncation whose meta-loss is as high as this has diverged, see `meta_train`; of es
             and pes, a candidate's meta-loss that is higher counts as this.
-        eps_growth: share of the episodes in which the radius of the meta-objective's attack grows from 0.
-        horizon_growth: share of the episodes in which the horizons are unlocked one by one, the shortest first.
         validate_every: episodes between two validations, where there are any.
-        patience: validations without a better score after which meta-training ends early; 0 for never.
 
     Raises:
         InputError: for numbers out of their range.
@@ -57,10 +54,7 @@ class MetaTrainConfig:
     pairs: int = 4
     sigma: float = 0.1
     divergence_threshold: float = 10.0
-    eps_growth: float = 0.0
-    horizon_growth: float = 0.0
     validate_every: int = 10
-    patience: int = 0
 
     def __post_init__(self) -> None:
         fits = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
@@ -73,27 +67,14 @@ class MetaTrainConfig:
         for name in (*sizes, "lr", "clip", "sigma", "divergence_threshold"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} of a meta-training is {getattr(self, name)}: give a number above 0")
-        for name in ("mid_loss_weight", "eps_growth", "horizon_growth"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} {getattr(self, name)}: give a share from 0 to 1")
-        if not self.patience >= 0:
-            raise InputError(f"patience {self.patience}: give a number of validations, or 0 to never end early")
+        if not 0 <= self.mid_loss_weight <= 1:
+            raise InputError(f"mid_loss_weight {self.mid_loss_weight}: give a share from 0 to 1")
         choose(self.estimator, ESTIMATORS, "estimator of the meta-gradient")
 
     def lr_at(self, episode: int) -> float:
         """The step size of theta's Adam in an episode."""
         warm = min(1, (episode + 1) / max(1, self.warmup))
         return self.lr * warm * (0.55 + 0.45 * math.cos(math.pi * episode / self.episodes))
-
-    def eps_share(self, episode: int) -> float:
-        """The share of the attack's full radius in an episode: 0 in the first, where it is to grow."""
-        return min(1.0, episode / (self.eps_growth * self.episodes)) if self.eps_growth else 1.0
-
-    def horizons_at(self, episode: int) -> tuple[int, ...]:
-        """The horizons that an episode draws from."""
-        share = min(1.0, (episode + 1) / (self.horizon_growth * self.episodes)) if self.horizon_growth else 1.0
-        longest = sorted(self.horizons)[math.ceil(share * len(self.horizons)) - 1]
-        return tuple(h for h in self.horizons if h <= longest)
 
 
 def generator_of(device: torch.device | str, *numbers: int) -> torch.Generator:

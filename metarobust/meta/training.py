@@ -28,7 +28,7 @@ from metarobust.meta.checkpoint import pack, restore, with_prefix
 from metarobust.meta.config import MetaTrainConfig, generator_of
 from metarobust.meta.estimators import ESTIMATORS
 from metarobust.meta.problem import Problem
-from metarobust.objectives import Adversarial, Mixed, Objective
+from metarobust.objectives import Objective
 from metarobust.tasks import Tasks
 
 Sample = Callable[[int, torch.Generator], Tasks]
@@ -50,15 +50,13 @@ class MetaTrainer:
         meta: the meta-objective, on images held out from the inner runs.
         seed: all random streams follow from it, the episode and the group, so none is stored.
         validate: the optimizer to its clean and robust accuracy on tasks that `sample` never draws, see
-            `metarobust.meta.validation`. The theta with the best mean of the two is what stays in the end, and
-            meta-training is over after `config.patience` validations without a better one.
+            `metarobust.meta.validation`. The theta with the best mean of the two is what stays in the end.
 
     Attributes:
         log: a record of each episode that is over.
 
     Raises:
-        InputError: for a radius that is to grow where the meta-objective has none, and for patience without
-            `validate`; from an episode, when more than 10 of them and more than a tenth have diverged.
+        InputError: from an episode, when more than 10 of them and more than a tenth have diverged.
     """
 
     def __init__(
@@ -72,12 +70,6 @@ class MetaTrainer:
         seed: int,
         validate: Callable[[LearnedOptimizer], tuple[float, float]] | None = None,
     ):
-        if config.eps_growth and not isinstance(meta, Adversarial | Mixed):
-            raise InputError(
-                f"eps_growth {config.eps_growth}: the meta-objective has no radius; give Adversarial or Mixed"
-            )
-        if config.patience and validate is None:
-            raise InputError(f"patience {config.patience}: nothing is validated; give `validate`, or a patience of 0")
         self.optimizer, self.sample, self.config, self.seed = optimizer, sample, config, seed
         self.inner, self.meta, self.validate = inner, meta, validate
         self.log: list[Record] = []
@@ -88,10 +80,8 @@ class MetaTrainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether all episodes are over, or the last validations brought nothing better."""
-        scores = _scores(self.log)
-        waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
-        return len(self.log) >= self.config.episodes or 0 < self.config.patience <= waited
+        """Whether all episodes are over."""
+        return len(self.log) >= self.config.episodes
 
     def episodes(self, label: str | None = None) -> Iterator[Record]:
         """Records of the episodes that are left, each of which is run when its record is asked for.
@@ -144,13 +134,12 @@ class MetaTrainer:
     def _meta_gradients(self, episode: int) -> Iterator[tuple[float, list[Tensor]]]:
         """Meta-loss and its gradient, means over groups, of each truncation of an episode; theta may move between."""
         config, device = self.config, next(self.optimizer.parameters()).device
-        meta = self.meta.at(config.eps_share(episode)) if config.eps_growth else self.meta
-        horizons, draw = config.horizons_at(episode), generator_of(device, self.seed, episode)
-        horizon = horizons[int(torch.randint(len(horizons), (1,), generator=draw, device=device))]
+        draw = generator_of(device, self.seed, episode)
+        horizon = config.horizons[int(torch.randint(len(config.horizons), (1,), generator=draw, device=device))]
         estimator = ESTIMATORS[config.estimator]()
         streams = [generator_of(device, self.seed, episode, group) for group in range(config.groups)]
         samples = [self.sample(config.tasks, stream) for stream in streams]
-        problems = [Problem(tasks, horizon, config, self.inner, meta) for tasks in samples]
+        problems = [Problem(tasks, horizon, config, self.inner, self.meta) for tasks in samples]
         carried = [estimator.begin(self.optimizer, problem) for problem in problems]
         for _ in range(horizon // config.truncation):
             loss, gradient = 0.0, [torch.zeros_like(p) for p in self._theta.values()]

@@ -67,7 +67,7 @@ def test_one_that_cannot_be_used_is_refused(tmp_path):
 
 POOL = tasks(3, each=20, shape=(1, 2, 2), dtype=torch.float32)
 FAMILIES = [Family([name], Split(POOL.images, POOL.labels), 3, 20) for name in ("mlp-3-tanh", "mlp-2-relu")]
-PLAN = MetaTrainConfig(8, (2, 4), 2, tasks=1, batch_size=8, held_out=8, lr=0.05, eps_growth=0.5, validate_every=3)
+PLAN = MetaTrainConfig(8, (2, 4), 2, tasks=1, batch_size=8, held_out=8, lr=0.05, validate_every=3)
 
 
 def meta_training(folder, plan=PLAN):

@@ -1,4 +1,4 @@
-"""The meta-training loop: resuming, stepping back, curricula, held-out tasks, early stopping, refusals."""
+"""The meta-training loop: resuming, stepping back, held-out tasks, refusals."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import MetaTrainConfig, MetaTrainer, Validation, generator_of, hold_out, meta_train, theta_of
+from metarobust.meta import MetaTrainConfig, MetaTrainer, Validation, generator_of, hold_out, meta_train
 from metarobust.meta.validation import BATCHES
-from metarobust.objectives import Adversarial, Mixed, clean
+from metarobust.objectives import clean
 from metarobust.optimizers import Adam
 from metarobust.tasks import Tasks
 from metarobust.unroll import unroll
@@ -104,8 +104,8 @@ def test_meta_training_lowers_the_meta_loss(make):
 
 @pytest.mark.parametrize("estimator", ["backprop", "es", "pes"])
 def test_resumed_anywhere_it_ends_with_the_same_theta_and_the_same_log(estimator):
-    """With curricula and held-out tasks, the best of which came in the middle."""
-    config = replace(CONFIG, estimator=estimator, eps_growth=0.5, horizon_growth=0.5)
+    """With held-out tasks, the best of which came in the middle."""
+    config = replace(CONFIG, estimator=estimator)
     best = train(config)[0][4]
     held_out = validation()
 
@@ -235,36 +235,6 @@ def test_too_many_of_them_are_an_error():
         train(replace(ONE, episodes=40), meta=worse(range(10**6)))
 
 
-# Curricula
-
-
-def test_the_radius_grows_from_0_to_its_full_size():
-    config = MetaTrainConfig(episodes=10, eps_growth=0.5)
-    assert [config.eps_share(episode) for episode in range(7)] == [0, 0.2, 0.4, 0.6, 0.8, 1, 1]
-    assert [MetaTrainConfig(episodes=10).eps_share(episode) for episode in (0, 9)] == [1, 1]
-    grown = train(replace(ONE, eps_growth=1.0), meta=Mixed(Adversarial(0.6), 0.5))[2]
-    assert torch.equal(vector_of(grown[0]), train(ONE, meta=Mixed(Adversarial(0.0), 0.5))[0][1])
-    resumed = trainer(ONE, meta=Mixed(Adversarial(0.1), 0.5))  # episode 1 of 6: a sixth of 0.6
-    resumed.load_state_dict(*grown[0])
-    resumed.step()
-    assert torch.equal(vector(resumed.optimizer), vector_of(grown[1]))
-
-
-def vector_of(saved):
-    return torch.cat([p.flatten() for p in theta_of(saved[0]).values()])
-
-
-def test_horizons_are_unlocked_the_shortest_first():
-    config = MetaTrainConfig(8, (40, 20, 60, 20), 20, horizon_growth=0.5)
-    unlocked = [(20, 20), (20, 20), (40, 20, 20), (40, 20, 60, 20), (40, 20, 60, 20)]
-    assert [config.horizons_at(episode) for episode in range(5)] == unlocked
-    assert MetaTrainConfig(8, (40, 20), 20).horizons_at(0) == (40, 20)
-    config = replace(CONFIG, episodes=12, horizons=(4, 8, 12), horizon_growth=0.75)
-    steps = [record["steps"] for seed in range(2) for record in train(config, meta=clean, seed=seed)[1]]
-    assert set(steps[:3] + steps[12:15]) == {1}
-    assert max(steps) == 3
-
-
 def test_the_rate_warms_up_and_falls_to_a_tenth():
     config = MetaTrainConfig(episodes=100, lr=1.0, warmup=10)
     rates = [config.lr_at(episode) for episode in range(100)]
@@ -342,20 +312,6 @@ def test_validating_changes_nothing_else():
     assert all(torch.equal(group.params, start) for group, start in zip(held_out.groups, starts, strict=True))
 
 
-def test_without_anything_better_it_ends_early():
-    config = replace(CONFIG, episodes=40, patience=2)
-    validate, seen = scored(0.3, 0.6, 0.6, 0.5)
-    thetas, log, saved = train(config, validate=validate)
-    assert len(log) == 8
-    assert torch.equal(thetas[-1], seen[1])
-    # What was saved last is what it ended with, and there is nothing to go on with.
-    assert torch.equal(vector_of(saved[-1]), thetas[-1])
-    resumed = trainer(config, validate=validate)
-    resumed.load_state_dict(*saved[-1])
-    assert resumed.is_over
-    assert not list(resumed.episodes())
-
-
 def test_the_bar_says_what_was_found(capsys):
     validate, _ = scored(0.3, 0.6, 0.5)
     optimizer = learned.make("features", generator())
@@ -376,7 +332,6 @@ WRONG = {
     "lr of a meta-training is .*: give a number above 0": [{"lr": 0}, {"lr": -1}, {"lr": math.nan}],
     "pairs of a meta-training is 0: give a number above 0": [{"pairs": 0}],
     "mid_loss_weight .*: give a share from 0 to 1": [{"mid_loss_weight": v} for v in (-0.1, 1.1, math.nan)],
-    "patience .*: give a number of validations, or 0": [{"patience": -1}, {"patience": math.nan}],
     "unknown estimator of the meta-gradient 'bakcprop'": [{"estimator": "bakcprop"}],
 }  # fmt: skip
 
@@ -385,13 +340,6 @@ WRONG = {
 def test_numbers_out_of_their_range_are_refused(words, changes):
     with pytest.raises(InputError, match=words):
         MetaTrainConfig(**changes)
-
-
-def test_a_curriculum_or_a_patience_without_its_means_is_refused():
-    with pytest.raises(InputError, match=r"eps_growth 0\.5: the meta-objective has no radius; give Adversarial"):
-        trainer(replace(CONFIG, eps_growth=0.5), meta=clean)
-    with pytest.raises(InputError, match=r"patience 2: nothing is validated; give `validate`"):
-        trainer(replace(CONFIG, patience=2))
 
 
 def test_a_validation_without_work_is_refused():

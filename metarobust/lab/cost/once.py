@@ -115,7 +115,7 @@ class Once:
             meta_train(
                 make(self.card["kind"], torch.Generator().manual_seed(0)).to(self.device),
                 lambda tasks, generator: counted(source.sample(tasks, generator), tally),
-                replace(plan, episodes=episodes, patience=0), inner=clean, seed=0,
+                replace(plan, episodes=episodes), inner=clean, seed=0,
                 meta=Mixed(Adversarial(attack["eps"], attack["steps"]), attack["weight"]),
                 label=f"{episodes} of {plan.episodes} episodes",
             )  # fmt: skip
