@@ -19,22 +19,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metarobust.learned.features import (
-    ACCUMULATORS,
-    NAMES,
-    TensorStats,
-    accumulate,
-    apply_part,
-    coordinate_features,
-    tensor_stats,
-    weight_parts,
-)
+from metarobust.learned.features import ACCUMULATORS, NAMES
 from metarobust.learned.lstm import make_cell, run_cell
-from metarobust.learned.mlp import MOMENTUM, adam_residual, layer_stats
-from metarobust.learned.protocol import Accumulators, LearnedOptimizer, ParamBlock, State, StepContext
+from metarobust.learned.mlp import MOMENTUM, FeatureOptimizer, adam_residual
+from metarobust.learned.protocol import ParamBlock, StepContext
 
 
-class FeatureLSTM(LearnedOptimizer):
+class FeatureLSTM(FeatureOptimizer):
     """The cell above as a learned optimizer. A coordinate remembers 2 * hidden + 4 numbers.
 
     Args:
@@ -58,25 +49,16 @@ class FeatureLSTM(LearnedOptimizer):
     def accumulators(self) -> dict[str, tuple[int, ...]]:
         return ACCUMULATORS | {"output": (self.hidden,), "memory": (self.hidden,)}
 
-    def prepare(self, state: State) -> tuple[list[Tensor], dict[str, Tensor]]:
-        return weight_parts(self.cell.weight_ih), {}
-
-    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
-        return {**accumulators, **accumulate(grads, accumulators)}
-
-    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
-        stats = tensor_stats(block, bias, context.step)
-        return layer_stats(context.prepared, self.cell.bias_ih, stats, block.info, context)
+    def first_layer(self) -> tuple[Tensor, Tensor]:
+        return self.cell.weight_ih, self.cell.bias_ih
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        *averages, rows, columns, size = stats
-        features = coordinate_features(block, TensorStats(*averages), context.step)
-        inputs = (apply_part(context.prepared[0], features) + rows + columns).flatten(1)
+        features, inputs = self.look(block, stats, context)
         output, memory = (block.accumulators[name].flatten(1) for name in ("output", "memory"))
-        output, memory = run_cell(self.cell, inputs, output, memory)
+        output, memory = run_cell(self.cell, inputs.flatten(1), output, memory)
         shape = block.grads.shape
         outputs = torch.addmm(self.head.bias[:, None], self.head.weight, output).view(-1, *shape).unbind(0)
-        update = adam_residual(outputs, features[MOMENTUM], block, size, self.log_lr, self.cap)
+        update = adam_residual(outputs, features[MOMENTUM], block, stats[-1], self.log_lr, self.cap)
         return update, {"output": output.view(-1, *shape), "memory": memory.view(-1, *shape)}

@@ -11,33 +11,17 @@ is trained. Gradients at noised inputs put it in tier 1. The combination is ours
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metarobust.learned.features import (
-    ACCUMULATORS,
-    TensorStats,
-    accumulate,
-    coordinate_features,
-    tensor_stats,
-    weight_parts,
-)
-from metarobust.learned.mlp import layer_stats, make_mlp, run_mlp
-from metarobust.learned.protocol import Accumulators, LearnedOptimizer, ParamBlock, State, StepContext
+from metarobust.learned.features import ACCUMULATORS
+from metarobust.learned.mlp import FeatureOptimizer, Prepared, make_mlp, run_mlp
+from metarobust.learned.protocol import Accumulators, ParamBlock, State, StepContext
 from metarobust.learned.schedule import LearnedSchedule, adam_direction, of_layer
 
 
-class Prepared(NamedTuple):
-    """As `Hyperparameters`, and the `weight_parts` of the net's first layer."""
-
-    values: Tensor
-    weight: Tensor
-    parts: list[Tensor]
-
-
-class Joint(LearnedOptimizer):
+class Joint(FeatureOptimizer):
     """Schedule and network above as a learned optimizer.
 
     Args:
@@ -64,23 +48,24 @@ class Joint(LearnedOptimizer):
         """The images with as much noise as this step asks for."""
         return self.steering.inputs(images, state, generator)
 
+    def first_layer(self) -> tuple[Tensor, Tensor]:
+        return self.net[0].weight, self.net[0].bias
+
     def prepare(self, state: State) -> tuple[Prepared, dict[str, Tensor]]:
         hyperparameters, shared = self.steering.prepare(state)
-        return Prepared(*hyperparameters, weight_parts(self.net[0].weight)), shared
+        return super().prepare(state)[0]._replace(more=hyperparameters), shared
 
     def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
-        return accumulate(grads, accumulators) | self.steering.update_accumulators(grads, accumulators, context)
-
-    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
-        stats = tensor_stats(block, bias, context.step)
-        return layer_stats(context.prepared.parts, self.net[0].bias, stats, block.info, context)
+        of_schedule = context._replace(prepared=context.prepared.more)
+        averages = self.steering.update_accumulators(grads, accumulators, of_schedule)
+        return super().update_accumulators(grads, accumulators, context) | averages
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        *averages, rows, columns, _ = stats
-        features = coordinate_features(block, TensorStats(*averages), context.step)
-        turn, scale, more_decay = run_mlp(self.net, context.prepared.parts, features, rows, columns)
-        rate, decay = of_layer(context.prepared, block.info)
-        step = -rate * scale.clamp(-6, 4).exp() * (adam_direction(block.accumulators, context) + turn)
+        turn, scale, more_decay = run_mlp(self.net, self.look(block, stats, context)[1])
+        hyperparameters = context.prepared.more
+        rate, decay = of_layer(hyperparameters, block.info)
+        direction = adam_direction(block.accumulators, hyperparameters, context.step)
+        step = -rate * scale.clamp(-6, 4).exp() * (direction + turn)
         return step - (decay + self.cap * torch.tanh(more_decay)) * block.params, {}

@@ -12,7 +12,9 @@ Source: the residual form and the outputs are ours; per-coordinate networks as o
 (arXiv 1606.04474), Metz et al. 2020 (arXiv 2009.11243).
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ from metarobust.learned.features import (
     tensor_stats,
     weight_parts,
 )
-from metarobust.learned.protocol import Accumulators, LearnedOptimizer, ParamBlock, ParamInfo, State, StepContext
+from metarobust.learned.protocol import Accumulators, LearnedOptimizer, ParamBlock, State, StepContext
 
 MOMENTUM = NAMES.index("momentum 0.9")  # of the coordinates' features too: those come first
 
@@ -51,17 +53,50 @@ def make_mlp(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
     return net
 
 
-def layer_stats(
-    weights: Sequence[Tensor], bias: Tensor, stats: TensorStats, info: ParamInfo, context: StepContext
-) -> tuple[Tensor, ...]:
-    """What a tensor has for all of its coordinates, computed once.
+class Prepared(NamedTuple):
+    """What a step has for all coordinates alike: `weight_parts` and bias of the first layer, and more in some kinds."""
 
-    Returns:
-        The stats; the `offsets` of the first layer, whose `weight_parts` and bias are given; and the tensor's size,
-        log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`.
+    parts: list[Tensor]
+    bias: Tensor
+    more: Any = None
+
+
+class FeatureOptimizer(LearnedOptimizer):
+    """A learned optimizer whose first layer sees the features of each coordinate.
+
+    What coordinates share of that layer is computed once for each tensor. A kind says which layer it is, and what
+    follows it.
     """
-    shared = shared_features(stats, info, context.step, context.total)
-    return *stats, *offsets(weights, bias, shared), shared[2][1]
+
+    @abstractmethod
+    def first_layer(self) -> tuple[Tensor, Tensor]:
+        """Its weight `[units, len(NAMES)]` and bias."""
+
+    @property
+    def accumulators(self) -> dict[str, tuple[int, ...]]:
+        return ACCUMULATORS
+
+    def prepare(self, state: State) -> tuple[Prepared, dict[str, Tensor]]:
+        weight, bias = self.first_layer()
+        return Prepared(weight_parts(weight), bias), {}
+
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
+        return {**accumulators, **accumulate(grads, accumulators)}
+
+    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
+        """Averages; what the first layer adds for rows and columns; and log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`."""
+        stats = tensor_stats(block, bias, context.step)
+        shared = shared_features(stats, block.info, context.step, context.total)
+        return *stats, *offsets(context.prepared.parts, context.prepared.bias, shared), shared[2][1]
+
+    def look(self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext) -> tuple[Tensor, Tensor]:
+        """The features that differ from coordinate to coordinate, and what the first layer makes of all features.
+
+        They are `[10, ..., rows, columns]` and `[units, ..., rows, columns]`.
+        """
+        *averages, rows, columns, _ = stats
+        features = coordinate_features(block, TensorStats(*averages), context.step)
+        return features, apply_part(context.prepared.parts[0], features) + rows + columns
 
 
 def adam_residual(
@@ -73,7 +108,7 @@ def adam_residual(
         outputs: (d, s, c).
         adam: the direction a.
         block: for the weights.
-        size: of the tensor, as in `layer_stats`.
+        size: of the tensor, the last of `tensor_stats`.
         log_lr: as in the formula.
         cap: as in the formula.
     """
@@ -85,24 +120,14 @@ def adam_residual(
     return -lr * (adam + turn) - cap * torch.tanh(decay) * block.params
 
 
-def run_mlp(
-    net: nn.Sequential, weights: Sequence[Tensor], features: Tensor, rows: Tensor, columns: Tensor
-) -> tuple[Tensor, ...]:
-    """What the net says of each coordinate: (d, s, c).
-
-    Args:
-        net: of `make_mlp`.
-        weights: the `weight_parts` of its first layer.
-        features: `coordinate_features`.
-        rows, columns: `offsets` of the first layer.
-    """
-    hidden = (apply_part(weights[0], features) + rows + columns).relu_()
-    shape = hidden.shape[1:]
+def run_mlp(net: nn.Sequential, hidden: Tensor) -> tuple[Tensor, ...]:
+    """What the net says of each coordinate, (d, s, c), from the outputs of its first layer."""
+    shape, hidden = hidden.shape[1:], hidden.relu()
     hidden = torch.addmm(net[2].bias[:, None], net[2].weight, hidden.flatten(1)).relu_()
     return torch.addmm(net[4].bias[:, None], net[4].weight, hidden).view(-1, *shape).unbind(0)
 
 
-class FeatureMLP(LearnedOptimizer):
+class FeatureMLP(FeatureOptimizer):
     """The network above as a learned optimizer.
 
     Args:
@@ -133,24 +158,12 @@ class FeatureMLP(LearnedOptimizer):
         self.net = make_mlp(hidden, generator)
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
 
-    @property
-    def accumulators(self) -> dict[str, tuple[int, ...]]:
-        return ACCUMULATORS
-
-    def prepare(self, state: State) -> tuple[list[Tensor], dict[str, Tensor]]:
-        return weight_parts(self.net[0].weight * self.mask), {}
-
-    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
-        return accumulate(grads, accumulators)
-
-    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
-        stats = tensor_stats(block, bias, context.step)
-        return layer_stats(context.prepared, self.net[0].bias, stats, block.info, context)
+    def first_layer(self) -> tuple[Tensor, Tensor]:
+        return self.net[0].weight * self.mask, self.net[0].bias
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        *averages, rows, columns, size = stats
-        features = coordinate_features(block, TensorStats(*averages), context.step)
-        outputs = run_mlp(self.net, context.prepared, features, rows, columns)
-        return adam_residual(outputs, features[MOMENTUM], block, size, self.log_lr, self.cap), {}
+        features, hidden = self.look(block, stats, context)
+        outputs = run_mlp(self.net, hidden)
+        return adam_residual(outputs, features[MOMENTUM], block, stats[-1], self.log_lr, self.cap), {}

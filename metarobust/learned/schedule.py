@@ -93,7 +93,8 @@ class LearnedSchedule(LearnedOptimizer):
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rate, decay = of_layer(context.prepared, block.info)
-        return -rate * adam_direction(block.accumulators, context) - decay * block.params, {}
+        direction = adam_direction(block.accumulators, context.prepared, context.step)
+        return -rate * direction - decay * block.params, {}
 
 
 def network_kind(param_spec: ParamSpec) -> int:
@@ -101,11 +102,11 @@ def network_kind(param_spec: ParamSpec) -> int:
     return int(any(len(shape) > 2 for shape in param_spec.shapes))
 
 
-def adam_direction(accumulators: Accumulators, context: StepContext) -> Tensor:
+def adam_direction(accumulators: Accumulators, hyperparameters: Hyperparameters, step: int) -> Tensor:
     """The bias-corrected Adam direction, for the mean as it was weighted."""
     # 1e-14 inside the root, for its slope at 0 is infinite.
-    scale = (accumulators["square"] / (1 - 0.99**context.step) + 1e-14).rsqrt()
-    return (accumulators["mean"] / context.prepared.weight) * scale
+    scale = (accumulators["square"] / (1 - 0.99**step) + 1e-14).rsqrt()
+    return (accumulators["mean"] / hyperparameters.weight) * scale
 
 
 def of_layer(hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:

@@ -86,30 +86,24 @@ class Validation:
 
 def hold_out(
     sample: Callable[[int, torch.Generator], Tasks],
-    *,
-    inner: Objective,
-    horizon: int,
-    eps: float,
     groups: int = 4,
     tasks: int = 4,
-    batch_size: int = 64,
-    images: int = 128,
-    steps: int = 10,
-    norm: str = "linf",
+    *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> Validation:
-    """A validation on `groups` times `tasks` tasks, drawn once.
+) -> tuple[Tasks, ...]:
+    """Draws the tasks of a `Validation`, once.
 
     Args:
-        sample: as in `meta_train`, but of members that are kept for validation, `Family.sample` of such a family.
-        groups: groups of tasks, each of one architecture.
-        tasks: tasks in a group. The other arguments are those of `Validation`.
+        sample: as in `meta_train`, but of members that are kept for validation: `Family.sample` of such a family.
+        groups: how many groups, each of one architecture.
+        tasks: how many tasks in a group.
+        seed: of what is drawn.
+        device: of the generator, and so of the tasks.
 
     Raises:
-        InputError: for numbers below 1, and for an eps out of its range.
+        InputError: for numbers below 1.
     """
     check_count("groups of a validation", groups)
     check_count("tasks of a validation", tasks)
-    drawn = tuple(sample(tasks, generator_of(device, seed, number, *TASKS)) for number in range(groups))
-    return Validation(drawn, inner, horizon, batch_size, images, eps, steps, norm, seed)
+    return tuple(sample(tasks, generator_of(device, seed, number, *TASKS)) for number in range(groups))

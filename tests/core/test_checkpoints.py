@@ -24,7 +24,7 @@ from metarobust.data import Split
 from metarobust.errors import InputError
 from metarobust.family import Family
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.meta import MetaTrainConfig, MetaTrainer, hold_out
+from metarobust.meta import MetaTrainConfig, MetaTrainer, Validation, hold_out
 from metarobust.objectives import clean
 from metarobust.storage import write_atomic
 
@@ -75,7 +75,7 @@ def meta_training(folder, plan=PLAN):
     path, optimizer = folder / "theta.safetensors", FeatureMLP(hidden=4, generator=generator())
     trainer = MetaTrainer(
         optimizer, FAMILIES[0].sample, plan, inner=clean, meta=ADVERSARIAL, seed=0,
-        validate=hold_out(FAMILIES[1].sample, inner=clean, horizon=2, eps=0.1, groups=1, tasks=1, images=8, steps=2),
+        validate=Validation(hold_out(FAMILIES[1].sample, 1, 1), clean, 2, 64, 8, eps=0.1, steps=2),
     )  # fmt: skip
     held = checkpoints.load(path, "spec")
     if held:

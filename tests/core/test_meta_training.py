@@ -33,8 +33,9 @@ ONE = replace(CONFIG, horizons=(4,))  # one truncation an episode, two calls of 
 
 
 def validation(**changes):
-    numbers = {"horizon": 3, "eps": 0.1, "groups": 2, "tasks": 2, "batch_size": 8, "images": 10, "steps": 2}
-    return hold_out(HELD_OUT.sample, inner=clean, **(numbers | changes))
+    numbers = {"horizon": 3, "eps": 0.1, "batch_size": 8, "images": 10, "steps": 2, "groups": 2, "tasks": 2} | changes
+    groups = hold_out(HELD_OUT.sample, numbers.pop("groups"), numbers.pop("tasks"), seed=numbers.get("seed", 0))
+    return Validation(groups, clean, **numbers)
 
 
 def vector(optimizer):

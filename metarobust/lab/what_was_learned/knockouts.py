@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from metarobust.errors import choose
-from metarobust.learned.features import TensorStats, coordinate_features
 from metarobust.learned.mlp import MOMENTUM, FeatureMLP, adam_residual, run_mlp
 from metarobust.learned.protocol import ParamBlock, StepContext
 
@@ -38,13 +37,12 @@ class Knockout(FeatureMLP):
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        *averages, rows, columns, size = stats
-        features = coordinate_features(block, TensorStats(*averages), context.step)
-        turn, scale, decay = run_mlp(self.net, context.prepared, features, rows, columns)
+        features, hidden = self.look(block, stats, context)
+        turn, scale, decay = run_mlp(self.net, hidden)
         if self.without == "turn":
             turn = torch.zeros_like(turn)
         elif self.without == "decay":
             decay = torch.zeros_like(decay)
         else:
             decay = torch.tanh(decay).mean((-2, -1), True).clamp(-0.999, 0.999).atanh()
-        return adam_residual((turn, scale, decay), features[MOMENTUM], block, size, self.log_lr, self.cap), {}
+        return adam_residual((turn, scale, decay), features[MOMENTUM], block, stats[-1], self.log_lr, self.cap), {}
