@@ -1,7 +1,6 @@
 """The first stage: meta-training the learned optimizers of a part, each in a unit with checkpoints of its own."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -110,8 +109,6 @@ def family(context: Context, source: str | None, members: tuple[str, ...]) -> Fa
 
 def validation(context: Context, rule: OptimizerConfig) -> Validation:
     """Validation networks, which no rule learns from, to keep the theta that does best on them."""
-    numbers: dict[str, Any] = {"horizon": context.part.steps, "batch_size": context.part.batch_size}
-    return hold_out(
-        family(context, rule.source, context.spec.validation).sample, inner=inner_objective(context, rule), **numbers,
-        eps=radius(context, rule), groups=6, tasks=2, device=context.device,
-    )  # fmt: skip
+    groups = hold_out(family(context, rule.source, context.spec.validation).sample, 6, 2, device=context.device)
+    part, inner = context.part, inner_objective(context, rule)
+    return Validation(groups, inner, part.steps, part.batch_size, eps=radius(context, rule))
