@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_experiment
 import pytest
@@ -18,10 +20,10 @@ import torch
 from metarobust import cli, storage
 from metarobust.cli import main
 from metarobust.errors import InputError
-from metarobust.lab import results, running
+from metarobust.lab import engine, run_folder, running
 
 ROOT = Path(__file__).parents[2]
-CODE = results.code()  # once: asking git at every start would take long
+CODE = run_folder.code()  # once: asking git at every start would take long
 RUN = ["run", "fake", "--scale", "smoke", "--seed", "0"]
 
 
@@ -29,7 +31,7 @@ RUN = ["run", "fake", "--scale", "smoke", "--seed", "0"]
 def place(tmp_path, monkeypatch):
     """An empty working folder, no data folder, no CUDA device, and the fake experiment as the only one."""
     fake_experiment.install(monkeypatch)
-    monkeypatch.setattr(results, "code", lambda: CODE)
+    monkeypatch.setattr(run_folder, "code", lambda: CODE)
     monkeypatch.delenv("METAROBUST_DATA", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
@@ -40,11 +42,11 @@ def test_run_writes_the_default_folder_and_prints_the_table(place, capsys):
     assert main(["run", "fake"]) == 0
     out = capsys.readouterr().out
     folder = Path("runs/fake-digits-small")
-    assert out == f"fake table of 16 rows\nresults: {folder / 'results.csv'}\n"
+    assert out == f"fake table of 12 rows\nresults: {folder / 'results.csv'}\n"
     manifest = storage.read_json(folder / "manifest.json")
     assert manifest["command"] == "metarobust run fake --scale small --dataset digits --device auto"
     assert manifest["device"]["type"] == "cpu"
-    assert manifest["threads"] == torch.get_num_threads()
+    assert (manifest["threads"], manifest["workers"]) == (1, 1)
     assert len(manifest["data_sha256"]) == 64
 
 
@@ -58,7 +60,7 @@ def test_run_takes_its_options(place, capsys):
     assert main(["show", "o p"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-2].startswith("fake on digits, scale smoke, seeds 3 4; ")
-    assert out[-1] == "fake table of 16 rows"
+    assert out[-1] == "fake table of 12 rows"
 
 
 def test_a_folder_of_images_gets_a_short_name(place):
@@ -75,9 +77,9 @@ def test_a_folder_of_images_gets_a_short_name(place):
 def test_a_finished_run_is_not_run_again(place, monkeypatch, capsys):
     assert main(RUN) == 0
     before = Path("runs/fake-digits-smoke/manifest.json").read_bytes()
-    monkeypatch.setattr(fake_experiment, "execute", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(engine, "_call", lambda *_: pytest.fail("ran again"))
     assert main([*RUN, "--resume"]) == 0
-    assert "fake table of 8 rows" in capsys.readouterr().out
+    assert "fake table of 6 rows" in capsys.readouterr().out
     assert Path("runs/fake-digits-smoke/manifest.json").read_bytes() == before
 
 
@@ -138,6 +140,7 @@ BAD = {
     "radius over 0": ([*RUN, "--eps", "8/0"], ["'8/0' is no radius", "8/255"]),
     "radius of an experiment that has its own": ([*RUN, "--eps", "8/255"], ["fake has a radius of its own", "0.0313"]),
     "radius of all": (["run", "all", "--eps", "0.1"], ["one experiment at a time"]),
+    "workers": ([*RUN, "--workers", "0"], ["--workers 0", "1 or more"]),
     "option": ([*RUN, "--sede", "1"], ["--sede", "--help"]),
     "abbreviation": ([*RUN, "--res"], ["--res", "--help"]),
     "out is a file": ([*RUN, "--out", "file"], ["file is a file", "another --out"]),
@@ -172,12 +175,12 @@ def bad_places(tmp_path_factory):
     place = tmp_path_factory.mktemp("bad")
     with pytest.MonkeyPatch.context() as patch:
         fake_experiment.install(patch)
-        patch.setattr(results, "code", lambda: CODE)
+        patch.setattr(run_folder, "code", lambda: CODE)
         patch.chdir(place)
         for name in ("done", "damaged", "cut"):
             assert main([*RUN, "--out", name]) == 0
-        patch.setattr(fake_experiment, "execute", interrupt(after=2))
         for name in ("unit", "checkpoint"):
+            patch.setattr(engine, "_call", interrupt(after=2))
             assert main([*RUN, "--out", name]) == 130
     for name in ("damaged/manifest.json", "cut/results.csv", "unit/units/patch-seed0.json"):
         (place / name).write_bytes((place / name).read_bytes()[:-20])
@@ -189,25 +192,17 @@ def bad_places(tmp_path_factory):
     return place
 
 
-def interrupt(after, real=fake_experiment.execute):
-    """An `execute` in which Ctrl-C is pressed after some units."""
+def interrupt(after, call=engine._call):
+    """In place of `engine._call`: Ctrl-C is pressed after some units."""
+    done = []
 
-    def execute(spec, run, dataset, device, share):
-        unit, done = run.unit, []
+    def counted(unit, worker):
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(unit.name)
+        return call(unit, worker)
 
-        def counted(name, compute):
-            if len(done) == after:
-                raise KeyboardInterrupt
-            done.append(name)
-            return unit(name, compute)
-
-        run.unit = counted
-        try:
-            real(spec | {"seeds": [0, 1, 2]}, run, dataset, device)
-        finally:
-            run.unit = unit
-
-    return execute
+    return counted
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -237,7 +232,7 @@ def test_bench_hands_its_options_on_and_prints_what_comes_back(monkeypatch, caps
 
 
 def test_only_the_users_mistakes_are_caught(monkeypatch):
-    monkeypatch.setattr(fake_experiment, "execute", lambda *_: 1 / 0)
+    monkeypatch.setattr(fake_experiment, "count", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(RUN)
 
@@ -246,7 +241,7 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     def fail(*_):
         raise PermissionError(errno.EACCES, "Permission denied", "some file")
 
-    monkeypatch.setattr(fake_experiment, "execute", fail)
+    monkeypatch.setattr(fake_experiment, "count", fail)
     assert main(RUN) == 2
     assert capsys.readouterr().err == "metarobust: error: [Errno 13] Permission denied: 'some file'\n"
 
@@ -257,7 +252,7 @@ def test_a_disk_that_fills_up_leaves_a_run_that_can_be_resumed(place, monkeypatc
 
     def fill_up(file):
         calls.append(file)
-        if len(calls) > 15:
+        if len(calls) > 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file)
 
@@ -273,7 +268,7 @@ def test_a_disk_that_fills_up_leaves_a_run_that_can_be_resumed(place, monkeypatc
 def test_ctrl_c_says_how_to_go_on_and_the_table_is_the_same(place, monkeypatch, capsys):
     assert main([*RUN, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(fake_experiment, "execute", interrupt(after=1))
+        patch.setattr(engine, "_call", interrupt(after=1))
         assert main([*RUN, "--out", "with space"]) == 130
     err = capsys.readouterr().err
     assert err.strip() == (
@@ -286,7 +281,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_table_is_the_same(place, monkeypatch, 
 def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_table(place):
     assert main([*RUN, "--out", "whole"]) == 0
     moments = random.Random()  # really random: whatever the moment, the table must come out the same
-    command = [sys.executable, ROOT / "tests" / "fake_experiment.py", *RUN, "--out", "killed", "--resume"]
+    command = [sys.executable, ROOT / "tests" / "lab" / "fake_experiment.py", *RUN, "--out", "killed", "--resume"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for began in ("manifest.json", "checkpoints/train0.safetensors"):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -301,17 +296,16 @@ def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_table(place):
     assert Path("killed/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()
 
 
-@pytest.mark.parametrize(("command", "option"), [("run", "--resume"), ("bench", "--quick")])
-def test_help_needs_no_torch_and_module_call_works(command, option):
-    check = [sys.executable, "-X", "importtime", "-m", "metarobust", command, "--help"]
-    done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "metarobust", "run", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0
-    assert option in done.stdout
-    assert not [line for line in done.stderr.splitlines() if line.endswith(" torch")]
+    assert "--workers" in done.stdout
 
 
 def test_a_closed_pipe_is_no_error(place):
-    command = [sys.executable, ROOT / "tests" / "fake_experiment.py", "list"]
+    command = [sys.executable, ROOT / "tests" / "lab" / "fake_experiment.py", "list"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     reader, writer = os.pipe()
     os.close(reader)
@@ -326,3 +320,70 @@ def test_auto_takes_cuda_where_there_is_one(monkeypatch):
     assert [running.pick_device(name).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     with pytest.raises(InputError):
         running.pick_device("gpu")
+
+
+def other(name, failure=None):
+    """The fake experiment under another name; failure: what its units are refused with."""
+
+    def make_spec(scale, dataset, seeds):
+        return fake_experiment.make_spec(scale, dataset, seeds) | {"experiment": name}
+
+    def units(spec, dataset):
+        if failure is not None:
+            raise failure
+        return fake_experiment.units(spec, dataset)
+
+    wanted = {key: getattr(fake_experiment, key) for key in ("SUMMARY", "SCALES", "table", "brief", "collect")}
+    return SimpleNamespace(NAME=name, make_spec=make_spec, units=units, **wanted)
+
+
+def install(monkeypatch, *those):
+    fake_experiment.install(monkeypatch, **{each.NAME: each for each in those})
+
+
+def test_all_are_run_and_failures_are_told_at_the_end(monkeypatch, capsys):
+    refused, crashed = (
+        InputError("digits: not for this one; give another data set"),
+        RuntimeError("CUDA out\nof memory"),
+    )
+    install(monkeypatch, other("first"), other("no_digits", refused), other("broken", crashed), other("last"))
+    assert main(["run", "all", "--scale", "smoke", "--out", "there"]) == 2
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "[1/4] first on digits, smoke; then no_digits, broken, last"
+    assert re.fullmatch(r"first      done in \d+\.\d min: there/first-digits-smoke", lines[4])
+    assert lines[5] == "no_digits  not done: digits: not for this one; give another data set"
+    assert lines[6] == "broken     failed: RuntimeError: CUDA out of memory"
+    assert lines[7].startswith("last       done in")
+    assert "Traceback" in err, "an error that is nobody's input must not be hidden"
+    assert err.splitlines()[-1] == (
+        "metarobust: error: 2 of 4 experiments are not complete: no_digits, broken; see above"
+    )
+
+
+def test_complete_runs_are_left_and_unfinished_ones_go_on(monkeypatch, capsys):
+    install(monkeypatch, other("first"), other("second", KeyboardInterrupt()))
+    assert main(["run", "all", "--scale", "smoke"]) == 130
+    assert "go on with: metarobust run all --scale smoke --resume" in capsys.readouterr().err
+    install(monkeypatch, other("first", AssertionError("it is done again")), other("second"))
+    # A complete run stays so, whatever code made it.
+    monkeypatch.setattr(run_folder, "code", lambda: CODE | {"sha256": "0" * 64})
+    Path("runs/second-digits-smoke/manifest.json").unlink()
+    assert main(["run", "all", "--scale", "smoke"]) == 0
+    assert "first   was complete: runs/first-digits-smoke" in capsys.readouterr().out
+    Path("runs/second-digits-smoke/results.csv").write_text("")
+    assert main(["run", "all", "--scale", "smoke", "--seed", "5"]) == 2
+    out = capsys.readouterr().out
+    assert "first   not done: runs/first-digits-smoke holds a run with another specification" in out
+    assert "second  not done: runs/second-digits-smoke/results.csv is damaged" in out
+
+
+def test_what_no_experiment_can_do_is_refused_at_once(monkeypatch, capsys):
+    for arguments, words in (
+        (["--dataset", "digit"], "did you mean 'digits'"),
+        (["--device", "gpu"], "auto, cpu, cuda"),
+    ):
+        assert main(["run", "all", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert (out, words in err) == ("", True)
+    assert not Path("runs").exists()
