@@ -1,7 +1,5 @@
 """What a result was made by: the code and its commit, the versions of libraries, and the memory that it took."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys
@@ -13,13 +11,16 @@ from metarobust.storage import sha256
 
 
 def code() -> dict[str, Any]:
-    """Which code runs: its version, the digest of its source files, and the git commit it is from, if any.
+    """Which code runs.
 
-    `changed` says whether the package's files differ from the commit; both are None outside a checkout.
+    Returns:
+        Its version; the digest of the source files that results depend on, all but those of book and course; the git
+        commit it is from, and whether the package's files have changed since, both None outside a checkout.
     """
     package = Path(__file__).parents[1]
-    files = sorted(package.rglob("*.py"))
-    content = b"".join(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() for file in files)
+    names = sorted(file.relative_to(package).as_posix() for file in package.rglob("*.py"))
+    own = [name for name in names if name.partition("/")[0] not in ("book", "course")]
+    content = b"".join(f"{name}\0".encode() + (package / name).read_bytes() for name in own)
     try:
         number = version("metarobust")
     except PackageNotFoundError:
@@ -31,18 +32,6 @@ def code() -> dict[str, Any]:
         status = _git(package, "status", "--porcelain", "--", ".")
         changed = None if status is None else bool(status)
     return {"version": number, "sha256": sha256(content), "commit": commit, "changed": changed}
-
-
-def differing(commit: str | None) -> list[str] | None:
-    """The files of this package that differ from a commit, as `metarobust/lab/stats.py`; None where git cannot tell.
-
-    That is outside a checkout, without git, and where the clone does not go back to the commit.
-    """
-    package = Path(__file__).parents[1]
-    if not commit or not _git(package, "ls-files", "--", "__init__.py", "lab/results.py"):
-        return None
-    found = _git(package, "diff", "--name-only", "--relative", commit, "--", ".")
-    return None if found is None else [f"{package.name}/{name}" for name in found.splitlines()]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
