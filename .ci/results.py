@@ -17,14 +17,14 @@ END = "<!-- end of results -->"
 
 def block() -> str:
     """The tables, as they belong in the README."""
-    from metarobust.lab.quote import recorded
-    from metarobust.lab.table import markdown, setting
+    from metarobust.lab.results import recorded
+    from metarobust.lab.summary import markdown, setting
 
     parts = []
     for name, part in RUNS:
-        manifest, rows = recorded(name)
+        manifest, frame = recorded(name)
         kind = "on a GPU" if manifest["device"]["type"] == "cuda" else "without a GPU"
-        parts.append(f"{setting(rows, part)}. Recorded {kind}.\n\n{markdown(rows, part)}\n")
+        parts.append(f"{setting(frame, part)}. Recorded {kind}.\n\n{markdown(frame, part)}\n")
     note = "Clean/robust accuracy in %, ± 95 % over seeds. Only PGD-7 training generates adversarial examples.\n"
     return "\n" + "\n".join([*parts, note]) + "\n"
 
@@ -39,9 +39,9 @@ def readme(text: str) -> str:
 
 def source() -> str:
     """The digest of what the figure is drawn from; it is kept in the picture, so that an old one is found out."""
-    from metarobust.lab.quote import recorded
+    from metarobust.lab.results import recorded
 
-    return recorded(RUNS[0][0])[0]["files_sha256"]["results.csv"]
+    return recorded(RUNS[0][0]).manifest["files_sha256"]["results.csv"]
 
 
 def main() -> int:
@@ -50,14 +50,14 @@ def main() -> int:
     matplotlib.use("Agg")
     from metarobust.book.claims import renew
     from metarobust.book.figures.results import headline
-    from metarobust.lab.quote import recorded
+    from metarobust.lab.results import as_rows, recorded
 
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text()))
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         notebook.write_text(renew(notebook.read_text(encoding="utf-8")), encoding="utf-8")
     name, part = RUNS[0]
-    figure = headline(recorded(name)[1], part)
+    figure = headline(as_rows(recorded(name).frame), part)
     figure.savefig(FIGURE, dpi=150, metadata={"Source": source(), "Software": ""})
     return 0
 

@@ -33,7 +33,7 @@ LOADED = {
     "limits": "metarobust.course.run:Limits",
     "pretrained": "metarobust.pretrained",
     "provenance": "metarobust.lab.provenance",
-    "results": "metarobust.lab.results:load_results",
+    "results": "metarobust.lab.results:load",
     "run": "metarobust.lab.running:run",
     "run all": "metarobust.lab.running:run_all",
 }
@@ -100,8 +100,8 @@ def run(options: argparse.Namespace) -> None:
             raise InputError("run all takes the radius of each data set; give --eps to one experiment at a time")
         load("run all")(out=options.out or Path("runs"), say=lambda line: print(line, flush=True), **given)
         return
-    out, _, rows = load("run")(options.name, eps=options.eps, out=options.out, resume=options.resume, **given)
-    print(load("experiments")[options.name].table(rows))
+    out, _, frame = load("run")(options.name, eps=options.eps, out=options.out, resume=options.resume, **given)
+    print(load("experiments")[options.name].table(frame))
     print(f"results: {out / 'results.csv'}")
 
 
@@ -156,14 +156,14 @@ def grade(options: argparse.Namespace) -> None:
 
 def describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError where the folder holds no finished run."""
-    manifest, rows = load("results")(folder)
+    manifest, frame = load("results")(folder)
     spec, experiments = manifest["spec"], load("experiments")
     experiment = experiments[choose(spec["experiment"], experiments, "experiment")]
     seeds = " ".join(map(str, spec["seeds"]))
     return (
         f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "
         f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n"
-        + (experiment.brief(rows) if brief else experiment.table(rows))
+        + (experiment.brief(frame) if brief else experiment.table(frame))
     )
 
 

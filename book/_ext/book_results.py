@@ -17,15 +17,21 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from metarobust.errors import InputError, choose
 from metarobust.lab.bench import BENCHES
+from metarobust.lab.compare import acc, spread
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.quote import quote, recorded
-from metarobust.lab.table import setting
+from metarobust.lab.results import recorded
+from metarobust.lab.summary import setting
 
 
 class Result(SphinxRole):
     def run(self) -> tuple[list, list]:
+        name, part, model, *method, asked = self.text.split()
         try:
-            return [nodes.Text(f"{quote(self.text)}\u00a0%")], []
+            number = {"clean": acc, "robust": acc, "spread": spread}[
+                choose(asked, ("clean", "robust", "spread"), "number")
+            ]
+            value = number(name, " ".join(method), "clean" if asked == "clean" else "robust", part=part, model=model)
+            return [nodes.Text(f"{value.item():.1f}\u00a0%")], []
         except InputError as error:
             return [], [self.inliner.reporter.warning(str(error), line=self.lineno)]
 
@@ -37,10 +43,10 @@ class Recorded(SphinxDirective):
     def run(self) -> list:
         name, part = self.arguments
         try:
-            manifest, rows = recorded(name)
+            manifest, frame = recorded(name)
             done = f"Recorded on {manifest['device']['name']}"
             markdown = EXPERIMENTS[manifest["spec"]["experiment"]].markdown
-            text = [*markdown(rows, part).splitlines(), "", f"{setting(rows, part)}. {done}."]
+            text = [*markdown(frame, part).splitlines(), "", f"{setting(frame, part)}. {done}."]
         except InputError as error:
             return [self.state.document.reporter.warning(f"{name} {part}: {error}", line=self.lineno)]
         return [_box(self, text, name)]

@@ -21,7 +21,7 @@ from metarobust.lab.stages.context import in_part, part_baselines
 from metarobust.lab.stages.evaluate import compare, compare_learned, search, start
 from metarobust.lab.stages.meta_train import by_name, learn, unit_name
 from metarobust.lab.stages.tune import best_point, finalists, tune
-from metarobust.lab.table import brief, markdown, table
+from metarobust.lab.summary import brief, markdown, table
 
 SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",

@@ -9,7 +9,7 @@ An experiment is a module, or any object, with
                                                      one. Raises InputError where the data set will not do
     collect(spec, rows) -> (rows, summary)           the rows of results.csv (`run_folder.COLUMNS`) and the manifest's
                                                      summary, from the rows of every unit by its name
-    table(rows), brief(rows), markdown(rows, part)   what is shown of a finished run
+    table(frame), brief(frame), markdown(frame, part)   what is shown of a finished run, whose values are a DataFrame
 
 A unit is a name, a function at the top of a module, and its arguments; all of it must pickle. The function gets a
 `Worker`, from which it takes spec, data, device, the rows of the units that it needs, and checkpoints:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metarobust.evaluation.intervals import wilson
+from metarobust.lab.results import as_rows
 from metarobust.lab.table import Row, names, over, pick, setting
 
 
@@ -55,6 +56,7 @@ def ours(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 def table(rows: Sequence[Row]) -> str:
     """Our models, mean and spread over seeds, and under them the published ones where they compare."""
+    rows = as_rows(rows)
     head = f"{'accuracy in %, ± 95 % over seeds':34}{'clean':>13}{'robust':>13}{'seeds from..to':>18}{'adv. ex.':>12}"
     lines = [f"{rows[0]['model']}. {setting(rows, rows[0]['part'])}", head]
     for method, mine in ours(rows):
@@ -78,6 +80,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row], part: str) -> str:
     """The same as a Markdown table: a line for each way of training, and one for each published figure."""
+    rows = as_rows(rows)
     lines = [["model", "attack", "clean %", "robust %"], ["---"] * 4]
     for method, mine in ours(rows):
         (clean, _), (robust, half), (low, high) = (
@@ -96,6 +99,7 @@ def markdown(rows: Sequence[Row], part: str) -> str:
 
 def brief(rows: Sequence[Row]) -> str:
     """The same in a few lines."""
+    rows = as_rows(rows)
     lines = [setting(rows, rows[0]["part"])]
     for method, mine in ours(rows):
         (clean, _), (robust, half), (low, high) = (

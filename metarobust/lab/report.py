@@ -29,7 +29,7 @@ from metarobust.lab.results import (
     select,
     to_markdown,
 )
-from metarobust.lab.summary import markdown, variants
+from metarobust.lab.summary import variants
 
 KEPT = {"learned": "All that is learned is", "searched": "The settings of the rivals are"}
 """What a run may have kept of others, by the entry of its manifest that names them."""
@@ -64,7 +64,7 @@ def section(folder: Path, run: dict[str, Any]) -> str:
         rows = select(frame, part=part)
         compares = isinstance(experiment, Comparison)
         try:
-            shown = markdown(frame, part) if compares else experiment.markdown(as_rows(frame), part)
+            shown = experiment.markdown(frame, part)
         except InputError:  # a part that the experiment does not show: rows that others are made of
             if remark := trust(rows):
                 blocks.append(f"**{part}**: {remark}")

@@ -88,19 +88,19 @@ def load(folder: Path | str) -> Results:
     manifest = read_json(folder / "manifest.json")
     if manifest.get("status") != "complete":
         raise InputError(f"the run in {folder} is not finished; repeat its command with --resume")
-    path = next((path for path in (folder / "results.csv", folder / "results.csv.gz") if path.exists()), folder)
-    kinds = {
-        name: {"int": "Int64", "float": "float64", "str": object}[kind] for name, kind in manifest["columns"].items()
-    }
+    path = folder / "results.csv"
+    path = path if path.exists() else folder / "results.csv.gz"
+    content = read_bytes(path)
+    kinds = manifest["columns"]
+    numbers = {name: [""] for name, kind in kinds.items() if kind != "str"}
     try:
-        content = read_bytes(path)
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         if sha256(content) != manifest["files_sha256"]["results.csv"]:
             raise ValueError
-        empty = {name: [""] for name, kind in kinds.items() if kind is not object}
-        frame = pd.read_csv(
-            io.BytesIO(content), dtype=kinds, na_values=empty, keep_default_na=False, float_precision="round_trip"
-        )
+        text = pd.read_csv(io.BytesIO(content), dtype=object, na_values=numbers, keep_default_na=False)
+        # By way of float, as Python reads it: what pandas reads by itself may be off in the last digit.
+        frame = text.astype(dict.fromkeys(numbers, float))
+        frame = frame.astype({name: "Int64" for name, kind in kinds.items() if kind == "int"})
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise damaged(path) from error
     return Results(manifest, frame)
@@ -112,8 +112,10 @@ def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any
     return manifest, as_rows(frame)
 
 
-def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def as_rows(frame: pd.DataFrame | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows as dictionaries, None for what is missing."""
+    if not isinstance(frame, pd.DataFrame):
+        return frame
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
@@ -153,10 +155,12 @@ def select(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
         if wanted is None:
             continue
         choose(column, frame.columns, "column of these results")
+        there = names(frame, column)
+        if isinstance(wanted, str):
+            choose(wanted, there, column)
         chosen = frame[frame[column].isin(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])]
         if chosen.empty:
-            there = ", ".join(map(repr, names(frame, column)))
-            raise InputError(f"these results hold no {column} {wanted!r}; there are {there}")
+            raise InputError(f"these results hold no {column} {wanted!r}; there are {', '.join(map(repr, there))}")
         frame = chosen
     return frame
 

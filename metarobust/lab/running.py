@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
@@ -17,7 +18,7 @@ from metarobust import data
 from metarobust.errors import InputError, choose
 from metarobust.lab import engine
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.results import load_results
+from metarobust.lab.results import load
 from metarobust.lab.run_folder import LOCK, Run
 from metarobust.storage import read_json
 
@@ -35,7 +36,7 @@ def run(
     resume: bool = False,
     workers: int = 1,
     cluster: str = "",
-) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[Path, dict[str, Any], pd.DataFrame]:
     """Runs what is missing of an experiment.
 
     Args:
@@ -84,7 +85,7 @@ def run(
         current = Run(folder, spec, resume=resume, about=about)
         if not current.complete:
             engine.complete(experiment, current, images, where, workers=workers, cluster=cluster)
-        return folder, *load_results(folder)
+        return folder, *load(folder)
 
 
 def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], **options: Any) -> None:
@@ -139,7 +140,7 @@ def complete(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, f
     choose(scale, experiment.SCALES, f"scale of {name}")
     if not (folder / "manifest.json").exists() or read_json(folder / "manifest.json")["status"] != "complete":
         return False
-    manifest, _ = load_results(folder)
+    manifest, _ = load(folder)
     made = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
     if manifest["spec_sha256"] != Run.digest(made):
         raise InputError(f"{folder} holds a run with another specification; choose another --out")

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from metarobust.lab import quote
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.table import setting
+from metarobust.lab.results import recorded
+from metarobust.lab.summary import setting
 
 pytest.importorskip("sphinx")
 
@@ -32,12 +32,12 @@ def show(monkeypatch):
 
 @pytest.mark.parametrize("name", ["patch-digits-small", "train-mnist-small"])
 def test_a_table_comes_with_its_setting(show, name):
-    _, rows = quote.recorded(name)
-    part = rows[0]["part"]
+    frame = recorded(name).frame
+    part = frame["part"][0]
     warned, lines = show(name, part)
     assert not warned
-    assert lines[0] == EXPERIMENTS["patch"].markdown(rows, part).splitlines()[0]
-    assert lines[-1].startswith(f"{setting(rows, part)}. Recorded on ")
+    assert lines[0] == EXPERIMENTS["patch"].markdown(frame, part).splitlines()[0]
+    assert lines[-1].startswith(f"{setting(frame, part)}. Recorded on ")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from metarobust.errors import choose
 from metarobust.lab.cost.break_even import FIRST, LAST, SEARCH, TARGETS, curve, once
 from metarobust.lab.cost.once import COSTS, EVALUATIONS, EXAMPLES, SECONDS
+from metarobust.lab.results import as_rows
 from metarobust.lab.table import BEFORE, LEARNED, Row, names
 
 
@@ -102,6 +103,7 @@ def paid_once(rows: Sequence[Row]) -> list[list[str]]:
 
 def table(rows: Sequence[Row]) -> str:
     """What is paid once; then for each network accuracy at each mark, and for each target what it takes."""
+    rows = as_rows(rows)
     text = [setting(rows), "", *aligned(paid_once(rows))]
     for model in networks(rows):
         ways = [name for name in names(rows, "method") if name != BEFORE]
@@ -130,6 +132,7 @@ def notes() -> list[str]:
 
 def brief(rows: Sequence[Row]) -> str:
     """For each network, against each baseline, what it takes to come level with the learned optimizer."""
+    rows = as_rows(rows)
     part = "as-learned"
     lines = [setting(rows)]
     for model in networks(rows):
@@ -143,6 +146,7 @@ def markdown(rows: Sequence[Row], part: str) -> str:
 
     Raises InputError for another part.
     """
+    rows = as_rows(rows)
     choose(part, (*TARGETS, "meta-training", "search"), "part of this table")
     tables = {"": paid_once(rows)} if part not in TARGETS else {m: needs(rows, part, m) for m in networks(rows)}
     blocks = []

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from metarobust.errors import InputError, choose
+from metarobust.lab.results import as_rows
 from metarobust.lab.stats import over_seeds
 from metarobust.lab.table import ADAM, LEARNED, Row, by_seed, cell, measured, names, over, pick, setting
 
@@ -95,6 +96,7 @@ def aligned(found: list[list[str]]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """The comparison, the explanations, and how much of a weight is given up by how much gradient its column has."""
+    rows = as_rows(rows)
     made = sum(row["value"] for row in rows if row["metric"] == "adversarial examples")
     notes = {
         PATCH: f"{setting(rows, PATCH)}\naccuracy in %, ± 95 %; all of these made {made:,.0f} adversarial examples; "
@@ -107,12 +109,14 @@ def table(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row], part: str) -> str:
     """The table of one part in Markdown."""
+    rows = as_rows(rows)
     head, *body = lines(rows, part)
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
 
 
 def brief(rows: Sequence[Row]) -> str:
     """The comparison alone, each method over all networks."""
+    rows = as_rows(rows)
     here = [row for row in rows if row["part"] == PATCH]
     models, found = names(here, "model"), [["all networks, %", "clean", "robust", "gain kept"]]
     for method in names(here, "method"):
