@@ -68,15 +68,8 @@ class MetaOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in any PyTorch optimizer; refuses what the class refuses, and then leaves no trace of the group."""
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
         try:
-            total = group["total_steps"]
-            if isinstance(total, bool) or not isinstance(total, int) or total < 1:
-                raise InputError(f"total_steps is {total!r}; give how many steps there will be, a whole number above 0")
-            for p in group["params"]:
-                if not p.is_floating_point():
-                    raise InputError(f"a parameter is {p.dtype}; give parameters of real floating-point numbers")
-            _device(group["params"])
+            _check(self.param_groups[-1])
         except InputError:
             self.param_groups.pop()
             raise
@@ -169,6 +162,16 @@ class MetaOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"optimizer": self.optimizer}  # the base class copies its own fields alone
+
+
+def _check(group: dict[str, Any]) -> None:
+    total = group["total_steps"]
+    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+        raise InputError(f"total_steps is {total!r}; give how many steps there will be, a whole number above 0")
+    for p in group["params"]:
+        if not p.is_floating_point():
+            raise InputError(f"a parameter is {p.dtype}; give parameters of real floating-point numbers")
+    _device(group["params"])
 
 
 def _device(tensors: Iterable[Tensor]) -> torch.device:

@@ -18,7 +18,7 @@ Sources: ES: Salimans et al. 2017 (arXiv 1703.03864), section 2; for learned opt
 (arXiv 1810.10180). PES: Vicol, Metz and Sohl-Dickstein 2021 (arXiv 2112.13835), algorithm 1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -63,86 +63,63 @@ class Backprop:
         return GradientEstimate(meta_loss.item(), list(gradient), after.detach())
 
 
+class Candidates(NamedTuple):
+    """Where ES and PES are in the inner run.
+
+    Attributes:
+        points: two for each pair, theta + move and theta - move. For ES they are all where theta itself led.
+        sums: for each pair xi, the sum of its moves so far.
+        done: steps of the inner run.
+    """
+
+    points: list[Point]
+    sums: list[Tensor]
+    done: int
+
+
 class ES:
     """Evolution strategies. Where the run is longer than a truncation, the next begins where theta itself led."""
 
-    def begin(self, optimizer: LearnedOptimizer, problem: Problem) -> tuple[Point, int]:
-        """The start of the inner run, and 0 steps that are done."""
-        return problem.start(optimizer), 0
+    persistent = False
+
+    def begin(self, optimizer: LearnedOptimizer, problem: Problem) -> Candidates:
+        """The start of the inner run, for each candidate."""
+        theta, pairs = parameters_to_vector(optimizer.parameters()).detach(), problem.config.pairs
+        return Candidates([problem.start(optimizer)] * 2 * pairs, [torch.zeros_like(theta)] * pairs, 0)
 
     @torch.no_grad()
     def step(
-        self, optimizer: LearnedOptimizer, problem: Problem, carried: tuple[Point, int], generator: torch.Generator
+        self, optimizer: LearnedOptimizer, problem: Problem, carried: Candidates, generator: torch.Generator
     ) -> GradientEstimate:
         """The meta-gradient of the next truncation."""
-        (at, done), config = carried, problem.config
+        config, done = problem.config, carried.done + problem.config.truncation
         theta, noise_rng = parameters_to_vector(optimizer.parameters()), directions(generator)
-        total, losses = torch.zeros_like(theta), []
-        for _ in range(config.pairs):
+        total, losses, points, sums = torch.zeros_like(theta), [], [], []
+        for pair, moved in enumerate(carried.sums):
             move = config.sigma * normal(theta, noise_rng)
-            (plus, minus), _ = antithetic(optimizer, problem, theta, move, (at, at), generator)
-            total += (plus - minus) * move
-            losses += [plus, minus]
-        done += config.truncation
-        if done < problem.horizon:
-            at = problem.truncation_loss(optimizer, at, clone_rng(generator))[1].detach()
+            sums.append(moved + move if self.persistent else move)
+            for side, candidate in enumerate((theta + move, theta - move)):
+                with perturbed(optimizer, candidate):
+                    at = carried.points[2 * pair + side]
+                    meta_loss, after = problem.truncation_loss(optimizer, at, clone_rng(generator))
+                losses.append(bounded(meta_loss, config.divergence_threshold))
+                points.append(after.detach())
+            total += (losses[-2] - losses[-1]) * sums[-1]
+        if not self.persistent and done < problem.horizon:
+            led = problem.truncation_loss(optimizer, carried.points[0], clone_rng(generator))[1].detach()
+            points = [led] * len(points)
         split_rng(generator)
         gradient = total / (2 * config.pairs * config.sigma**2)
-        return GradientEstimate(sum(losses) / len(losses), split(gradient, optimizer), (at, done))
+        return GradientEstimate(sum(losses) / len(losses), split(gradient, optimizer), Candidates(points, sums, done))
 
 
-class PES:
+class PES(ES):
     """Persistent evolution strategies: every candidate lives through the whole inner run."""
 
-    def begin(self, optimizer: LearnedOptimizer, problem: Problem) -> tuple[list[Point], list[Tensor]]:
-        """The start of the inner run for each candidate, and for each pair the sum of its perturbations."""
-        theta, pairs = parameters_to_vector(optimizer.parameters()).detach(), problem.config.pairs
-        return [problem.start(optimizer) for _ in range(2 * pairs)], [torch.zeros_like(theta)] * pairs
-
-    @torch.no_grad()
-    def step(
-        self,
-        optimizer: LearnedOptimizer,
-        problem: Problem,
-        carried: tuple[list[Point], list[Tensor]],
-        generator: torch.Generator,
-    ) -> GradientEstimate:
-        """The meta-gradient of the next truncation."""
-        (points, sums), config = carried, problem.config
-        theta, noise_rng = parameters_to_vector(optimizer.parameters()), directions(generator)
-        total, losses, points_after, sums_after = torch.zeros_like(theta), [], [], []
-        for pair, moved in enumerate(sums):
-            move = config.sigma * normal(theta, noise_rng)
-            start = points[2 * pair : 2 * pair + 2]
-            (plus, minus), ends = antithetic(optimizer, problem, theta, move, start, generator)
-            points_after += ends
-            sums_after.append(moved + move)
-            total += (plus - minus) * sums_after[-1]
-            losses += [plus, minus]
-        split_rng(generator)
-        gradient = total / (2 * config.pairs * config.sigma**2)
-        return GradientEstimate(sum(losses) / len(losses), split(gradient, optimizer), (points_after, sums_after))
+    persistent = True
 
 
 ESTIMATORS = {"backprop": Backprop, "es": ES, "pes": PES}
-
-
-def antithetic(
-    optimizer: LearnedOptimizer,
-    problem: Problem,
-    theta: Tensor,
-    move: Tensor,
-    points: Sequence[Point],
-    generator: torch.Generator,
-) -> tuple[list[float], list[Point]]:
-    """Meta-losses of theta + move and theta - move, with the same random numbers, and where their steps lead."""
-    losses, ends = [], []
-    for candidate, point in zip((theta + move, theta - move), points, strict=True):
-        with perturbed(optimizer, candidate):
-            meta_loss, end = problem.truncation_loss(optimizer, point, clone_rng(generator))
-        losses.append(bounded(meta_loss, problem.config.divergence_threshold))
-        ends.append(end.detach())
-    return losses, ends
 
 
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:

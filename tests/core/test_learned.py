@@ -246,16 +246,6 @@ def test_untrained_it_is_adam_with_a_step_in_proportion_to_the_tensor(network, k
         now = now + step
 
 
-def test_the_cap_bounds_what_a_step_takes_of_a_weight():
-    param_spec = ParamSpec.of(NETWORKS["mlp"])
-    params = torch.ones(param_spec.size)
-    optimizer = FeatureMLP(cap=0.3)
-    with torch.no_grad():
-        optimizer.net[4].bias[2] = 50.0
-    step, _ = optimizer.update(torch.zeros(param_spec.size), optimizer.init(params, param_spec, 5), params)
-    torch.testing.assert_close(step, -0.3 * params, rtol=1e-5, atol=1e-6)
-
-
 @every_learned
 @every_network
 def test_a_batch_of_tasks_is_a_loop(make, network):
@@ -388,34 +378,3 @@ def test_meta_gradients_reach_every_weight(make):
         # Behind a head of zeros the body has no gradient in the very first step.
         assert reached or (waits and name != "log_lr" and not name.startswith(head)), name
         assert bool(grad.isfinite().all())
-
-
-@pytest.mark.parametrize("kind", learned.KINDS)
-@pytest.mark.parametrize("architecture", ["mlp-8-sigmoid", "mlp-8-8-relu", "cnn-4-relu", "resnet-4-1-relu"])
-def test_untrained_it_does_not_diverge_in_20_steps(kind, architecture):
-    problem = tasks(4, architecture, each=20, shape=(1, 4, 4), dtype=torch.float32)
-    optimizer = learned.make(kind, generator())
-    batch = problem.batch(problem.train, 20, generator())
-
-    def loss(params):
-        return float(clean(problem.predictor(params), *batch, generator()).mean())
-
-    with torch.no_grad():
-        state = optimizer.init(problem.params, problem.param_spec, 20)
-        how = {"steps": 20, "batch_size": 20, "inner": clean, "generator": generator()}
-        params, _ = unroll(problem, optimizer, problem.params, state, **how)
-    assert bool(params.isfinite().all())
-    limit = 1.5 if kind == "lstm" else 1.0  # as Adam, the others even learn
-    assert loss(params) < limit * loss(problem.params)
-
-
-@pytest.mark.parametrize("make", [FeatureMLP, CoordinateLSTM, FeatureLSTM])
-def test_theta_depends_on_the_generator_alone(make):
-    def theta(seed):
-        return nn.utils.parameters_to_vector(make(generator=generator(seed)).parameters())
-
-    torch.manual_seed(0)
-    first = theta(3)
-    torch.manual_seed(1)
-    assert torch.equal(theta(3), first)
-    assert not torch.equal(theta(4), first)

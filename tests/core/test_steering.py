@@ -97,19 +97,6 @@ def test_levers_stay_within_their_bounds():
         torch.testing.assert_close(found, torch.tensor([bound[side] for bound in BOUNDS]))
 
 
-@every_network
-def test_each_kind_of_network_has_its_own_levers(name):
-    param_spec, kind = ParamSpec.of(NETWORKS[name]), int(name == "cnn")
-    params, grads = path(param_spec, 3)
-    one, other = steering(), steering()
-    with torch.no_grad():
-        other.levers[1 - kind] += 1.0
-    assert torch.equal(run(one, param_spec, params, grads, 4), run(other, param_spec, params, grads, 4))
-    with torch.no_grad():
-        other.levers[kind] += 1.0
-    assert not torch.allclose(run(one, param_spec, params, grads, 4), run(other, param_spec, params, grads, 4))
-
-
 @pytest.mark.parametrize("make", [steering, lambda: scatter(Joint().double(), 0, 0.1)], ids=["steering", "joint"])
 @every_network
 def test_inputs_have_the_noise_of_the_step(make, name):
