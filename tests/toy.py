@@ -41,3 +41,22 @@ def scatter(module, seed=0, size=0.3):
         for p in module.parameters():
             p += size * torch.randn(p.shape, generator=rng, dtype=p.dtype)
     return module
+
+
+def path(param_spec, steps=4, lead=(), dtype=torch.float64, seed=0):
+    """Parameters and the gradients of some steps; sizes differ from coordinate to coordinate."""
+    rng = generator(seed)
+    size = torch.randn(param_spec.size, generator=rng, dtype=dtype).exp()
+    draws = torch.randn(steps + 1, *lead, param_spec.size, generator=rng, dtype=dtype)
+    return 0.3 * draws[0], list(draws[1:] * size)
+
+
+def steps_of(optimizer, param_spec, params, grads, total=10):
+    """The updates that the optimizer writes for these gradients."""
+    state, found = optimizer.init(params, param_spec, total), []
+    with torch.no_grad():
+        for g in grads:
+            step, state = optimizer.update(g, state, params)
+            params = params + step
+            found.append(step)
+    return torch.stack(found)

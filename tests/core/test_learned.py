@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from toy import generator, scatter, tasks
+from toy import generator, path, scatter, steps_of, tasks
 
 from metarobust import learned
 from metarobust.learned import features as seen
@@ -26,25 +26,6 @@ NETWORKS = {"mlp": build("mlp-4-relu", (1, 2, 3), 3), "cnn": build("cnn-2-3-relu
 LEARNED = {kind: lambda kind=kind: scatter(learned.make(kind, generator()).double()) for kind in learned.KINDS}
 every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 every_learned = pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
-
-
-def path(param_spec, steps=4, lead=(), dtype=torch.float64, seed=0):
-    """Parameters and the gradients of some steps; sizes differ from coordinate to coordinate."""
-    rng = generator(seed)
-    size = torch.randn(param_spec.size, generator=rng, dtype=dtype).exp()
-    draws = torch.randn(steps + 1, *lead, param_spec.size, generator=rng, dtype=dtype)
-    return 0.3 * draws[0], list(draws[1:] * size)
-
-
-def steps_of(optimizer, param_spec, params, grads, total=10):
-    """The updates that the optimizer writes for these gradients."""
-    state, found = optimizer.init(params, param_spec, total), []
-    with torch.no_grad():
-        for g in grads:
-            step, state = optimizer.update(g, state, params)
-            params = params + step
-            found.append(step)
-    return torch.stack(found)
 
 
 def slow_features(param_spec, params, grads, total):

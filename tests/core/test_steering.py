@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from toy import generator, scatter
+from toy import generator, path, scatter, steps_of
 
 from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.joint import Joint
@@ -33,22 +33,6 @@ def steering(size=0.1, seed=0):
     return scatter(LearnedSchedule().double(), seed, size)
 
 
-def run(optimizer, param_spec, params, grads, total):
-    """The steps that the optimizer writes for these gradients, `[steps, ..., N]`."""
-    state, found = optimizer.init(params, param_spec, total), []
-    with torch.no_grad():
-        for g in grads:
-            step, state = optimizer.update(g, state, params)
-            params = params + step
-            found.append(step)
-    return torch.stack(found)
-
-
-def path(param_spec, steps, lead=()):
-    draws = torch.randn(steps + 1, *lead, param_spec.size, generator=generator(), dtype=torch.float64)
-    return draws[0], list(draws[1:])
-
-
 def by_hand(optimizer, kind, step, total):
     """Every lever by name after `step` of `total` steps: a line on a logarithmic scale, within its bounds."""
     found = {}
@@ -62,7 +46,7 @@ def by_hand(optimizer, kind, step, total):
 def test_steps_by_hand(name):
     param_spec, optimizer, total = ParamSpec.of(NETWORKS[name]), steering(), 7
     params, grads = path(param_spec, 5, (2,))
-    found = run(optimizer, param_spec, params, grads, total)
+    found = steps_of(optimizer, param_spec, params, grads, total)
     mean = square = torch.zeros_like(params)
     kept = 1.0
     for k, g in enumerate(grads):
@@ -84,7 +68,7 @@ def test_untrained_it_is_adam_with_constant_levers():
         for progress in (0.0, 0.4, 1.0):
             torch.testing.assert_close(optimizer.at(progress, kind), torch.tensor(START))
     params, grads = path(param_spec, 1)
-    (step,) = run(optimizer.double(), param_spec, torch.zeros_like(params), grads, 3)
+    (step,) = steps_of(optimizer.double(), param_spec, torch.zeros_like(params), grads, 3)
     torch.testing.assert_close(step, -0.01 * grads[0].sign(), rtol=1e-5, atol=1e-9)
 
 
@@ -123,7 +107,7 @@ def test_an_untrained_joint_optimizer_is_the_steering_optimizer(name):
     joint = Joint(generator=generator()).double()
     joint.begin_from(levers)
     params, grads = path(param_spec, 5, (2,))
-    assert torch.equal(run(joint, param_spec, params, grads, 6), run(levers, param_spec, params, grads, 6))
+    assert torch.equal(steps_of(joint, param_spec, params, grads, 6), steps_of(levers, param_spec, params, grads, 6))
 
 
 @every_network
@@ -131,7 +115,7 @@ def test_the_joint_optimizer_corrects_every_coordinate(name):
     param_spec, total = ParamSpec.of(NETWORKS[name]), 6
     joint = scatter(Joint(generator=generator()).double(), 0, 0.1)
     params, grads = path(param_spec, 1)
-    (step,) = run(joint, param_spec, params, grads, total)
+    (step,) = steps_of(joint, param_spec, params, grads, total)
     levers = by_hand(joint.steering, int(name == "cnn"), 0, total)
     zero = torch.zeros_like(params)
     slots = accumulate(grads[0], {"means": zero.repeat(3, 1), "square": zero})
