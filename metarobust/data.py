@@ -29,14 +29,9 @@ SUMMARIES = {
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels.
+    """Images `[n, C, H, W]`, floating point in [0, 1], and their labels `[n]`, int64, from 0.
 
-    Attributes:
-        images: `[n, C, H, W]`, floating point in [0, 1].
-        labels: `[n]`, int64, from 0.
-
-    Raises:
-        InputError: Another shape, type or range.
+    Raises InputError on construction for any other shape, type or range.
     """
 
     images: Tensor
@@ -52,10 +47,7 @@ class Split:
             raise InputError(f"images are {images.dtype}; give float32 in [0, 1]: divide by 255")
         low, high = images.min().item(), images.max().item()
         if not (low >= 0 and high <= 1):  # this way round a NaN is refused too
-            raise InputError(
-                f"images lie in [{low:g}, {high:g}]; give [0, 1]: divide by the largest possible "
-                "pixel value, and normalise inside the model"
-            )
+            raise InputError(f"images lie in [{low:g}, {high:g}]; give [0, 1], and normalise inside the model")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InputError(
                 f"labels are {labels.dtype} of shape {list(labels.shape)}; "
@@ -91,18 +83,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split of equal image shape.
+    """A training and a test split of equal image shape, and the SHA-256 of their tensors' bytes.
 
-    Attributes:
-        name: As `load` takes it.
-        train: To train on.
-        test: To test on.
-        classes: How many there are.
-        sha256: The SHA-256 of the tensors' bytes.
-        root: As given to `load`, so that what needs another data set beside this one finds it in the same place.
-
-    Raises:
-        InputError: The shapes differ, or a label is not below `classes`.
+    root: as given to `load`, so that what needs another data set beside this one finds it in the same place. Raises
+    InputError on construction where the shapes differ or a label is not below `classes`.
     """
 
     name: str
@@ -116,7 +100,7 @@ class Dataset:
         train, test = list(self.train.shape), list(self.test.shape)
         if train != test:
             raise InputError(
-                f"data set {self.name!r}: training images are {train} and test images {test}; make them equal"
+                f"data set {self.name!r}: training images are {train}, test images {test}: make them equal"
             )
         high = max(int(split.labels.max()) for split in (self.train, self.test))
         if high >= self.classes:
@@ -196,5 +180,5 @@ def _sha256(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
-        digest.update(tensor.numpy())
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()

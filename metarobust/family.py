@@ -32,16 +32,7 @@ class Training:
 def make_tasks(
     architecture: str, pool: Split, classes: int, train: Tensor, held_out: Tensor, generator: torch.Generator
 ) -> Tasks:
-    """T tasks of one architecture, with fresh parameters.
-
-    Args:
-        architecture: As `models.build` takes it.
-        pool: The images of all tasks.
-        classes: The number of logits.
-        train: Indices into the pool, `[T, n]`, a row for each task.
-        held_out: Indices into the pool, `[T, m]`.
-        generator: Where the parameters are drawn from.
-    """
+    """T tasks of one architecture with fresh parameters. train, held_out: indices into the pool, `[T, n]`, `[T, m]`."""
     model = build(architecture, pool.shape, classes).to(pool.images.device)
     params = fresh(model, len(train), generator).to(pool.images.device)
     return Tasks(model, ParamSpec.of(model), params, pool.images, pool.labels, train, held_out)
@@ -70,12 +61,8 @@ def vulnerable(
 class Family:
     """What `sample` draws from.
 
-    Attributes:
-        architectures: Names, as `models.build` takes them.
-        pool: The images of all tasks.
-        classes: The number of logits.
-        images: How many images of the pool one task trains on; the others are its held-out images.
-        starts: Trained models `[V, N]` to patch, by architecture; None to start from fresh parameters.
+    images: how many of the pool one task trains on; the others are its held-out images. starts: trained models
+    `[V, N]` to patch, by architecture; None to start from fresh parameters.
     """
 
     architectures: Sequence[str]

@@ -3,8 +3,8 @@
 A network is named by a string, so that a frozen experiment can list it: `mlp-20-sigmoid` (one hidden layer of 20, the
 optimizee of Andrychowicz et al. 2016), `mlp-64-64-relu`, `cnn-8-16-relu`, `resnet-16-1-relu` (width 16, one block per
 stage; He et al. 2016 with group normalisation, which needs no running statistics). One has a fixed name: `madry-cnn`,
-the network of Madry et al. 2018 (arXiv 1706.06083) for MNIST, as in their released code. Images come in [0, 1];
-normalisation is the first layer of every network, so eps is always in pixel units.
+the network of Madry et al. 2018 (arXiv 1706.06083) for MNIST, as in their released code. Images come in [0, 1],
+so eps is always in pixel units: a network of your own that normalises does so in its first layer.
 """
 
 import itertools
@@ -30,19 +30,6 @@ Shape = tuple[int, int, int]
 MADRY = "madry-cnn"
 
 
-class Normalise(nn.Module):
-    """(x - mean) / std, as the first layer of a network: the attack works on pixels in [0, 1], outside of it."""
-
-    def __init__(self, mean: float, std: float):
-        super().__init__()
-        self.mean, self.std = mean, std
-
-    def forward(self, x: Tensor) -> Tensor:
-        if (self.mean, self.std) == (0, 1):  # no pass over the images: they take long in a small network
-            return x
-        return (x - self.mean) / self.std
-
-
 class Residual(nn.Module):
     """x + f(x), with a 1x1 convolution on the short cut where the shape changes."""
 
@@ -59,15 +46,13 @@ class Residual(nn.Module):
         return self.activation(self.body(x) + self.short(x))
 
 
-def build(name: str, shape: Shape, classes: int, mean: float = 0.0, std: float = 1.0) -> nn.Module:
+def build(name: str, shape: Shape, classes: int) -> nn.Module:
     """The network of this name.
 
     Args:
         name: `madry-cnn`, or KIND-WIDTHS-ACTIVATION, such as `mlp-20-sigmoid`.
         shape: (channels, height, width) of an image.
         classes: The number of logits.
-        mean: Of the pixels, which the network subtracts first.
-        std: Of the pixels, by which it divides.
 
     Returns:
         A module that maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
@@ -76,7 +61,7 @@ def build(name: str, shape: Shape, classes: int, mean: float = 0.0, std: float =
         InputError: The name is neither of the two.
     """
     if name == MADRY:
-        return nn.Sequential(Normalise(mean, std), *_madry(shape, classes))
+        return nn.Sequential(*_madry(shape, classes))
     kind, *numbers, activation = name.split("-") if name.count("-") >= 2 else (name, "", "")
     choose(kind, KINDS, f"kind of network (a name is {MADRY} or KIND-WIDTHS-ACTIVATION, such as mlp-20-sigmoid)")
     act = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
@@ -85,7 +70,7 @@ def build(name: str, shape: Shape, classes: int, mean: float = 0.0, std: float =
     widths = [int(n) for n in numbers]
     if kind == "resnet" and len(widths) > 2:
         raise InputError(f"network {name!r}: a resnet has a width and, where wanted, blocks, as in resnet-16-1-relu")
-    return nn.Sequential(Normalise(mean, std), *KINDS[kind](shape, classes, widths, act))
+    return nn.Sequential(*KINDS[kind](shape, classes, widths, act))
 
 
 def _mlp(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) -> list[nn.Module]:

@@ -8,13 +8,12 @@ from metarobust.evaluation.report import Report
 
 @dataclass(frozen=True)
 class PatchReport:
-    """before, tried: evaluations of the original and of the patch, on the same held-out images.
+    """What `patch` did. `before` and `tried` evaluate the original and the patch on the same held-out images.
 
-    part: how much of the patch was taken: 1 for all of it, less where the whole cost more clean accuracy than
-    max_clean_drop, 0 where any part did, so that the original was returned and `tried` is the whole patch. The held-out
-    images decide that, clean as they are. images: how many it trained on. examples_in_use: adversarial examples
-    generated while patching, counted. examples_to_measure: those that the two evaluations made. seconds: the patch
-    alone, left out when two reports are compared.
+    part is how much of the patch was taken: less than 1 where the whole cost more clean accuracy than max_clean_drop,
+    and 0 where any part did, so that the original was returned and `tried` is the whole patch. images: how many it
+    trained on. examples_in_use: adversarial examples generated while patching, counted; examples_to_measure: by the two
+    evaluations. seconds: of the patch alone, left out when two reports are compared.
     """
 
     before: Report
@@ -41,45 +40,36 @@ class PatchReport:
 
     def lines(self) -> list[tuple[str, str, str]]:
         """What is shown: clean and robust accuracy before the patch and with it."""
-
-        def share(value: float, bounds: tuple[float, float]) -> str:
-            return f"{100 * value:5.1f} %  [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
-
-        both = (self.before, self.tried)
-        return [
-            ("", "before", "patched"),
-            ("clean", *(share(r.clean, r.clean_interval) for r in both)),
-            ("robust", *(share(r.robust, r.robust_interval) for r in both)),
-        ]
+        both = zip(self.before.lines()[:2], self.tried.lines()[:2], strict=True)
+        return [("", "before", "patched"), *((name, before, after) for (name, before), (_, after) in both)]
 
     def verdict(self) -> list[str]:
         """How it was made and measured, and what came of it, a sentence each."""
-        drop = 100 * (self.before.clean - self.tried.clean)
-        said = [
+        sentences = [
             f"{self.optimizer}: {self.steps} steps of {self.batch_size} out of {self.images:,} clean images, "
             f"{self.examples_in_use:,} adversarial examples, {self.seconds:.1f} s",
             f"held-out images: {self.before.setting}; {self.examples_to_measure:,} adversarial examples to measure it",
         ]
         if self.undone:
-            said.append(
+            drop = 100 * (self.before.clean - self.tried.clean)
+            sentences.append(
                 f"UNDONE: clean accuracy fell by {drop:.1f} points, more than {100 * self.max_clean_drop:g}; "
                 f"the model that came back is as it was; a larger max_clean_drop keeps the patch"
             )
         elif self.part < 1:
-            said.append(
+            sentences.append(
                 f"{100 * self.part:.0f} % of the way to the whole patch, which would cost more than "
                 f"{100 * self.max_clean_drop:g} points of clean accuracy; a larger max_clean_drop goes further"
             )
         if not self.undone and self.tried.robust <= self.before.robust:
-            said.append("robust accuracy did not rise: the patch does not help this model")
-        for what, report in (("before", self.before), ("patched", self.tried)):
-            said += [f"{what}: {text}" for text in report.verdict()]
-        return said
+            sentences.append("robust accuracy did not rise: the patch does not help this model")
+        for model, report in (("before", self.before), ("patched", self.tried)):
+            sentences += [f"{model}: {text}" for text in report.verdict()]
+        return sentences
 
     def __str__(self) -> str:
-        lines = self.lines()
-        widths = [max(len(line[i]) for line in lines) for i in range(3)]
-        table = ["  ".join(f"{w:{n}}" for w, n in zip(line, widths, strict=True)).rstrip() for line in lines]
+        width = max(len(text) for _, text, _ in self.lines())
+        table = [f"{name:6}  {before:{width}}  {after}" for name, before, after in self.lines()]
         return "\n".join([*table, *self.verdict()])
 
     def _repr_html_(self) -> str:

@@ -4,8 +4,8 @@
 
 A few such steps, a second of work. What came of it is then measured, with attacks, on images that the patch did not
 train on. A patch that costs too much clean accuracy is taken in part, phi_0 + part * (phi_T - phi_0), and where no part
-is cheap enough, not at all. Whether a patch helps depends on the model: the
-pretrained rules have seen small networks and handwritten digits alone (`pretrained.card`), so read the report.
+is cheap enough, not at all. Whether a patch helps depends on the model: the pretrained optimizers have seen small
+networks and handwritten digits alone (`pretrained.card`), so read the report.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from metarobust.attacks import counting
 from metarobust.attacks.inputs import check_inputs
 from metarobust.attacks.losses import cross_entropy
-from metarobust.errors import InputError
+from metarobust.errors import InputError, check_count
 from metarobust.evaluation import correct, evaluate
 from metarobust.evaluation.measure import eval_mode
 from metarobust.evaluation.probe import share
@@ -25,6 +25,9 @@ from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
 from metarobust.pretrained import DEFAULT
+
+PARTS = (1.0, 0.75, 0.5, 0.25)
+"""How much of a patch is tried, in this order."""
 
 
 def patch(
@@ -41,25 +44,35 @@ def patch(
     attacks: str = "quick",
     seed: int = 0,
 ) -> tuple[nn.Module, PatchReport]:
-    """A patched copy of a model that maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`, and what the patch did.
-
-    optimizer: a name of `pretrained.available()`, or a learned optimizer of any kind. steps, batch_size: of the patch;
-    the rules learned with 20 and 64. held_out: the share of each class that is not trained on but measured on; best of
-    images that the model was not trained on either. eps: the L-infinity radius to measure at, in pixel units.
-    max_clean_drop: where clean accuracy on the held-out images falls by more (0.05 is 5 points), the largest part of
-    the patch, 3/4, 1/2 or 1/4, that does not cost so much is returned; the old parameters where there is none. Since
-    these images decide, the clean accuracy reported of a part is a little on the bright side. attacks: as in
-    `evaluate`. seed: of the split, the batches and the attacks.
+    """A patched copy of a model, and what the patch did.
 
     The model itself is left as it is. The copy is patched in eval mode, the way it will be used: dropout is off, and
     normalisation layers keep the averages that they have. Parameters that are frozen stay. The copy comes back in the
-    modes of the original, and without gradients. Raises InputError for bad numbers, images outside [0, 1], too few
-    images of every class to hold some out, and a model without parameters to train.
+    modes of the original, and without gradients.
+
+    Args:
+        model: Maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
+        images: Clean images `[n, C, H, W]` to patch with and to measure on.
+        labels: `[n]`, int64.
+        optimizer: A name of `pretrained.available()`, or a learned optimizer of any kind.
+        steps: How many the patch has; the pretrained optimizers learned with 20.
+        batch_size: Images a step; they learned with 64.
+        eps: L-infinity radius to measure at, in pixel units.
+        held_out: The share of each class that is measured on and not trained on. Best are images that the model was
+            not trained on either.
+        max_clean_drop: Where clean accuracy on the held-out images falls by more (0.05 is 5 points), the largest part
+            of the patch, 3/4, 1/2 or 1/4, that does not cost so much is returned, or the old parameters. Since these
+            images decide, the clean accuracy reported of a part is a little on the bright side.
+        attacks: As in `evaluate`.
+        seed: Of the split, the batches and the attacks.
+
+    Raises:
+        InputError: A bad number, images outside [0, 1], too few images of every class to hold some out, or a model
+            without parameters to train.
     """
     check_inputs(images, labels, eps=eps, norm="linf")
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} of a patch is {value!r}; give a whole number above 0")
+    check_count("steps", steps)
+    check_count("batch_size", batch_size)
     if not max_clean_drop >= 0:
         raise InputError(f"max_clean_drop is {max_clean_drop!r}; give a share of 0 or more, such as 0.05 for 5 points")
     train, test = split(labels, held_out, torch.Generator().manual_seed(seed))
@@ -67,37 +80,73 @@ def patch(
     patched.zero_grad(set_to_none=True)
     if not any(p.requires_grad for p in patched.parameters()):
         raise InputError("the model has no parameter to train; unfreeze some: p.requires_grad_()")
-    rule = MetaOptimizer(patched.parameters(), optimizer, total_steps=steps)
-    before_patch = copy.deepcopy(patched.state_dict())
+    meta_optimizer = MetaOptimizer(patched.parameters(), optimizer, total_steps=steps)
+    old = copy.deepcopy(patched.state_dict())
 
     with counting() as measured:
         before = evaluate(patched, images[test], labels[test], eps=eps, attacks=attacks, seed=seed)
-    began = time.perf_counter()
+    start = time.perf_counter()
     with counting() as in_use, eval_mode(patched):
-        _steps(patched, rule, images, labels, train, steps, batch_size, torch.Generator().manual_seed(seed))
-        part = _largest_part(patched, before_patch, images[test], labels[test], max_clean_drop)
-    seconds = time.perf_counter() - began
+        batch_rng = torch.Generator().manual_seed(seed)
+        noise_rng = torch.Generator(images.device).manual_seed(seed + 1)  # where the optimizer asks for noise
+        for _ in range(steps):  # batches at random with repetition, as in meta-training
+            index = train[torch.randint(len(train), (batch_size,), generator=batch_rng).to(train.device)]
+            meta_optimizer.zero_grad()
+            with torch.enable_grad():
+                logits = patched(meta_optimizer.inputs(images[index], noise_rng))
+                cross_entropy(logits, labels[index]).mean().backward()
+            meta_optimizer.step()
+        meta_optimizer.zero_grad()
+        part = _keep_largest_part(patched, old, images[test], labels[test], max_clean_drop)
+    seconds = time.perf_counter() - start
     # What is measured where no part is cheap enough is the whole patch: the report says what was undone.
     with counting() as measured_again:
-        after = evaluate(patched, images[test], labels[test], eps=eps, attacks=attacks, seed=seed)
+        tried = evaluate(patched, images[test], labels[test], eps=eps, attacks=attacks, seed=seed)
     if part == 0:
-        patched.load_state_dict(before_patch)
+        patched.load_state_dict(old)
+    name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
     return patched, PatchReport(
-        before=before, tried=after, part=part, max_clean_drop=max_clean_drop,
-        optimizer=optimizer if isinstance(optimizer, str) else type(optimizer).__name__,
-        steps=steps, batch_size=batch_size, images=len(train), examples_in_use=in_use.examples,
-        examples_to_measure=measured.examples + measured_again.examples, seconds=seconds,
-    )  # fmt: skip
+        before=before,
+        tried=tried,
+        part=part,
+        max_clean_drop=max_clean_drop,
+        optimizer=name,
+        steps=steps,
+        batch_size=batch_size,
+        images=len(train),
+        examples_in_use=in_use.examples,
+        examples_to_measure=measured.examples + measured_again.examples,
+        seconds=seconds,
+    )
 
 
-PARTS = (1.0, 0.75, 0.5, 0.25)
-"""How much of a patch is tried, in this order."""
+def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices to train on and to hold out: that share of each class, rounded; at least one where there are two.
+
+    Raises:
+        InputError: The share is outside (0, 1), or no class has two images.
+    """
+    if not 0 < held_out < 1:
+        raise InputError(f"held_out is {held_out!r}; give the share of the images to measure on, between 0 and 1")
+    known = labels.cpu()
+    order = torch.randperm(len(known), generator=generator)
+    train, test = [], []
+    for label in known.unique():
+        rows = order[known[order] == label]
+        count = min(max(round(held_out * len(rows)), 1), len(rows) - 1)
+        test.append(rows[:count])
+        train.append(rows[count:])
+    if not train or not sum(map(len, test)):
+        raise InputError(
+            f"{len(known)} images, no class with two of them: give more, some to patch with, some to measure"
+        )
+    return torch.cat(train).to(labels.device), torch.cat(test).to(labels.device)
 
 
-def _largest_part(
-    model: nn.Module, before: dict[str, Tensor], images: Tensor, labels: Tensor, max_clean_drop: float
+def _keep_largest_part(
+    model: nn.Module, old: dict[str, Tensor], images: Tensor, labels: Tensor, max_clean_drop: float
 ) -> float:
-    """Leaves the model with the largest part of its patch that is cheap enough on these clean images, and says which.
+    """Leaves the model with the largest part of its patch that is cheap enough on these images, and says which.
 
     0 where none is; the model then has the whole patch. Networks that are near each other in their parameters are
     joined by a line along which they work (Frankle et al. 2020, arXiv 1912.05671).
@@ -106,59 +155,16 @@ def _largest_part(
     def clean() -> float:
         return share(correct(model, images, labels))
 
-    after = copy.deepcopy(model.state_dict())
-    model.load_state_dict(before)
+    new = copy.deepcopy(model.state_dict())
+    model.load_state_dict(old)
     least = clean() - max_clean_drop
     for part in PARTS:
-        parts = {
-            name: torch.lerp(old, after[name], part) if old.is_floating_point() and part < 1 else after[name]
-            for name, old in before.items()
+        mixed = {
+            name: torch.lerp(value, new[name], part) if value.is_floating_point() and part < 1 else new[name]
+            for name, value in old.items()
         }
-        model.load_state_dict(parts)
+        model.load_state_dict(mixed)
         if clean() >= least:  # nan is never right, so a patch that ended there is undone too
             return part
-    model.load_state_dict(after)
+    model.load_state_dict(new)
     return 0.0
-
-
-def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices to train on and indices to hold out: that share of each class, rounded, and of two images or more one.
-
-    Raises InputError for a share outside (0, 1), and where no class has two images.
-    """
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out is {held_out!r}; give the share of the images to measure on, between 0 and 1")
-    here = labels.cpu()
-    order = torch.randperm(len(here), generator=generator)
-    train, test = [], []
-    for label in here.unique():
-        rows = order[here[order] == label]
-        count = min(max(round(held_out * len(rows)), 1), len(rows) - 1)
-        test.append(rows[:count])
-        train.append(rows[count:])
-    if not train or not sum(map(len, test)):
-        raise InputError(
-            f"{len(here)} images, no class with two of them: give more, some to patch with, some to measure"
-        )
-    return torch.cat(train).to(labels.device), torch.cat(test).to(labels.device)
-
-
-def _steps(
-    model: nn.Module,
-    rule: MetaOptimizer,
-    images: Tensor,
-    labels: Tensor,
-    train: Tensor,
-    steps: int,
-    batch_size: int,
-    generator: torch.Generator,
-) -> None:
-    """The patch itself: batches of clean images, drawn at random with repetition as in meta-training."""
-    noise = torch.Generator(images.device).manual_seed(generator.initial_seed() + 1)  # where the rule asks for some
-    for _ in range(steps):
-        index = train[torch.randint(len(train), (batch_size,), generator=generator).to(train.device)]
-        rule.zero_grad()
-        with torch.enable_grad():
-            cross_entropy(model(rule.inputs(images[index], noise)), labels[index]).mean().backward()
-        rule.step()
-    rule.zero_grad()

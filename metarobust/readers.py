@@ -7,8 +7,7 @@ set is, not with the package.
 
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +50,14 @@ def downloaded(name: str, root: Path) -> tuple[Part, Part, int]:
         "fashion-mnist": (datasets.FashionMNIST, root / "FashionMNIST" / "raw"),
         "cifar10": (datasets.CIFAR10, root / "cifar-10-batches-py"),
     }[name]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)  # torchvision sets none: behind some firewalls a download would hang for minutes
     try:
-        with _network_timeout(30), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # CIFAR's files were pickled long ago; numpy 2.4 warns of how they spell a dtype.
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-            train, test = (_of_ten(kind(root, train=part, download=True)) for part in (True, False))
+            read = [kind(root, train=part, download=True) for part in (True, False)]
+        train, test = (_of_ten(part.data, part.targets) for part in read)
     except Exception as error:  # whatever torchvision meets with, in files or on the way to them
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise InputError(
@@ -63,6 +65,8 @@ def downloaded(name: str, root: Path) -> tuple[Part, Part, int]:
             "if it is damaged; or name the one that holds MNIST/, ... with --data or METAROBUST_DATA; or use the "
             "embedded data set 'digits'"
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)
     return train, test, 10
 
 
@@ -83,31 +87,29 @@ def image_folder(path: Path) -> tuple[Part, Part, int]:
         ) from error
     if odd := sorted({*train.classes} ^ {*test.classes}):
         raise InputError(f"data set 'folder:{path}': class {odd[0]!r} is in only one of train/ and test/; give it both")
-    orders = (np.random.RandomState(0).permutation(len(part.samples)) for part in (train, test))
-    mixed = [[part.samples[at] for at in order] for part, order in zip((train, test), orders, strict=True)]
     first = _image(train.samples[0][0])
-    return _read(mixed[0], first), _read(mixed[1], first), len(train.classes)
+    return _read_mixed(train.samples, first), _read_mixed(test.samples, first), len(train.classes)
 
 
-def _of_ten(part: "Sequence") -> Part:
+def _of_ten(data: Tensor | np.ndarray, targets: Tensor | list[int]) -> Part:
     """What torchvision has read, of ten classes."""
-    images, labels = _pixels(torch.as_tensor(part.data)), torch.as_tensor(part.targets)
+    images, labels = _pixels(torch.as_tensor(data)), torch.as_tensor(targets)
     if len(images) != len(labels) or not len(labels) or labels.max() > 9:
         raise ValueError(f"{len(labels)} labels up to {labels.max()} for {len(images)} images of 10 classes")
     return images, labels
 
 
-def _read(samples: Sequence[tuple[str, int]], first: np.ndarray) -> Part:
-    """The images of these files, in order, all like the first."""
-    images = []
+def _read_mixed(samples: Sequence[tuple[str, int]], first: np.ndarray) -> Part:
+    """The images of these files, in an order of their own, all like the first."""
+    order, images = np.random.RandomState(0).permutation(len(samples)), []
     # One thread on purpose: for small images a pool was measured to take twice as long.
-    for path, _ in tqdm(samples, desc="read images", leave=False, delay=1):
+    for path, _ in tqdm([samples[at] for at in order], desc="read images", leave=False, delay=1):
         images.append(_image(path))
         if images[-1].shape != first.shape:
             raise InputError(
                 f"{path} is {_words(images[-1])}, and the first image is {_words(first)}; make all images alike"
             )
-    return _pixels(torch.from_numpy(np.stack(images))), torch.tensor([label for _, label in samples])
+    return _pixels(torch.from_numpy(np.stack(images))), torch.tensor([samples[at][1] for at in order])
 
 
 def _image(path: str) -> np.ndarray:
@@ -131,14 +133,3 @@ def _pixels(values: Tensor) -> Tensor:
     """Bytes `[n, H, W]` or `[n, H, W, C]` as float32 `[n, C, H, W]` in [0, 1]."""
     values = values.unsqueeze(-1) if values.ndim == 3 else values
     return values.permute(0, 3, 1, 2).contiguous().float().div_(255)
-
-
-@contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    """torchvision sets none: behind a firewall that drops packets a download would hang for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -29,8 +29,7 @@ def sha256(content: bytes | str) -> str:
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Writes a file, and its folder where needed, so that at any moment it is the old one or the new one.
 
-    Raises:
-        InputError: The disk is full, read-only or otherwise refuses; nothing half-written stays then.
+    Raises InputError where the disk is full, read-only or otherwise refuses; nothing half-written stays then.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -69,12 +68,11 @@ def write_json(path: str | Path, value: Mapping[str, object]) -> None:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file. Raises InputError where there is none."""
+    content = read_bytes(path)
     try:
-        value = json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise damaged(path) from error
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
     if not isinstance(value, dict):
         raise damaged(path)
     return value
@@ -96,11 +94,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors by name, on the CPU, and `about`, empty where there is none.
-
-    Raises:
-        InputError: The file is missing, cut short, or no safetensors file.
-    """
+    """The tensors by name, on the CPU, and `about`, empty where there is none. Raises InputError for a bad file."""
     content = read_bytes(path)
     try:
         tensors = load(content)

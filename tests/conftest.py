@@ -5,6 +5,6 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def the_same_chance_each_time():
+def _seeded():
     """A test that builds a model by PyTorch's own initialisation, or draws images, draws the same ones every time."""
     torch.manual_seed(0)
