@@ -38,11 +38,6 @@ class PatchReport:
         """The evaluation of the model that was returned."""
         return self.before if self.undone else self.tried
 
-    def lines(self) -> list[tuple[str, str, str]]:
-        """What is shown: clean and robust accuracy before the patch and with it."""
-        both = zip(self.before.lines()[:2], self.tried.lines()[:2], strict=True)
-        return [("", "before", "patched"), *((name, before, after) for (name, before), (_, after) in both)]
-
     def verdict(self) -> list[str]:
         """How it was made and measured, and what came of it, a sentence each."""
         sentences = [
@@ -68,17 +63,10 @@ class PatchReport:
         return sentences
 
     def __str__(self) -> str:
-        width = max(len(text) for _, text, _ in self.lines())
-        table = [f"{name:6}  {before:{width}}  {after}" for name, before, after in self.lines()]
+        both = zip(self.before.lines()[:2], self.tried.lines()[:2], strict=True)
+        lines = [("", "before", "patched"), *((name, before, after) for (name, before), (_, after) in both)]
+        table = [f"{name:8}{before:23}  {after}" for name, before, after in lines]
         return "\n".join([*table, *self.verdict()])
 
     def _repr_html_(self) -> str:
-        """The report as a table, for a notebook."""
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
-            + "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in texts)
-            + "</tr>"
-            for name, *texts in self.lines()
-        )
-        items = "".join(f"<li>{html.escape(text)}</li>" for text in self.verdict())
-        return f"<table>{rows}</table><ul>{items}</ul>"
+        return f"<pre>{html.escape(str(self))}</pre>"

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metarobust.course import confine
+# Beside this script, which is not run as a module: the package would load torch, which the kernel does once more.
+import confine
 
 OURS = "grader"  # the tag of the cells that are not the student's
 MOST_OUTPUT = 10_000  # characters of a cell that are kept

@@ -83,7 +83,7 @@ def _run(notebook: dict[str, Any], folder: Path, assignment: Assignment, seeds: 
     (folder / "job.json").write_text(json.dumps(job))
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
-            [*command, sys.executable, "-m", "metarobust.course.child", str(folder / "job.json")],
+            [*command, sys.executable, str(Path(__file__).with_name("child.py")), str(folder / "job.json")],
             env=_environment(folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from scipy.stats import ks_2samp
@@ -165,18 +163,12 @@ BAD = {
     "transformer-20-relu": r"madry-cnn.*'transformer'.*mlp, cnn, resnet",
     "mpl-20-relu": r"'mpl'.*did you mean 'mlp'",
     "mlp": r"activation|widths",
-    "mlp-relu": r"mlp-20-sigmoid.*'mlp-relu'",
     "": r"mlp-20-sigmoid.*''",
     "mlp-20-swish": r"'swish'.*sigmoid",
-    "mlp-20-": r"activation ''.*sigmoid",
     "mlp-0-relu": r"'mlp-0-relu'.*above 0",
-    "mlp-2.5-relu": r"'mlp-2\.5-relu'.*above 0",
     "mlp--3-relu": r"'mlp--3-relu'.*above 0",
-    "mlp-x-relu": r"'mlp-x-relu'.*above 0",
     "mlp-²-relu": r"'mlp-²-relu'.*above 0",
-    "madry-cnn-relu": r"madry-cnn.*'madry'",
     "madry": r"madry-cnn.*'madry'",
-    "MLP-20-relu": r"'MLP'.*'mlp'",
     "resnet-8-1-3-relu": r"'resnet-8-1-3-relu'.*width.*blocks",
 }
 
@@ -185,13 +177,3 @@ BAD = {
 def test_a_bad_name_is_refused(name, message):
     with pytest.raises(InputError, match=message):
         build(name, (1, 8, 8), 10)
-
-
-def test_initial_logits_are_of_a_sane_size():
-    """Fresh networks of every kind predict about evenly: a start that is sure of itself would spoil a comparison."""
-    for name in SOME:
-        model = build(name, (1, 8, 8), 10)
-        params = fresh(model, 20, generator())
-        logits = Predictor(model, ParamSpec.of(model), params)(torch.rand(200, 1, 8, 8))
-        loss = float((logits.logsumexp(1) - logits.mean(1)).mean())
-        assert math.log(10) - 0.1 < loss < math.log(10) + 0.5

@@ -17,6 +17,7 @@ import metarobust
 from metarobust import patching
 from metarobust.data import load
 from metarobust.errors import InputError
+from metarobust.evaluation import evaluate
 from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
@@ -183,18 +184,8 @@ def test_a_report_says_what_was_done(digits, mlp):
     few = digits[1][torch.arange(150)]
     _, report = metarobust.patch(mlp, few.images, few.labels, steps=2, eps=0.05)
     text, page = str(report), report._repr_html_()
-    for word in (
-        "before",
-        "patched",
-        "clean",
-        "robust",
-        "2 steps of 64",
-        " 0 adversarial examples",
-        "eps 0.05",
-        "pgd-40",
-    ):
-        assert word in text
-        assert word in page
+    words = ("before", "patched", "clean", "robust", "2 steps of 64", " 0 adversarial examples", "eps 0.05", "pgd-40")
+    assert all(word in text and word in page for word in words)
     assert str(report.tried.n) in text
     sad = replace(report, tried=replace(report.before))
     assert "does not help this model" in str(sad)
@@ -212,8 +203,8 @@ def test_split_holds_out_a_share_of_each_class():
 
 X, Y = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
 BAD = {
-    "steps": ({"steps": 0}, "steps of a patch is 0"),
-    "batch": ({"batch_size": 1.5}, "batch_size of a patch is 1.5"),
+    "steps": ({"steps": 0}, "steps is 0; give a whole number from 1"),
+    "batch": ({"batch_size": 1.5}, "batch_size is 1.5"),
     "name": ({"optimizer": "patch-mnits"}, "did you mean 'patch-mnist'"),
     "held out": ({"held_out": 1.0}, "held_out is 1.0"),
     "no share": ({"held_out": 0.0}, "between 0 and 1"),
@@ -236,6 +227,8 @@ def test_bad_input_is_refused(changes, says):
         metarobust.patch(**given)
 
 
-def test_patch_is_one_of_the_names_of_the_package():
+def test_the_names_of_the_package():
     assert metarobust.patch is patching.patch
-    assert "patch" in metarobust.__all__
+    assert metarobust.MetaOptimizer is MetaOptimizer
+    assert metarobust.evaluate is evaluate
+    assert set(metarobust.__all__) == {"MetaOptimizer", "__version__", "evaluate", "patch"}

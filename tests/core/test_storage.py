@@ -115,26 +115,13 @@ def failing(call, number, monkeypatch):
         yield
 
 
-@contextlib.contextmanager
-def file_size_limit():
-    """The operating system refuses a file of more than 10 bytes, without any special right."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
         (lambda patch: failing("fsync", errno.ENOSPC, patch), "No space left on device"),
         (lambda patch: failing("replace", errno.EROFS, patch), "Read-only file system"),
-        (lambda patch: file_size_limit(), "File too large"),
     ],
-    ids=["full", "read-only", "limit"],
+    ids=["full", "read-only"],
 )
 @pytest.mark.parametrize(
     "write",
