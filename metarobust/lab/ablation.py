@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from metarobust.lab.results import LEARNED
 from metarobust.lab.spec import NEW, OptimizerConfig, Part
-from metarobust.lab.table import LEARNED
 from metarobust.meta import MetaTrainConfig
 
 

@@ -4,12 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from metarobust import checkpoints, pretrained
 from metarobust.errors import InputError, choose
-from metarobust.lab.quote import recorded
-from metarobust.lab.results import load_results
+from metarobust.lab.results import (
+    ADAM,
+    BEFORE,
+    GROUP,
+    PLAIN,
+    REFERENCE,
+    accuracy,
+    best_baseline,
+    load,
+    names,
+    recorded,
+    select,
+)
 from metarobust.lab.spec import sizes, slug
-from metarobust.lab.table import ADAM, BEFORE, REFERENCE, best_plain, cell, names, over, pick, trained
+from metarobust.lab.summary import Cells
 from metarobust.learned import TIERS, make
 from metarobust.learned import describe as shape
 
@@ -26,36 +39,41 @@ UNTRIED = [
 ]
 
 
-def school(spec: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
-    """The data set that a rule learned on."""
+def learned_on(spec: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
+    """The data set that an optimizer was meta-trained on."""
     return (rule["source"] or spec["dataset"]).removeprefix("folder:")
 
 
 def describe(
     manifest: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    frame: pd.DataFrame,
     part: Mapping[str, Any],
     rule: Mapping[str, Any],
     meta_seed: int,
     log: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """All that the card says, but for its results, which are read when they are asked for: a JSON object.
+    """All that the card says, but for its results, which are read when they are asked for.
 
-    manifest, rows: of the finished run. Where rivals alone were searched and measured again, the manifest names under
-    `learned` the run that everything learned was kept from. part, rule: entries of its spec; networks and rivals are
-    those of the part. meta_seed: of the theta that is shipped. log: of its meta-training, a dictionary with `meta_loss`
-    an episode.
+    Args:
+        manifest: of the finished run. Where only baselines were searched and measured again, it names under `learned`
+            the run that everything learned was kept from.
+        frame: the run's values.
+        part: an entry of its spec, whose networks and baselines the card names.
+        rule: an entry of the part: the learned optimizer.
+        meta_seed: of the weights that are shipped.
+        log: of its meta-training, `meta_loss` for each outer step.
+
+    Returns:
+        A JSON object.
     """
-    spec, name, learned_on = manifest["spec"], part["name"], school(manifest["spec"], rule)
+    spec, name, dataset = manifest["spec"], part["name"], learned_on(manifest["spec"], rule)
     run = "-".join((spec["experiment"], spec["dataset"].replace(":", "-"), spec["scale"]))
     numbers, made = spec if rule["source"] is None else vars(sizes(rule["source"])), manifest.get("learned", manifest)
-    ahead = {each: _ahead(rows, each, rule["name"], meta_seed) for each in _parts(rows, rule["name"])}
-    models, methods = names([row for row in rows if row["part"] == name], "model"), [rule["name"]]
-    methods += [BEFORE] * part["trained"]
-    seen = [each.removeprefix("folder:") for each in names(rows, "dataset")]
+    by_part = ahead(frame, rule["name"], meta_seed)
+    seen = [each.removeprefix("folder:") for each in names(frame, "dataset")]
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
-        "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on {learned_on}"
+        "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on {dataset}"
         + (f" ({rule['kind']}, tier 1)" if TIERS[rule["kind"]] == "1" else ""),
         "rule": rule["name"],
         "run": run,
@@ -63,7 +81,7 @@ def describe(
         "meta_seed": meta_seed,
         "why_this_meta_seed": "the first of the run, whatever its test results",
         "meta_trained_on": {
-            "dataset": learned_on, "images": numbers["meta_images"], "images_of_one_task": "per_class of each class",
+            "dataset": dataset, "images": numbers["meta_images"], "images_of_one_task": "per_class of each class",
             "per_class": numbers["per_class"], "family": spec["family"], "models_of_each": spec["victims"],
             "their_training": spec["training"] if part["trained"] else None,
             "attack": {
@@ -79,81 +97,93 @@ def describe(
             **{key: made[key] for key in ("spec_sha256", "data_sha256")},
             "seconds_of_the_whole_run": made["wall_seconds"],
         },
-        **ahead[name],
-        "elsewhere": {each: found for each, found in ahead.items() if each != name},
+        **by_part[name],
+        "elsewhere": {each: networks for each, networks in by_part.items() if each != name},
         "untried": [f"images other than those of {', '.join(seen)}", *UNTRIED],
-        "quotes": [f"{run} {name} {m} {how} {what}" for m in models for how in methods for what in ("clean", "robust")],
         "licence": "MIT",
     }  # fmt: skip
 
 
-def _own(rows: Sequence[Mapping[str, Any]], part: str, model: str, rule: str, meta_seed: int) -> list[Any]:
-    return [row for row in pick(rows, part, model, rule) if row["meta_seed"] == meta_seed]
+def ahead(frame: pd.DataFrame, rule: str, meta_seed: int) -> dict[str, dict[str, Any]]:
+    """For each part of a run where an optimizer was measured, the networks where it was ahead, and where it was not.
 
-
-def _parts(rows: Sequence[Mapping[str, Any]], rule: str) -> list[str]:
-    """The parts of a run where a rule was measured."""
-    return list(dict.fromkeys(row["part"] for row in rows if row["method"] == rule))
-
-
-def _ahead(rows: Sequence[Mapping[str, Any]], part: str, rule: str, meta_seed: int) -> dict[str, Any]:
-    """`works`: unseen networks of a part where no rule without learning and without adversarial examples was as robust;
-    `fails`: for each other network those that were."""
-    works, fails = [], {}
-    for model in names([row for row in rows if row["part"] == part], "model"):
-        own, _ = over(_own(rows, part, model, rule, meta_seed), "robust accuracy")
-        here = [row for row in rows if (row["part"], row["model"]) == (part, model)]
-        plain = names([row for row in here if row["tier"] in ("0", "1", "2") and row["meta_seed"] is None], "method")
-        others = [each for each in plain if over(pick(here, part, model, each), "robust accuracy")[0] >= own]
-        if others:
-            fails[model] = others
-        else:
-            works.append(model)
-    return {"works": works, "fails": fails}
-
-
-def results(rows: Sequence[Mapping[str, Any]], part: str, rule: str, meta_seed: int) -> dict[str, dict[str, str]]:
-    """For each unseen network of a part what it is held against: `this`, and methods by name; see `table.cell`.
-
-    Clean and robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds. Raises InputError
-    where the rows lack one of the methods.
+    Returns:
+        By part `works`: unseen networks where it was more robust than every baseline that makes no adversarial example;
+        and `fails`: for each other network the baselines that were as robust.
     """
-    found = {}
-    for model in names([row for row in rows if row["part"] == part], "model"):
-        methods = [*([BEFORE] if trained(part) else []), ADAM, best_plain(rows, part, model), REFERENCE]
-        found[model] = {"this": cell(_own(rows, part, model, rule, meta_seed))}
-        found[model] |= {method: cell(pick(rows, part, model, method)) for method in methods}
-    return found
+    own = accuracy(select(frame, method=rule, meta_seed=meta_seed)).groupby(level=GROUP, sort=False).mean()
+    rivals = frame[(frame["learned"] == 0) & frame["tier"].isin(PLAIN)]
+    others = accuracy(rivals).groupby(level=GROUP, sort=False).mean()
+    by_part: dict[str, dict[str, Any]] = {}
+    for (part, model, _), robust in own.items():
+        networks = by_part.setdefault(part, {"works": [], "fails": {}})
+        same = others.xs((part, model), level=("part", "model"))
+        if (same >= robust).any():
+            networks["fails"][model] = same[same >= robust].index.tolist()
+        else:
+            networks["works"].append(model)
+    return by_part
+
+
+def results(frame: pd.DataFrame, part: str, rule: str, meta_seed: int) -> dict[str, dict[str, str]]:
+    """For each unseen network of a part what an optimizer is held against: `this`, and methods by name.
+
+    Clean and robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds; see `summary.Cells`.
+
+    Raises:
+        InputError: one of the methods was not measured.
+    """
+    rows = select(frame, part=part)
+    cells = Cells(rows[(rows["method"] != rule) | (rows["meta_seed"] == meta_seed)])
+    before = [BEFORE] if rows["start"].iloc[0] == "trained" else []
+    by_model = {}
+    for model in names(rows, "model"):
+        methods = [*before, ADAM, best_baseline(rows, part, model), REFERENCE]
+        by_model[model] = {"this": cells(part, model, rule)}
+        by_model[model] |= {method: cells(part, model, method) for method in methods}
+    return by_model
 
 
 def card(name: str = pretrained.DEFAULT) -> dict[str, Any]:
-    """All that is known of a pretrained optimizer, as a JSON object.
+    """All that is known of a pretrained optimizer.
 
-    `works` are the unseen networks where it was more robust than every rule that makes no adversarial example; `fails`
-    names for each other network the rules that were ahead; `elsewhere` has both for the other parts of its run, with
-    fewer images or on other data sets. `results` are taken out of the recorded run `run` now:
-    clean/robust accuracy in per cent, ± 95 % over seeds, of this optimizer and what it is held against; what it costs
-    in clean accuracy is seen there. `quotes` name the same for `metarobust.lab.quote`, as a mean over all meta-seeds.
-    Raises InputError for another name, a damaged card, or an installation without the recorded run.
+    Args:
+        name: one of `pretrained.summaries()`.
+
+    Returns:
+        A JSON object. `works` are the unseen networks where it was more robust than every method that makes no
+        adversarial example; `fails` names for each other network the methods that were ahead; `elsewhere` has both for
+        the other parts of its run, with fewer images or on other data sets. `results` are taken out of the recorded run
+        `run` now: of this optimizer and what it is held against, clean/robust accuracy in per cent, ± 95 % over seeds.
+
+    Raises:
+        InputError: another name, a damaged card, or an installation without the recorded run.
     """
-
     about = pretrained.card(name)
-    _, rows = recorded(about["run"])
-    return about | {"results": results(rows, about["part"], about.get("rule", "learned"), about["meta_seed"])}
+    frame = recorded(about["run"]).frame
+    return about | {"results": results(frame, about["part"], about.get("rule", "learned"), about["meta_seed"])}
 
 
 def export(
     run: str | Path, part: str, out: str | Path = ".", *, rule: str = "learned", meta_seed: int = META_SEED
 ) -> Path:
-    """Writes an optimizer that a finished run meta-trained to `patch-DATASET.safetensors` in the folder out, or to
-    `train-...`; DATASET is the one that it learned on.
+    """Writes an optimizer that a finished run meta-trained, with its card.
 
-    part: of the run, where the card's results are taken. rule: its name in the run's tables; a kind other than
-    `features` is added to the file's name. Raises InputError for a run that is unfinished, of another experiment, or
-    without its checkpoints.
+    Args:
+        run: the folder of the run.
+        part: of the run, where the card's results are taken.
+        out: the folder to write to.
+        rule: the optimizer's name in the run's tables.
+        meta_seed: of its meta-training.
+
+    Returns:
+        The file: `patch-DATASET.safetensors` or `train-DATASET.safetensors`, where DATASET is the one that it learned
+        on; a kind other than `features` is added to the name.
+
+    Raises:
+        InputError: the run is unfinished, of another experiment, or without its checkpoints.
     """
-
-    manifest, rows = load_results(run)
+    manifest, frame = load(run)
     spec = manifest["spec"]
     if spec["experiment"] not in FROM:
         raise InputError(
@@ -177,6 +207,6 @@ def export(
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}
     own = "" if found["kind"] == "features" else f"-{found['kind']}"
-    path = Path(out) / f"{GOALS[here['trained']][0]}-{school(spec, found)}{own}.safetensors"
-    pretrained.save(path, theta, describe(manifest, rows, here, found, meta_seed, about["log"]))
+    path = Path(out) / f"{GOALS[here['trained']][0]}-{learned_on(spec, found)}{own}.safetensors"
+    pretrained.save(path, theta, describe(manifest, frame, here, found, meta_seed, about["log"]))
     return path

@@ -11,6 +11,7 @@ from typing import Any
 
 from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
+from metarobust.lab.results import JOINT, LEARNED
 from metarobust.lab.spec import (
     ALL,
     CONVOLUTIONAL,
@@ -23,7 +24,6 @@ from metarobust.lab.spec import (
     Spec,
     sizes,
 )
-from metarobust.lab.table import JOINT, LEARNED
 from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.

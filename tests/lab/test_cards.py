@@ -13,8 +13,8 @@ from toy import scatter
 from metarobust import checkpoints, pretrained
 from metarobust.cli import main
 from metarobust.errors import InputError
-from metarobust.lab import cards, quote
-from metarobust.lab.table import LEARNED, over, pick
+from metarobust.lab import cards
+from metarobust.lab.results import LEARNED, PLAIN, RECORDED, accuracy, interval, recorded, select
 from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.meta import pack
@@ -34,7 +34,7 @@ def test_weights_are_those_of_the_recorded_run(name):
     untrained = make(card.get("kind", "features")).state_dict()
     moved = [key for key, value in optimizer.state_dict().items() if not torch.equal(value, untrained[key])]
     assert {"net.4.weight", "levers", "steering.levers"} & set(moved), "what meta-training begins with"
-    manifest, _ = quote.recorded(card["run"])
+    manifest, _ = recorded(card["run"])
     for key in ("spec_sha256", "data_sha256", "command", "code"):
         assert card["made_by"][key] == manifest.get("learned", manifest)[key]
     part = next(part for part in manifest["spec"]["parts"] if part["name"] == card["part"])
@@ -54,31 +54,20 @@ def test_weights_are_those_of_the_recorded_run(name):
 @each
 def test_what_a_card_says_of_results_is_in_the_recorded_run(name):
     card = cards.card(name)
-    _, rows = quote.recorded(card["run"])
+    _, frame = recorded(card["run"])
     assert {*card["works"], *card["fails"]} == set(card["results"])
     assert not set(card["works"]) & set(card["fails"])
-    for words in card["quotes"]:
-        assert 0 < float(quote.quote(words)) < 100 or words.endswith(" before robust"), "of some nothing was left"
-    rule = card.get("rule", LEARNED)
-
-    def own(part, model):
-        return [row for row in pick(rows, part, model, rule) if row["meta_seed"] == card["meta_seed"]]
-
+    own = select(frame, method=card.get("rule", LEARNED), meta_seed=card["meta_seed"])
     for model, shown in card["results"].items():
-        clean, robust = (100 * over(own(card["part"], model), f"{kind} accuracy")[0] for kind in ("clean", "robust"))
+        mine = select(own, part=card["part"], model=model)
+        clean, robust = (100 * accuracy(mine, metric).mean() for metric in ("clean", "robust"))
         assert shown["this"].startswith(f"{clean:.1f}/{robust:.1f} ")
-    for part, said in {card["part"]: card, **card.get("elsewhere", {})}.items():
-        for model in (*said["works"], *said["fails"]):
-            rivals = {
-                row["method"]
-                for row in rows
-                if (row["part"], row["model"]) == (part, model)
-                and row["tier"] in ("0", "1", "2")
-                and not row["method"].startswith(LEARNED)
-            }
-            robustness = {m: over(pick(rows, part, model, m), "robust accuracy")[0] for m in rivals}
-            robust = over(own(part, model), "robust accuracy")[0]
-            assert set(said["fails"].get(model, ())) == {m for m, value in robustness.items() if value >= robust}
+    for part, networks in {card["part"]: card, **card.get("elsewhere", {})}.items():
+        for model in (*networks["works"], *networks["fails"]):
+            rivals = accuracy(select(frame, part=part, model=model, learned=0, tier=PLAIN))
+            robust = {method: interval(rivals[part, model, method]).mean for method in rivals.index.unique("method")}
+            mine = interval(accuracy(select(own, part=part, model=model))).mean
+            assert set(networks["fails"].get(model, ())) == {m for m, value in robust.items() if value >= mine}
 
 
 def test_a_card_says_how_it_did_on_every_data_set_of_its_run():
@@ -97,7 +86,7 @@ def checkpoint(folder):
 def run(tmp_path):
     """The recorded run on digits as a run's folder, with a checkpoint of made-up weights."""
     folder = tmp_path / "run"
-    shutil.copytree(quote.FOLDER / "patch-digits-small", folder)
+    shutil.copytree(RECORDED / "patch-digits-small", folder)
     optimizer = scatter(FeatureMLP())
     log = [{"meta_loss": 2.0}, {"meta_loss": 1.0}]
     tensors = pack(dict(optimizer.named_parameters()), torch.optim.Adam(optimizer.parameters()))
@@ -125,7 +114,7 @@ def test_export_makes_such_a_file_out_of_a_run(run, tmp_path, monkeypatch, capsy
 def test_export_of_a_rule_that_learned_on_another_data_set(tmp_path):
     """It is used in a part of its own, and its checkpoint is named after the part that it was learned for."""
     folder, rule = tmp_path / "run", "learned on fashion-mnist"
-    shutil.copytree(quote.FOLDER / "transfer-data-folder-cifar10-jpeg-small", folder)
+    shutil.copytree(RECORDED / "transfer-data-folder-cifar10-jpeg-small", folder)
     theta, _ = load_tensors(pretrained.FOLDER / "patch-fashion-mnist.safetensors")
     path = folder / "checkpoints" / "patch-cifar10-jpeg.learned-on-fashion-mnist.0.safetensors"
     log = [{"meta_loss": loss} for loss in cards.card("patch-fashion-mnist")["meta_trained_on"]["meta_loss"]]

@@ -20,7 +20,7 @@ from metarobust.lab.baselines import methods
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.engine import Worker
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.results import load_results
+from metarobust.lab.results import FLAGS, LEARNED, load_results
 from metarobust.lab.run_folder import Run, Units
 from metarobust.lab.spec import (
     ALL,
@@ -39,7 +39,6 @@ from metarobust.lab.spec import (
 )
 from metarobust.lab.stages import evaluate, meta_train, tune
 from metarobust.lab.stages.context import Context
-from metarobust.lab.table import FLAGS, LEARNED
 from metarobust.meta import MetaTrainConfig
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.tasks import Tasks

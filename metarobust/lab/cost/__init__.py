@@ -29,10 +29,10 @@ from metarobust.lab.cost.spec import NAME, SCALES, Spec, rivals
 from metarobust.lab.cost.stages import Costs
 from metarobust.lab.cost.text import brief, markdown, table
 from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.results import LEARNED
 from metarobust.lab.spec import from_dict, slug
 from metarobust.lab.spec import network_kind as kind
 from metarobust.lab.stages.tune import best_point
-from metarobust.lab.table import LEARNED
 
 __all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
 

@@ -26,10 +26,10 @@ from metarobust.lab.baselines import as_hyper, fit_baseline, repeat
 from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NAME, Spec, drawn, rivals
 from metarobust.lab.engine import Worker
+from metarobust.lab.results import BEFORE, LEARNED
 from metarobust.lab.spec import network_kind as kind
 from metarobust.lab.stages.context import Context
 from metarobust.lab.stages.meta_train import validation as validation_of
-from metarobust.lab.table import BEFORE, LEARNED
 from metarobust.learned import TIERS, make
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.meta import MetaTrainConfig, generator_of, meta_train

@@ -16,11 +16,11 @@ from torch import Tensor
 from metarobust.lab.baselines import as_hyper, fit_baseline
 from metarobust.lab.cost.once import SECONDS, Cost, Once
 from metarobust.lab.cost.passes import Passes, counted
+from metarobust.lab.results import BEFORE, LEARNED
 from metarobust.lab.spec import network_kind as kind
 from metarobust.lab.spec import slug
 from metarobust.lab.stages.evaluate import checks, measured, metric
 from metarobust.lab.stages.tune import best_point
-from metarobust.lab.table import BEFORE, LEARNED
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
 from metarobust.training import Inner, Watch, fit_learned

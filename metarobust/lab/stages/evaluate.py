@@ -18,11 +18,11 @@ from metarobust.evaluation import evaluate
 from metarobust.lab.attacked import SHORTER, Measured, confined, speaking, under_attacks, under_pair, under_standard
 from metarobust.lab.baselines import as_hyper, fit_baseline
 from metarobust.lab.engine import Rows
+from metarobust.lab.results import BEFORE, FLAGS
 from metarobust.lab.spec import Part, network_kind, slug
 from metarobust.lab.stages.context import Context
 from metarobust.lab.stages.meta_train import by_name, inner_objective, learned_optimizer
 from metarobust.lab.stages.tune import best_point
-from metarobust.lab.table import BEFORE, FLAGS
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
 from metarobust.training import Watch, fit_learned, over_models

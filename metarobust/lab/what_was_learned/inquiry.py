@@ -15,12 +15,12 @@ from metarobust.lab import spec as specs
 from metarobust.lab.baselines import Baseline, methods
 from metarobust.lab.column_decay import ColumnDecay
 from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.results import ADAM, LEARNED
 from metarobust.lab.spec import OptimizerConfig, from_dict, slug
 from metarobust.lab.stages import evaluate
 from metarobust.lab.stages.context import Context
 from metarobust.lab.stages.meta_train import learn, learned_optimizer, unit_name
 from metarobust.lab.stages.tune import tune
-from metarobust.lab.table import ADAM, LEARNED
 from metarobust.lab.what_was_learned import imitation, responses
 from metarobust.lab.what_was_learned.dissection import Look, moved, watch, weights
 from metarobust.lab.what_was_learned.explained import explain, left
