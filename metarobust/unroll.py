@@ -100,5 +100,5 @@ def detach(state: Any) -> Any:
         return {name: detach(part) for name, part in state.items()}
     if isinstance(state, tuple):
         parts = [detach(part) for part in state]
-        return tuple(parts) if type(state) is tuple else state._make(parts)  # the others are NamedTuples
+        return tuple(parts) if type(state) is tuple else type(state)(*parts)  # the others are NamedTuples
     return state

@@ -49,7 +49,7 @@ class Joint(FeatureOptimizer):
         return self.steering.inputs(images, state, generator)
 
     def first_layer(self) -> tuple[Tensor, Tensor]:
-        return self.net[0].weight, self.net[0].bias
+        return self.net.get_parameter("0.weight"), self.net.get_parameter("0.bias")
 
     def prepare(self, state: State) -> tuple[Prepared, dict[str, Tensor]]:
         hyperparameters, shared = self.steering.prepare(state)

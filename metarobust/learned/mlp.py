@@ -40,17 +40,15 @@ MOMENTUM = NAMES.index("momentum 0.9")  # of the coordinates' features too: thos
 
 def make_mlp(hidden: int, generator: torch.Generator | None) -> nn.Sequential:
     """The network from features to (d, s, c): two hidden layers, and a head that starts at 0."""
-    net = nn.Sequential(
-        nn.Linear(len(NAMES), hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3)
-    )
+    first, second, head = nn.Linear(len(NAMES), hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 3)
     with torch.no_grad():
-        for layer in (net[0], net[2]):
+        for layer in (first, second):
             bound = layer.in_features**-0.5
             for p in layer.parameters():
                 p.copy_(torch.rand(p.shape, generator=generator) * 2 * bound - bound)
-        for p in net[4].parameters():
+        for p in head.parameters():
             p.zero_()
-    return net
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), head)
 
 
 class Prepared(NamedTuple):
@@ -122,9 +120,11 @@ def adam_residual(
 
 def run_mlp(net: nn.Sequential, hidden: Tensor) -> tuple[Tensor, ...]:
     """What the net says of each coordinate, (d, s, c), from the outputs of its first layer."""
-    shape, hidden = hidden.shape[1:], hidden.relu()
-    hidden = torch.addmm(net[2].bias[:, None], net[2].weight, hidden.flatten(1)).relu_()
-    return torch.addmm(net[4].bias[:, None], net[4].weight, hidden).view(-1, *shape).unbind(0)
+    shape, hidden = hidden.shape[1:], hidden.flatten(1)
+    for layer in ("2", "4"):
+        weight, bias = net.get_parameter(f"{layer}.weight"), net.get_parameter(f"{layer}.bias")
+        hidden = torch.addmm(bias[:, None], weight, hidden.relu_())
+    return hidden.view(-1, *shape).unbind(0)
 
 
 class FeatureMLP(FeatureOptimizer):
@@ -140,6 +140,8 @@ class FeatureMLP(FeatureOptimizer):
     Raises:
         InputError: for an unknown group of features.
     """
+
+    mask: Tensor
 
     def __init__(
         self,
@@ -159,7 +161,7 @@ class FeatureMLP(FeatureOptimizer):
         self.log_lr = nn.Parameter(torch.tensor(lr).log())
 
     def first_layer(self) -> tuple[Tensor, Tensor]:
-        return self.net[0].weight * self.mask, self.net[0].bias
+        return self.net.get_parameter("0.weight") * self.mask, self.net.get_parameter("0.bias")
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext

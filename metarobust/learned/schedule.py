@@ -69,7 +69,8 @@ class LearnedSchedule(LearnedOptimizer):
             kind: of the network, as `network_kind` says.
         """
         low, high = self.levers.new_tensor(BOUNDS).log().unbind(1)
-        line = SCALE * torch.lerp(*self.levers[kind].unbind(1), progress)
+        start, end = self.levers[kind].unbind(1)
+        line = SCALE * torch.lerp(start, end, progress)
         return line.clamp(low, high).exp()
 
     def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
