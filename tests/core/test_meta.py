@@ -173,7 +173,7 @@ def leaves(state):
 
 
 def by_hand(optimizer, plan, problem, meta=clean):
-    """Meta-training written out for tasks without chance: each episode's stretches, clipping and Adam."""
+    """Meta-training written out for tasks without chance: each episode's truncations, clipping and Adam."""
     theta = list(optimizer.parameters())
     adam = torch.optim.Adam(theta)
     for episode in range(plan.episodes):
