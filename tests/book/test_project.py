@@ -158,3 +158,11 @@ def test_licences_are_there(texts):
 def test_automatic_check_runs_the_test_command_of_the_readme(texts):
     assert "exec make test" in texts[".ci/run"]
     assert "make test" in texts["README.md"]
+
+
+def test_readme_is_short_and_no_results_paper():
+    text = re.sub(r"```.*?```|<!--.*?-->|\]\([^)]*\)", " ", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    outside_tables = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    words, numbers = re.findall(r"[A-Za-z][\w'-]*", outside_tables), re.findall(r"\d[\d.,/]*", outside_tables)
+    assert len(re.findall(r"\w[\w'-]*", text)) <= 650
+    assert len(numbers) <= 3.5 * len(words) / 100

@@ -203,11 +203,6 @@ def test_best_plain_rule_is_never_learned_nor_adversarial():
             assert not method.startswith("learned")
 
 
-def test_readme_shows_the_recorded_results(writer):
-    text = (ROOT / "README.md").read_text()
-    assert writer.readme(text) == text, "make results writes the README anew"
-
-
 def test_headline_figure_is_drawn_from_the_recorded_results(writer):
     with Image.open(writer.FIGURE) as picture:
         assert picture.info["Source"] == writer.source(), "make results draws the figure anew"

@@ -13,7 +13,7 @@ from types import CodeType
 import pandas as pd
 
 from metarobust.errors import InputError, choose
-from metarobust.lab.results import available
+from metarobust.lab.results import RECORDED
 
 ABSTRACT, RECONSTRUCTED, ADDED, CHOICE = ORIGINS = "abstract", "reconstructed", "added", "choice"
 SUPPORTED, PARTLY, REFUTED, UNTESTED = VERDICTS = "supported", "partly", "not supported", "not tested"
@@ -95,9 +95,8 @@ class Claim:
     @property
     def runs(self) -> list[str]:
         """The recorded runs that its function names."""
-        return [
-            one for one in dict.fromkeys(_texts(self.measure.__code__, self.measure.__globals__)) if one in available()
-        ]
+        named = dict.fromkeys(_texts(self.measure.__code__, self.measure.__globals__))
+        return [one for one in named if (RECORDED / one / "manifest.json").is_file()]
 
 
 def _texts(value: object, names: dict[str, object]) -> list[str]:

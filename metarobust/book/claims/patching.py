@@ -14,12 +14,12 @@ PARTS = "patch", "patch", "train", "train"
 NOISE = "falling noise + last-layer decay"
 
 
-@claim(ADDED, "README", "learning-from-mistakes", "costs-and-limits", prune=Range(1, 15), clean=Range(-3, 3))
+@claim(ADDED, "README", "learning-from-mistakes", "costs-and-limits", lead=Range(1, 15), clean=Range(-3, 3))
 def patch_mnist_most_robust():
-    """On MNIST's perceptrons the learned optimizer is the most robust of all: {prune} ahead of std-prune, the next best
-    without adversarial examples; clean accuracy differs by {clean}."""
-    ahead, clean = (gap(RUNS[0], "learned", "std-prune", metric, **DENSE) for metric in ("robust", "clean"))
-    return {"prune": ahead, "clean": clean}
+    """On MNIST's perceptrons the learned optimizer is {lead} ahead of the best method without learning, adversarial
+    training in as many steps included; clean accuracy differs by {clean} from std-prune's."""
+    lead = acc(RUNS[0], "learned", **DENSE) - best(RUNS[0], by="robust", tier=["0", "1", "2", "adversarial"], **DENSE)
+    return {"lead": lead, "clean": gap(RUNS[0], "learned", "std-prune", "clean", **DENSE)}
 
 
 @claim(ADDED, "README", "learning-from-mistakes", plain=Range(15, 35), pgd=Range(0, 10))
