@@ -120,12 +120,12 @@ def load(name: str, root: str | Path | None = None, device: torch.device | str =
 
     Args:
         name: `digits`, `mnist`, `fashion-mnist`, `cifar10` or `folder:PATH`.
-        root: The folder torchvision's files are in or go to; `default_root()` if None. A missing data set is
+        root: the folder torchvision's files are in or go to; `default_root()` if None. A missing data set is
             downloaded; one that is complete is only read. `digits` needs no files.
-        device: Where its tensors go.
+        device: where its tensors go.
 
     Raises:
-        InputError: The name is unknown, or a file is missing or damaged; says which, and the remedy.
+        InputError: the name is unknown, or a file is missing or damaged; says which, and the remedy.
     """
     check_name(name)
     root = default_root() if root is None else Path(root).expanduser()
@@ -157,7 +157,7 @@ def balanced(labels: Tensor, per_class: int, generator: torch.Generator) -> Tens
     Drawn without replacement. The same seed with a smaller `per_class` gives a subset of the larger draw.
 
     Raises:
-        InputError: A class has fewer images than that.
+        InputError: a class has fewer images than that.
     """
     known = labels.cpu()
     counts = known.bincount()

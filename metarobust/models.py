@@ -52,13 +52,13 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
     Args:
         name: `madry-cnn`, or KIND-WIDTHS-ACTIVATION, such as `mlp-20-sigmoid`.
         shape: (channels, height, width) of an image.
-        classes: The number of logits.
+        classes: the number of logits.
 
     Returns:
         A module that maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
 
     Raises:
-        InputError: The name is neither of the two.
+        InputError: the name is neither of the two.
     """
     if name == MADRY:
         return nn.Sequential(*_madry(shape, classes))

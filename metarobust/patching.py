@@ -51,23 +51,23 @@ def patch(
     modes of the original, and without gradients.
 
     Args:
-        model: Maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
-        images: Clean images `[n, C, H, W]` to patch with and to measure on.
+        model: maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
+        images: clean images `[n, C, H, W]` to patch with and to measure on.
         labels: `[n]`, int64.
-        optimizer: A name of `pretrained.available()`, or a learned optimizer of any kind.
-        steps: How many the patch has; the pretrained optimizers learned with 20.
-        batch_size: Images a step; they learned with 64.
+        optimizer: a name of `pretrained.available()`, or a learned optimizer of any kind.
+        steps: how many the patch has; the pretrained optimizers learned with 20.
+        batch_size: images a step; they learned with 64.
         eps: L-infinity radius to measure at, in pixel units.
-        held_out: The share of each class that is measured on and not trained on. Best are images that the model was
+        held_out: the share of each class that is measured on and not trained on. Best are images that the model was
             not trained on either.
-        max_clean_drop: Where clean accuracy on the held-out images falls by more (0.05 is 5 points), the largest part
+        max_clean_drop: where clean accuracy on the held-out images falls by more (0.05 is 5 points), the largest part
             of the patch, 3/4, 1/2 or 1/4, that does not cost so much is returned, or the old parameters. Since these
             images decide, the clean accuracy reported of a part is a little on the bright side.
-        attacks: As in `evaluate`.
-        seed: Of the split, the batches and the attacks.
+        attacks: as in `evaluate`.
+        seed: of the split, the batches and the attacks.
 
     Raises:
-        InputError: A bad number, images outside [0, 1], too few images of every class to hold some out, or a model
+        InputError: a bad number, images outside [0, 1], too few images of every class to hold some out, or a model
             without parameters to train.
     """
     check_inputs(images, labels, eps=eps, norm="linf")
@@ -124,7 +124,7 @@ def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[
     """Indices to train on and to hold out: that share of each class, rounded; at least one where there are two.
 
     Raises:
-        InputError: The share is outside (0, 1), or no class has two images.
+        InputError: the share is outside (0, 1), or no class has two images.
     """
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out!r}; give the share of the images to measure on, between 0 and 1")

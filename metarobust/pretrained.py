@@ -37,7 +37,7 @@ def load(name: str = DEFAULT) -> LearnedOptimizer:
     """The learned optimizer of this name, on the CPU.
 
     Raises:
-        InputError: There is none of this name, or its files are damaged.
+        InputError: there is none of this name, or its files are damaged.
     """
     about, path = card(name), FOLDER / f"{name}.safetensors"
     try:
@@ -59,7 +59,7 @@ def card(name: str = DEFAULT) -> dict[str, Any]:
     `metarobust.lab.cards.card`.
 
     Raises:
-        InputError: There is none of this name, or its card is damaged.
+        InputError: there is none of this name, or its card is damaged.
     """
     choose(name, available(), "pretrained optimizer")
     try:

@@ -82,9 +82,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping
     """Writes tensors to a `.safetensors` file as `write_atomic` does.
 
     Args:
-        path: Of the file.
-        tensors: By name, on any device; they may be views of one vector.
-        about: A JSON object that is stored with them; None for nothing.
+        path: of the file.
+        tensors: by name, on any device; they may be views of one vector.
+        about: a JSON object that is stored with them; None for nothing.
     """
     # Copies, because safetensors refuses tensors that share memory, as slices of one flat vector do.
     copies = {
