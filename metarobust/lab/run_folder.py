@@ -133,7 +133,7 @@ class Run(Units):
     def __init__(self, out: Path | str, spec: Mapping[str, Any], *, resume: bool, about: Mapping[str, Any]):
         super().__init__(Path(out))
         self.spec = json.loads(json.dumps(spec))  # so that a tuple equals the list it was stored as
-        self.spec_sha256 = self.digest(spec)
+        self.spec_sha256 = sha256(json.dumps(self.spec, sort_keys=True))
         self._began = time.perf_counter()
         new = {
             "status": "running",
@@ -162,19 +162,15 @@ class Run(Units):
             self._write_manifest()
 
     def _check(self, old: dict[str, Any], new: dict[str, Any], resume: bool) -> None:
-        for key in ("spec", "data_sha256", "device", "versions"):
+        complete = old["status"] == "complete"  # that a run stays, whatever made it
+        for key in ("spec", "data_sha256") if complete else ("spec", "data_sha256", "device", "versions"):
             if difference := _difference(key, old.get(key), new.get(key)):
                 raise InputError(f"{self.out} holds another run: {difference}; choose another --out")
         if not resume:
             raise InputError(f"{self.out} already holds this run; give --resume to go on with it, or another --out")
-        if old["code"]["sha256"] != new["code"]["sha256"]:
+        if not complete and old["code"]["sha256"] != new["code"]["sha256"]:
             raise InputError(f"{self.out} was begun with other code of metarobust; choose another --out")
         self.manifest = old
-
-    @staticmethod
-    def digest(spec: Mapping[str, Any]) -> str:
-        """What tells specifications apart: the SHA-256 of one as JSON."""
-        return sha256(json.dumps(spec, sort_keys=True))
 
     @property
     def complete(self) -> bool:

@@ -20,7 +20,6 @@ from metarobust.lab import engine
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import load
 from metarobust.lab.run_folder import LOCK, Run
-from metarobust.storage import read_json
 
 
 def run(
@@ -95,12 +94,11 @@ def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], 
         scale: As for `run`, like the data set and the other options.
         dataset: As for `run`.
         out: Where the folders are.
-        say: Told in a line what comes next, and at the end what became of each. An experiment that refuses the data set
-            or the scale is such a line, too; an error that is nobody's input also leaves its traceback.
+        say: Told in a line what comes next, and at the end what became of each.
 
     Raises:
         InputError: For an unknown data set or device, before anything is run, and at the end where an experiment is not
-            complete.
+            complete, be it that it refuses the data set or that it failed, which leaves a traceback.
     """
     data.check_name(dataset)
     pick_device(options.get("device", "auto"))
@@ -111,10 +109,7 @@ def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], 
         say(f"[{number}/{len(EXPERIMENTS)}] {name} on {dataset}, {scale}" + (f"; then {after}" if after else ""))
         began = time.perf_counter()
         try:
-            if complete(name, scale, dataset, options.get("seeds"), folder):
-                became[name] = f"was complete: {folder}"
-                continue
-            run(name, scale=scale, dataset=dataset, out=folder, **options | {"resume": True})
+            run(name, scale=scale, dataset=dataset, out=folder, resume=True, **options)
             became[name] = f"done in {(time.perf_counter() - began) / 60:.1f} min: {folder}"
         except (InputError, OSError) as error:
             became[name] = f"not done: {' '.join(str(error).split())}"
@@ -128,23 +123,6 @@ def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], 
         say(f"{name:{width}}  {line}")
     if failed:
         raise InputError(f"{len(failed)} of {len(became)} experiments are not complete: {', '.join(failed)}; see above")
-
-
-def complete(name: str, scale: str, dataset: str, seeds: Sequence[int] | None, folder: Path) -> bool:
-    """Whether the folder holds this very run, finished and whole, by whatever version of the code.
-
-    Raises:
-        InputError: Where the experiment has no such scale, or another run or a damaged one is in the folder.
-    """
-    experiment = EXPERIMENTS[name]
-    choose(scale, experiment.SCALES, f"scale of {name}")
-    if not (folder / "manifest.json").exists() or read_json(folder / "manifest.json")["status"] != "complete":
-        return False
-    manifest, _ = load(folder)
-    made = experiment.make_spec(scale, dataset, list(seeds) if seeds else None)
-    if manifest["spec_sha256"] != Run.digest(made):
-        raise InputError(f"{folder} holds a run with another specification; choose another --out")
-    return True
 
 
 def default_folder(name: str, dataset: str, scale: str) -> Path:

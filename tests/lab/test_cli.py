@@ -370,12 +370,10 @@ def test_complete_runs_are_left_and_unfinished_ones_go_on(monkeypatch, capsys):
     monkeypatch.setattr(run_folder, "code", lambda: CODE | {"sha256": "0" * 64})
     Path("runs/second-digits-smoke/manifest.json").unlink()
     assert main(["run", "all", "--scale", "smoke"]) == 0
-    assert "first   was complete: runs/first-digits-smoke" in capsys.readouterr().out
-    Path("runs/second-digits-smoke/results.csv").write_text("")
     assert main(["run", "all", "--scale", "smoke", "--seed", "5"]) == 2
     out = capsys.readouterr().out
-    assert "first   not done: runs/first-digits-smoke holds a run with another specification" in out
-    assert "second  not done: runs/second-digits-smoke/results.csv is damaged" in out
+    assert "first   not done: runs/first-digits-smoke holds another run: seeds is [0, 1] there and [5] here" in out
+    assert "second  not done: runs/second-digits-smoke holds another run" in out
 
 
 def test_what_no_experiment_can_do_is_refused_at_once(monkeypatch, capsys):
