@@ -195,7 +195,7 @@ def _share_out(
 def _pool(cluster: str, workers: int) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
     """A function that gives an executor, a new one where the last is broken; and one that counts its workers."""
     if not cluster:
-        options = {"initializer": _begin, "initargs": (os.getpid(),), "env": {"OMP_NUM_THREADS": "1"}}
+        options = {"initializer": _begin, "initargs": (os.getpid(),), "env": {"OMP_NUM_THREADS": "1"}, "timeout": None}
         try:
             yield lambda: get_reusable_executor(workers, **options), lambda: workers
         finally:
