@@ -76,7 +76,7 @@ def run(
     about = {
         "device": {"type": where.type, "name": hardware},
         "threads": 1,
-        "workers": cluster or workers,
+        "workers": "a Dask cluster" if cluster else workers,
         "data_sha256": images.sha256,
         "command": _command(name, scale, dataset, seeds, eps, device, workers),
     }
