@@ -229,10 +229,14 @@ def paired(ours: pd.Series | Sequence[float], theirs: pd.Series | Sequence[float
     Raises:
         InputError: plain values of unequal number, or fewer than two common seeds, which show no spread.
     """
+    if not isinstance(ours, pd.Series) and len(ours) != len(theirs):
+        raise InputError(f"{len(ours)} and {len(theirs)} values are no pairs; give one of each for every seed")
     ours, theirs = _by_seed(ours), _by_seed(theirs)
     common = ours.index.intersection(theirs.index)
     if len(common) < 2:
-        raise InputError(f"{len(common)} common seed shows no spread; give values of at least two seeds of both")
+        raise InputError(
+            f"pairs over {len(common)} of the seeds show no spread; give values of at least two seeds of both"
+        )
     differences = (ours[common] - theirs[common]).to_numpy(dtype=float)
     mean, half = interval(differences)
     error = half / _t_quantile(len(common) - 1)
