@@ -100,7 +100,7 @@ class Claim:
 
 
 def _texts(value: object, names: dict[str, object]) -> list[str]:
-    """The strings in a value: a string, several, or code with its constants and what its global names stand for."""
+    """The strings in a value: itself, those of several, or those that code names."""
     if isinstance(value, CodeType):
         value = (*value.co_consts, *(names.get(name) for name in value.co_names))
     if isinstance(value, tuple):

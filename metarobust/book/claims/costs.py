@@ -1,21 +1,10 @@
 """What it costs, and the tools that measured it."""
 
 from metarobust.book.claims.claim import ADDED, Range, claim
-from metarobust.lab.compare import acc, gap, value
+from metarobust.lab.compare import acc, gap
 from metarobust.lab.results import recorded, select
 
 COST, PGD = "cost-digits-small", "PGD-7 training"
-
-
-@claim(ADDED, "costs-and-limits", passes=Range(1, 3, "times"), seconds=Range(5, 30, "times", 0))
-def cost_once():
-    """Meta-training costs {passes} the passes of the dearest search among its rivals, and {seconds} its seconds."""
-    passes, seconds = (
-        value(COST, part="meta-training", metric=metric)
-        / select(recorded(COST).frame, part="search", metric=metric, method=PGD)["value"].max()
-        for metric in ("model evaluations", "seconds")
-    )
-    return {"passes": passes, "seconds": seconds}
 
 
 @claim(ADDED, "README", "costs-and-limits", models=Range(100, 1000, "", 0), convolutional=Range(1e9, unit=""))

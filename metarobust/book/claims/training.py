@@ -5,34 +5,25 @@ import pandas as pd
 from metarobust.book.claims.claim import ADDED, Range, claim
 from metarobust.lab.compare import acc, fact, gap
 
-MNIST, DIGITS, ROBUST = "low-data-mnist-small", "low-data-digits-small", "robust-training-digits-small"
+MNIST, DIGITS = "low-data-mnist-small", "low-data-digits-small"
 PGD, CURVATURE = "PGD-7 training", "curvature penalty"
+FRESH = "README", "deviations", "costs-and-limits", "learning-from-mistakes"
 PARTS = " without decay", " without columns", ", clean outside"
 
 
-@claim(ADDED, "README", "deviations", "costs-and-limits", "learning-from-mistakes", networks=Range(2, 2, "", 0))
+@claim(ADDED, *FRESH, networks=Range(2, 2, "", 0))
 def train_mnist_penalties():
     """Without adversarial examples, the curvature penalty trains {networks} of five fresh networks of MNIST better than
     the learned rule, and three worse."""
     return {"networks": (gap("train-mnist-small", CURVATURE, "learned") > 0).sum()}
 
 
-@claim(
-    ADDED,
-    "README",
-    "deviations",
-    "costs-and-limits",
-    "learning-from-mistakes",
-    networks=Range(5, 5, "", 0),
-    pgd=Range(-10, 10),
-)
+@claim(ADDED, *FRESH, networks=Range(5, 5, "", 0), pgd=Range(-10, 10))
 def train_digits_curvature():
-    """Without adversarial examples, the curvature penalty, which looks at the gradient of the image and at that a step
-    along it, trains {networks} of five fresh networks of the digits better than the learned rule; from PGD-7 training
-    it differs by {pgd}, in both directions."""
+    """Without adversarial examples, the curvature penalty trains {networks} of five fresh networks of the digits better
+    than the learned rule; from PGD-7 training it differs by {pgd}, in both directions."""
     run = "train-digits-small"
-    better = (gap(run, CURVATURE, "learned") > 0).sum()
-    return {"networks": better, "pgd": gap(run, CURVATURE, PGD)}
+    return {"networks": (gap(run, CURVATURE, "learned") > 0).sum(), "pgd": gap(run, CURVATURE, PGD)}
 
 
 @claim(ADDED, "README", "costs-and-limits", "learning-from-mistakes", mnist=Range(0, 30), digits=Range(0, 30))
@@ -77,14 +68,6 @@ def few_images_search():
     learned = pd.DataFrame(learned)["robust"]
     first, second = (100 * (learned - pd.DataFrame(one["measured"])["robust"]) for one in searches[:2])
     return {"first": first, "second": second}
-
-
-@claim(ADDED, "few-images", early=Range(0), late=Range(-5, 10))
-def robust_inside_early():
-    """Given FGSM's images in each step, the learned rule is {early} above FGSM training by Adam after 25 steps, and
-    {late} after all 100."""
-    ours, theirs = (acc(ROBUST, method, step=25) for method in ("learned", "FGSM training, Adam"))
-    return {"early": ours - theirs, "late": gap(ROBUST, "learned", "FGSM training, Adam")}
 
 
 @claim(ADDED, "what-was-learned", imitation=Range(60, 100, "%", 0), without=Range(-15, 15, "%", 0))

@@ -10,7 +10,7 @@ NETWORKS, ABLATION, ATTACKS = (
     "ablation-digits-small",
     "attack-transfer-digits-small",
 )
-NEW_DATA, NOISE = "transfer-data-folder-cifar10-jpeg-small", "falling noise + last-layer decay"
+NEW_DATA = "transfer-data-folder-cifar10-jpeg-small"
 RESNET = "resnet-6-1-relu"
 
 
@@ -20,14 +20,6 @@ def resnet_not_patched():
     gains {pgd} in the same twenty steps."""
     change, pgd = (gap(NETWORKS, method, "before", model=RESNET) for method in ("learned", "PGD-7 training"))
     return {"change": change, "pgd": pgd}
-
-
-@claim(ADDED, "new-architectures", change=Range(5), noise=Range(0))
-def resnet_steering():
-    """Steering, which may set noise on the images, patches the small ResNet by {change}, and is {noise} above falling
-    noise."""
-    change = gap(NETWORKS, "learned steering", "before", model=RESNET)
-    return {"change": change, "noise": gap(NETWORKS, "learned steering", NOISE, model=RESNET)}
 
 
 @claim(ADDED, "README", "deviations", "new-data", "optimizers", digits=Range(0), mnist=Range(0))
