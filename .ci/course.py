@@ -51,7 +51,7 @@ def times() -> str:
 
 def caught() -> str:
     """Of every property of every question: its points, what it asks, and the wrong answers that it alone catches."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "course"))
     from wrong import attacks, evaluation, mistakes, optimizer
 
     from metarobust import course
