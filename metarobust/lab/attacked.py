@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import fgsm, pgd
-from metarobust.attacks.criterion import misclassified
 from metarobust.data import Split
-from metarobust.evaluation import quick, standard
+from metarobust.evaluation import quick, robust_masks, standard
 from metarobust.evaluation.ensemble import Attack
 from metarobust.tasks import Tasks
 from metarobust.training import accuracy, over_models
@@ -133,7 +132,6 @@ def under_attacks(
         yield name, "pair" if norm == "linf" else "single", radius, robust
 
 
-@torch.no_grad()
 def together(
     tasks: Tasks,
     params: Tensor,
@@ -145,30 +143,24 @@ def together(
 ) -> dict[str, list[float]]:
     """As `over_models` with independent=False, all T models at once: long attacks on small models mostly wait.
 
-    attacks: which let no image leave, made with early_exit=False. From one attack to the next, each model keeps as many
-    images as the one that has most left; those that it had lost before take part, and change nothing. own: test is T
-    equal stretches of images, one a model.
+    Args:
+        tasks: the models' kind.
+        params: of the T models, `[T, N]`.
+        test: images and labels.
+        attacks: in order, made with early_exit=False.
+        generator: of the attacks.
+        own: test is T equal stretches of images, one a model.
+
+    Returns:
+        By the names of `robust_masks`, the accuracy of each model.
     """
-    predict, models = tasks.predictor(params.detach()), len(params)
+    models = len(params)
     images = test.images if own else test.images.repeat(models, 1, 1, 1)
     labels = test.labels if own else test.labels.repeat(models)
-    first = torch.arange(models, device=labels.device)[:, None] * (len(labels) // models)
-
-    def stands(x: Tensor, y: Tensor) -> Tensor:
-        return ~misclassified(predict(x), y).view(models, -1)
-
-    right = stands(images, labels)
-    masks = {"clean": right}
-    for attack in attacks:
-        most = int(right.sum(1).max())
-        if most:
-            picked = right.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-            at = (first + picked).flatten()
-            x, y = images[at], labels[at]
-            held = stands(attack.move(predict, x, y, generator=generator), y)
-            right = right.scatter(1, picked, right.gather(1, picked) & held)
-        masks[attack.name] = right
-    return {name: mask.float().mean(1).tolist() for name, mask in (masks | {"robust": right}).items()}
+    masks = robust_masks(
+        tasks.predictor(params.detach()), images, labels, attacks, generator=generator, independent=False, models=models
+    )
+    return {name: mask.view(models, -1).float().mean(1).tolist() for name, mask in masks.items()}
 
 
 def under_quick(

@@ -204,16 +204,17 @@ def test_input_that_was_checked_is_not_read_again(attack):
 
     class Reads(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if "_local_scalar_dense" in str(function) or "aminmax" in str(function):
+            if "aminmax" in str(function):
                 reads.append(function)
             return function(*args, **(kwargs or {}))
 
-    call = given(attack, "linf", False) | ({"early_exit": False} if attack in (apgd, square) else {})
+    call = given(attack, "linf", False)
     with Reads():
         attack(**call)
-        checked = len(reads)
+        assert len(reads) >= 2  # the images, and the labels
+        reads.clear()
         with inputs_checked():
             attack(**call)
             with pytest.raises(InputError, match="eps is 8"):
                 attack(**call | {"eps": 8})
-    assert len(reads) - checked <= checked - 4
+    assert not reads
