@@ -15,7 +15,7 @@ from metarobust.attacks import fgsm, pgd
 from metarobust.attacks.inputs import inputs_checked
 from metarobust.attacks.losses import cross_entropy
 from metarobust.attacks.threat import check_eps
-from metarobust.errors import InputError
+from metarobust.errors import InputError, check_count
 
 Predict = Callable[[Tensor], Tensor]
 Objective = Callable[[Predict, Tensor, Tensor, torch.Generator], Tensor]
@@ -36,8 +36,7 @@ class Adversarial:
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
-        if self.steps < 1:
-            raise InputError(f"an adversarial objective of {self.steps} attack steps: give 1 (FGSM) or more (PGD)")
+        check_count("attack steps", self.steps)
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         threat = {"eps": self.eps, "norm": self.norm, "generator": generator}

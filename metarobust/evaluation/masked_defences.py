@@ -9,8 +9,6 @@ Wagner 2017 (arXiv 1608.04644), section VI, on large logits (defensive distillat
 import torch
 from torch import Tensor, nn
 
-from metarobust.errors import InputError
-
 
 class RoundedInputs(nn.Module):
     """f(round(x)): the gradient of a staircase is 0 wherever it exists, so a gradient attack does not move.
@@ -20,8 +18,6 @@ class RoundedInputs(nn.Module):
 
     def __init__(self, model: nn.Module, levels: int = 8):
         super().__init__()
-        if levels < 2:
-            raise InputError(f"rounded to {levels} levels; a pixel needs at least 2: give 2 or more")
         self.model, self.levels = model, levels
 
     def forward(self, images: Tensor) -> Tensor:
@@ -34,8 +30,6 @@ class HugeLogits(nn.Module):
 
     def __init__(self, model: nn.Module, scale: float = 1000.0):
         super().__init__()
-        if not 0 < scale < float("inf"):
-            raise InputError(f"logits scaled by {scale:g}; give a number above 0")
         self.model, self.scale = model, scale
 
     def forward(self, images: Tensor) -> Tensor:
@@ -50,8 +44,6 @@ class NoisyOutput(nn.Module):
 
     def __init__(self, model: nn.Module, sigma: float, generator: torch.Generator):
         super().__init__()
-        if not 0 <= sigma < float("inf"):
-            raise InputError(f"sigma of the noise is {sigma:g}; give a number from 0")
         self.model, self.sigma, self.generator = model, sigma, generator
 
     def forward(self, images: Tensor) -> Tensor:
