@@ -279,7 +279,7 @@ def test_a_report_is_kept_as_json_and_a_damaged_or_foreign_file_refused(tmp_path
     report.save(path)
     assert Report.load(path) == report
     assert json.loads(path.read_text())["under"]["square-9"] == report.under["square-9"]
-    path.write_bytes(path.read_bytes().replace(b'"n": 8', b'"n": 9', 1))
+    path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"report\.json"):
         Report.load(path)
     write_json(path, {"experiment": "transfer"})
