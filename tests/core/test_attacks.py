@@ -171,13 +171,13 @@ def climbed(model, image, label, target, norm, loss, steps, eps, alpha, mu=None)
     for _ in range(steps):
         x = x.detach().requires_grad_()
         z = model(x[None])[0]
-        top, sign, aim = z.sort(descending=True).values, *((1, label) if target is None else (-1, target))
-        others = torch.stack([z[k] for k in range(len(z)) if k != aim]).max()
+        sign, aim = (1, label) if target is None else (-1, target)
+        others, top = torch.stack([z[k] for k in range(len(z)) if k != aim]).max(), z.sort(descending=True).values
         {
-            "ce": lambda: sign * (z.logsumexp(0) - z[aim]),
-            "margin": lambda: sign * (others - z[aim]),
-            "dlr": lambda: (z[target] - z[label]) / (top[0] - (top[2] + top[3]) / 2),
-        }[loss]().backward()
+            "ce": sign * (z.logsumexp(0) - z[aim]),
+            "margin": sign * (others - z[aim]),
+            "dlr": (z[aim] - z[label]) / (top[0] - (top[2] + top[3]) / 2),
+        }[loss].backward()
         g = x.grad if mu is None else mu * g + x.grad / x.grad.abs().sum()
         delta = x.detach() + alpha * (g.sign() if norm == "linf" else g / g.norm()) - image
         delta = delta.clip(-eps, eps) if norm == "linf" else delta * min(1, eps / float(delta.norm()))
