@@ -126,9 +126,9 @@ class MetaOptimizer(torch.optim.Optimizer):
             matrix = (info.rows, info.columns)
             if p not in self.state:
                 axes = optimizer.accumulators.items()
-                self.state[p] = {name: like.new_zeros(*sizes, *p.shape) for name, sizes in axes}
+                self.state[p] = {name: like.new_zeros((*sizes, *p.shape)) for name, sizes in axes}
             grad = (torch.zeros_like(p) if p.grad is None else p.grad).to(like).reshape(matrix)
-            held = {name: x.reshape(*x.shape[: x.ndim - p.ndim], *matrix) for name, x in self.state[p].items()}
+            held = {name: x.reshape((*x.shape[: x.ndim - p.ndim], *matrix)) for name, x in self.state[p].items()}
             held = optimizer.update_accumulators(grad, held, context)
             self._remember(p, held)
             blocks.append(ParamBlock(grad, p.detach().to(like).reshape(matrix), held, info))
@@ -139,7 +139,7 @@ class MetaOptimizer(torch.optim.Optimizer):
         group |= {"step": done + 1, "shared": shared}
 
     def _remember(self, p: Tensor, accumulators: dict[str, Tensor]) -> None:
-        self.state[p] |= {name: x.reshape(*x.shape[:-2], *p.shape) for name, x in accumulators.items()}
+        self.state[p] |= {name: x.reshape((*x.shape[:-2], *p.shape)) for name, x in accumulators.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on exactly where the optimizer was that gave this state.

@@ -13,9 +13,8 @@ what a step computed and compute it again on the way back is Chen et al. 2016 (a
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,10 +93,11 @@ class CoordinateLSTM(LearnedOptimizer):
 
     def update(self, grads: Tensor, state: State, params: Tensor) -> tuple[Tensor, State]:
         """What is added to params `[..., N]`, and the next state: all tensors at once, for they do not matter."""
-        run: Callable[..., Any] = self._step
         if torch.is_grad_enabled():
-            run = partial(checkpoint, self._step, use_reentrant=False, preserve_rng_state=False)
-        step, accumulators = run(grads, state.accumulators)
+            again = checkpoint(self._step, grads, state.accumulators, use_reentrant=False, preserve_rng_state=False)
+            step, accumulators = cast(tuple[Tensor, dict[str, Tensor]], again)
+        else:
+            step, accumulators = self._step(grads, state.accumulators)
         return step, state._replace(step=state.step + 1, accumulators=accumulators)
 
     def _step(self, grads: Tensor, accumulators: Accumulators) -> tuple[Tensor, dict[str, Tensor]]:
