@@ -25,6 +25,7 @@ from metarobust.lab.spec import sizes, slug
 from metarobust.lab.summary import Cells
 from metarobust.learned import TIERS, make
 from metarobust.learned import describe as shape
+from metarobust.meta import theta_of
 
 META_SEED = 0
 """Of a run's meta-seeds the first is shipped, whatever its test results."""
@@ -205,7 +206,7 @@ def export(
     if about["episode"] != found["plan"]["episodes"]:
         raise InputError(f"{stored} is not the end of this run's meta-training; run it again in another folder")
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
-    theta = {n.removeprefix("theta."): tensors[n] for n in sorted(tensors) if n.startswith("theta.")}
+    theta = dict(sorted(theta_of(tensors).items()))
     own = "" if found["kind"] == "features" else f"-{found['kind']}"
     path = Path(out) / f"{GOALS[here['trained']][0]}-{learned_on(spec, found)}{own}.safetensors"
     pretrained.save(path, theta, describe(manifest, frame, here, found, meta_seed, about["log"]))
