@@ -56,15 +56,15 @@ def full_mnist():
 
 @claim(ADDED, "costs-and-limits", "deviations", states=PARTLY, patch=Range(0), train=Range(0))
 def beats_every_plain_rule():
-    """Learning pays: the learned optimizer is more robust than the best rule without learning and without adversarial
-    examples, patching by {patch} and training fresh networks by {train}, on every network of both data sets."""
+    """Learning pays: on every network the learned optimizer is more robust than the best rule without learning and
+    without adversarial examples. Patching, it differs by {patch}; training fresh networks, by {train}."""
     return {"patch": _ahead(RUNS, "patch"), "train": _ahead(FRESH, "train")}
 
 
 @claim(ADDED, "costs-and-limits", states=PARTLY, patch=Range(0), train=Range(0))
 def matches_adversarial_training():
-    """At equal steps the learned optimizer is at least as robust as the best adversarial training, patching by {patch}
-    and training fresh networks by {train}, on every network of both data sets."""
+    """At equal steps the learned optimizer is on every network at least as robust as the best adversarial training.
+    Patching, it differs by {patch}; training fresh networks, by {train}."""
     attacked = {"tier": "adversarial"}
     return {"patch": _ahead(RUNS, "patch", **attacked), "train": _ahead(FRESH, "train", **attacked)}
 
@@ -92,8 +92,8 @@ def trade_off():
 
 @claim(ADDED, "README", "deviations", "costs-and-limits", most=Range(0, 6), average=Range(-0.5, 3))
 def standard_lowers():
-    """The standard ensemble lowers what two PGDs alone would say: for one method and network by {most} at most, in each
-    of four runs; on average by {average}, for the learned rule, std-prune and PGD-7 training alike."""
+    """Two PGDs alone say more than the standard ensemble: in each of four runs {most} at most, for a method and
+    network; on average {average}, for the learned rule, std-prune and PGD-7 training alike."""
     most = pd.Series([lowered(run, part=part).max() for run, part in zip(RUNS + FRESH, PARTS, strict=True)])
     methods = ["learned", "std-prune", "PGD-7 training"]
     average = pd.concat([lowered(run, methods, **PATCH).groupby("method").mean() for run in RUNS])
