@@ -1,33 +1,31 @@
 """A matrix of transfer: where something was learned against where it was used, with a number in each cell.
 
-    found = by_network(rows, {"learned on perceptrons": "perceptrons", ...})
-    draw(found)                  # for a page
-    grid(found)                  # the same for mouse, finger and keyboard: metarobust.book.figures.grid
+    matrix = by_network(frame, {"learned on perceptrons": "perceptrons", ...})
+    draw(matrix)                  # for a page
+    Grid(matrix, "Change ...")    # the same for mouse, finger and keyboard
 
-Changes are of the same models before and after, paired over seeds; a learned optimizer's value for a seed is its mean
-over meta-seeds. All accuracies are shares in [0, 1], and are shown in per cent and in points.
+Changes are of the same models before and after, paired over seeds. All accuracies are shares in [0, 1], and are shown
+in per cent and in points.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import html
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from metarobust.book.figures.style import style
-from metarobust.errors import InputError, choose
-from metarobust.lab.stats import over_seeds
-from metarobust.lab.table import BEFORE, LEARNED, names
-
-Row = dict[str, Any]
+from metarobust.book.figures.results import by_seed
+from metarobust.book.figures.style import points, style
+from metarobust.errors import choose
+from metarobust.lab.results import BEFORE, interval, select
 
 CHANGE = LinearSegmentedColormap.from_list("change of accuracy", ["#6A3FA0", "#FFFFFF", "#009E73"])
 """Purple is worse than before, white the same, green better; safe for all colour vision, and the sign says it too."""
 FULL = 0.25  # a change of so much, 25 points, has the full colour
-UNSURE = float("inf")
 
 
 @dataclass(frozen=True)
@@ -75,94 +73,60 @@ class Matrix:
 
 
 def by_network(
-    rows: Sequence[Row], learned: Mapping[str, str], rivals: Mapping[str, str] | None = None, part: str = "patch"
-) -> Matrix:
-    """A column for each network of a part. learned, rivals: methods to labels, which are the rows.
+    frame: pd.DataFrame, learned: Mapping[str, str], rivals: Mapping[str, str] | None = None, part: str = "patch",
+    home: Mapping[str, str] | None = None,
+) -> Matrix:  # fmt: skip
+    """A column for each network of a part.
 
-    A frame marks a school of convolutions above a network of convolutions, and one of perceptrons above a perceptron.
-    Raises InputError for a method or a part that is not in the rows.
+    Args:
+        frame: Rows of results.
+        learned: Methods to labels, which are the rows above the gap.
+        rivals: The same of those below it.
+        part: The part.
+        home: Labels of rows to the kind of network, dense or convolutional, where their cells get a frame.
     """
-    choose(part, names(rows, "part"), "part of these results")
-    models = names([row for row in rows if row["part"] == part], "model")
-    return transfer(rows, learned, rivals or {}, {model: (part, (model,)) for model in models}, _same_kind)
+    kinds = select(frame, part=part).drop_duplicates("model").set_index("model")["network"]
+    used = {model: (part, [model]) for model in kinds.index}
+    return transfer(frame, learned, rivals or {}, used, lambda row, column: (home or {}).get(row) == kinds[column])
 
 
 def transfer(
-    rows: Sequence[Row],
+    frame: pd.DataFrame,
     learned: Mapping[str, str],
     rivals: Mapping[str, str],
     used: Mapping[str, tuple[str, Sequence[str]]],
-    home: Any = lambda row, column: row == column,
+    home: Callable[[str, str], bool] = lambda row, column: row == column,
 ) -> Matrix:
     """The change of robust and clean accuracy since before the first step.
 
-    learned, rivals: methods to labels, a row each. used: labels of columns to (part, networks); of several networks a
-    seed's value is their mean. home: (label of a row, label of a column) to whether the cell gets a frame.
+    Args:
+        frame: Rows of results.
+        learned: Methods to labels, which are the rows above the gap.
+        rivals: The same of those below it.
+        used: Labels of columns to (part, networks); of several networks a seed's value is their mean.
+        home: (label of a row, label of a column) to whether the cell gets a frame.
     """
-    methods = {**learned, **rivals}
+    rows = {**learned, **rivals}
     cells = tuple(
-        tuple(_change(rows, method, label, column, *where) for column, where in used.items())
-        for method, label in methods.items()
+        tuple(_change(frame, method, row, column, *where) for column, where in used.items())
+        for method, row in rows.items()
     )
-    labels = tuple(methods.values())
-    framed = frozenset(
-        (i, j) for i, row in enumerate(labels[: len(learned)]) for j, column in enumerate(used) if home(row, column)
-    )
-    return Matrix("change under attack, in points", labels, tuple(used), cells, len(learned), framed)
+    labels = tuple(rows.values())
+    framed = ((i, j) for i, row in enumerate(labels[: len(learned)]) for j, c in enumerate(used) if home(row, c))
+    return Matrix("change under attack, in points", labels, tuple(used), cells, len(learned), frozenset(framed))
 
 
-def _same_kind(row: str, column: str) -> bool:
-    if "perceptron" in row:
-        return column.startswith("mlp")
-    return "convolution" in row and column.startswith(("cnn", "resnet"))
-
-
-def _change(rows: Sequence[Row], method: str, label: str, column: str, part: str, models: Sequence[str]) -> Cell:
-    both = []
-    for metric in ("robust accuracy", "clean accuracy"):
-        before, after = (values(rows, part, models, name, metric) for name in (BEFORE, method))
-        if before.keys() != after.keys():
-            raise InputError(
-                f"{method!r} and {BEFORE!r} have other seeds in part {part!r}: compare runs of equal seeds"
-            )
-        both.append((before, after, over_seeds([after[seed] - before[seed] for seed in before])))
-    (start, end, (gain, half)), (clean_start, clean_end, (cost, cost_half)) = both
-    spoken = " and ".join(models) if len(models) == 1 else column
-    words = (
-        f"{label}, used on {spoken}: under attack {percent_of(start)} → {percent_of(end)} % "
-        f"({points(gain, half)} points), as they are {percent_of(clean_start)} → {percent_of(clean_end)} % "
-        f"({points(cost, cost_half)})"
-    )
-    return Cell(gain, half, signed(gain), f"clean {signed(cost)}", gain / FULL, words)
-
-
-def values(rows: Iterable[Row], part: str, models: Sequence[str], method: str, metric: str) -> dict[int, float]:
-    """For each seed the mean over networks and meta-seeds, on test images after the last step.
-
-    Robust accuracy is the worst case of the ensemble. Raises InputError where a network has no such row.
-    """
-    found: dict[int, list[float]] = {}
-    for model in models:
-        wanted = [
-            row for row in rows
-            if (row["part"], row["model"], row["method"], row["metric"]) == (part, model, method, metric)
-            and row["split"] == "test" and row["attack"].startswith(("none", "worst"))
-        ]  # fmt: skip
-        if not wanted:
-            raise InputError(f"no {metric} of {method!r} on {model!r} in part {part!r}: give what is in these results")
-        last = max(row["step"] for row in wanted)
-        by_seed: dict[int, list[float]] = {}
-        for row in wanted:
-            if row["step"] == last:
-                by_seed.setdefault(row["seed"], []).append(row["value"])
-        for seed, all_meta in by_seed.items():
-            found.setdefault(seed, []).append(sum(all_meta) / len(all_meta))
-    return {seed: sum(each) / len(each) for seed, each in found.items()}
-
-
-def percent_of(by_seed: Mapping[int, float]) -> str:
-    """The mean, in per cent with one decimal."""
-    return f"{100 * sum(by_seed.values()) / len(by_seed):.1f}"
+def _change(frame: pd.DataFrame, method: str, row: str, column: str, part: str, models: Sequence[str]) -> Cell:
+    changes, words = [], []
+    for metric, kind in (("robust", "under attack"), ("clean", "as they are")):
+        before, after = (by_seed(frame, part, name, metric, list(models)) for name in (BEFORE, method))
+        changes.append(interval((after - before).dropna()))
+        spread = points(*changes[-1]) + (" points" if metric == "robust" else "")
+        words.append(f"{kind} {100 * before.mean():.1f} → {100 * after.mean():.1f} % ({spread})")
+    (gain, half), (cost, _) = changes
+    spoken = models[0] if len(models) == 1 else column
+    text = f"{row}, used on {spoken}: {', '.join(words)}"
+    return Cell(gain, half, signed(gain), f"clean {signed(cost)}", gain / FULL, text)
 
 
 def signed(change: float) -> str:
@@ -170,36 +134,29 @@ def signed(change: float) -> str:
     return "0" if round(100 * change) == 0 else f"{100 * change:+.0f}".replace("-", "−")
 
 
-def points(change: float, half: float) -> str:
-    """A change in points with its interval: `+21.3 ± 2.0`; a single seed has none."""
-    return f"{100 * change:+.1f}".replace("-", "−") + (f" ± {100 * half:.1f}" if half < UNSURE else "")
-
-
 def draw(matrix: Matrix) -> Figure:
     """The matrix as a picture: green is better than before, purple worse; a frame is home.
 
     The rivals stand below a gap. At most 6 inches wide.
     """
-    count = len(matrix.rows)
+    count, columns = len(matrix.rows), [_broken(column) for column in matrix.columns]
     gap = 0.35 if 0 < matrix.gap < count else 0.0
-    lines = max(label.count("\n") + 1 for label in map(_broken, matrix.columns))
+    heights = [i + (gap if i >= matrix.gap else 0.0) for i in range(count)]
     with style():
-        size = (5.6, 0.48 * (count + gap) + 0.2 * lines + 0.4)
-        figure, axes = plt.subplots(figsize=size)
-        heights = [i + (gap if i >= matrix.gap else 0.0) for i in range(count)]
-        for i, row in enumerate(matrix.cells):
-            for j, cell in enumerate(row):
+        lines = max(column.count("\n") + 1 for column in columns)
+        figure, axes = plt.subplots(figsize=(5.6, 0.48 * (count + gap) + 0.2 * lines + 0.4))
+        for y, row in zip(heights, matrix.cells, strict=True):
+            for x, cell in enumerate(row):
                 ground, ink = cell.colours
-                axes.add_patch(Rectangle((j - 0.5, heights[i] - 0.5), 1, 1, fc=ground, ec="white", lw=2))
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=ground, ec="white", lw=2))
                 place = {"ha": "center", "va": "center", "color": ink}
-                high = 0.13 if cell.small else 0.0
-                axes.text(j, heights[i] - high, cell.big, fontsize=12, fontweight="bold", **place)
-                axes.text(j, heights[i] + 0.26, cell.small, fontsize=8, **place)
+                axes.text(x, y - (0.13 if cell.small else 0.0), cell.big, fontsize=12, fontweight="bold", **place)
+                axes.text(x, y + 0.26, cell.small, fontsize=8, **place)
         for i, j in matrix.home:
-            frame = {"fill": False, "ec": "#1A1A1A", "lw": 2, "zorder": 3}
-            axes.add_patch(Rectangle((j - 0.47, heights[i] - 0.47), 0.94, 0.94, **frame))
-        axes.set(xlim=(-0.5, len(matrix.columns) - 0.5), ylim=(heights[-1] + 0.5, -0.5))
-        axes.set_xticks(range(len(matrix.columns)), [_broken(label) for label in matrix.columns], fontsize=9)
+            edge = {"fill": False, "ec": "#1A1A1A", "lw": 2, "zorder": 3}
+            axes.add_patch(Rectangle((j - 0.47, heights[i] - 0.47), 0.94, 0.94, **edge))
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(heights[-1] + 0.5, -0.5))
+        axes.set_xticks(range(len(columns)), columns, fontsize=9)
         axes.set_yticks(heights, matrix.rows, fontsize=10)
         for tick, height in zip(axes.get_yticklabels(), range(count), strict=True):
             tick.set_fontweight("bold" if height < matrix.gap else "normal")
@@ -219,11 +176,6 @@ def _broken(label: str) -> str:
     return "\n".join([kind, *widths, numbers[-1]])
 
 
-def learned_methods(rows: Iterable[Row]) -> list[str]:
-    """The learned optimizers of a table, in its order."""
-    return [name for name in names(rows, "method") if name.startswith(LEARNED)]
-
-
 def reading(matrix: Matrix, rivals: Sequence[str] = ()) -> str:
     """The matrix in words, as a Markdown list: for each column the best and worst row that learned, and the best rival.
 
@@ -231,17 +183,94 @@ def reading(matrix: Matrix, rivals: Sequence[str] = ()) -> str:
     """
     lines = []
     for column in matrix.columns:
-        ordered = sorted(matrix.rows[: matrix.gap], key=lambda row: matrix.at(row, column).value)
-        said = [f"best *{ordered[-1]}*, {_points(matrix.at(ordered[-1], column))}"]
-        if len(ordered) > 1:
-            said.append(f"worst *{ordered[0]}*, {_points(matrix.at(ordered[0], column))}")
-        if rivals:
-            rival = max(rivals, key=lambda row: matrix.at(row, column).value)
-            said.append(f"best rival *{rival}*, {_points(matrix.at(rival, column))}")
-        name = f"`{column}`" if "-" in column else column
-        lines.append(f"- {name}: {'; '.join(said)}.")
+
+        def of(row: str, column: str = column) -> str:
+            cell = matrix.at(row, column)
+            clean = cell.small.replace("clean", "clean:")
+            return f"*{row}*, {points(cell.value, cell.half)} points under attack ({clean})"
+
+        def value(row: str, column: str = column) -> float:
+            return matrix.at(row, column).value
+
+        ordered = sorted(matrix.rows[: matrix.gap], key=value)
+        parts = [f"best {of(ordered[-1])}"] + [f"worst {of(ordered[0])}"] * (len(ordered) > 1)
+        parts += [f"best rival {of(max(rivals, key=value))}"] if rivals else []
+        lines.append(f"- {f'`{column}`' if '-' in column else column}: {'; '.join(parts)}.")
     return "\n".join(lines)
 
 
-def _points(cell: Cell) -> str:
-    return f"{points(cell.value, cell.half)} points under attack ({cell.small.replace('clean', 'clean:')})"
+# What runs on a click, under the mouse and on a key: mark the cell, move the keyboard's place there, say it in words.
+SCRIPT = """
+const box = event.currentTarget, rows = [...box.querySelectorAll('tr')].slice(1).map(r => [...r.querySelectorAll('button')]);
+let now = event.target.closest('button');
+if (!now) return;
+if (event.type === 'keydown') {
+  const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+  if (!move) return;
+  event.preventDefault();
+  const i = rows.findIndex(r => r.includes(now)), there = rows[i + move[0]];
+  now = there && there[rows[i].indexOf(now) + move[1]];
+  if (!now) return;
+  now.focus();
+}
+rows.flat().forEach(one => {
+  one.tabIndex = one === now ? 0 : -1;
+  one.setAttribute('aria-pressed', one === now);
+  one.style.outline = one === now ? '3px solid #D55E00' : 'none';
+});
+box.querySelector('output').textContent = now.dataset.words;
+"""  # noqa: E501
+PLAIN = "border:0;background:none;padding:2px;font-size:.8em;line-height:1.2"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A matrix as a table of buttons, for mouse, finger and arrow keys. Jupyter shows it as HTML.
+
+    It asks nobody for anything: no script file, no identifier, no network; without scripts it is a table of numbers.
+    label: said before anything else to who cannot see it.
+    """
+
+    matrix: Matrix
+    label: str
+
+    def _repr_html_(self) -> str:
+        matrix, label, script = self.matrix, html.escape(self.label), html.escape(SCRIPT.strip())
+        look = f"{PLAIN};text-align:center;vertical-align:bottom"
+        # A name may break after its hyphens, so that columns are narrow on a phone.
+        names = [html.escape(column).replace("-", "-<wbr>") for column in matrix.columns]
+        heads = "".join(f'<th scope="col" style="{look}">{name}</th>' for name in names)
+        lines = []
+        for i, (row, cells) in enumerate(zip(matrix.rows, matrix.cells, strict=True)):
+            weight, space = "bold" if i < matrix.gap else "normal", "1em" if 0 < i == matrix.gap else "2px"
+            look = f"border:0;background:none;padding:{space} 1px 1px"
+            buttons = [_button(cell, not (i or j), (i, j) in matrix.home) for j, cell in enumerate(cells)]
+            head = f'<th scope="row" style="{PLAIN};padding-top:{space};text-align:right;font-weight:{weight}">'
+            body = "".join(f'<td style="{look}">{button}</td>' for button in buttons)
+            lines.append(f'<tr style="background:none">{head}{html.escape(row)}</th>{body}</tr>')
+        words = html.escape(matrix.cells[0][0].words)
+        return (
+            f'<div data-matrix role="group" aria-label="{label}" onclick="{script}" onmouseover="{script}" '
+            f'onkeydown="{script}" style="max-width:44em;overflow-x:auto">\n'
+            f'<table style="border-collapse:separate;border-spacing:0;border:0"><caption '
+            f'style="caption-side:top;text-align:left;color:inherit">{label}</caption>\n'
+            f'<tr style="background:none"><td style="border:0;background:none"></td>{heads}</tr>\n'
+            + "\n".join(lines)
+            + f'\n</table>\n<output style="display:block;margin-top:.5em;min-height:4.5em">{words}</output>\n</div>'
+        )  # fmt: skip
+
+
+def _button(cell: Cell, first: bool, framed: bool) -> str:
+    ground, ink = cell.colours
+    look = (
+        f"background:{ground};color:{ink};border:1px solid #D0D0D0;"
+        f"box-shadow:{'inset 0 0 0 2px #1A1A1A' if framed else 'none'};"  # inside, to be seen on a dark page
+        f"outline:{'3px solid #D55E00' if first else 'none'};outline-offset:-2px;border-radius:4px;width:100%;"
+        "min-width:2.7em;padding:3px 1px;font:inherit;font-size:.85em;line-height:1.15;cursor:pointer"
+    )
+    small = f'<br><small style="font-size:.75em;white-space:nowrap">{html.escape(cell.small)}</small>'
+    return (
+        f'<button type="button" tabindex="{0 if first else -1}" aria-pressed="{str(first).lower()}" '
+        f'data-words="{html.escape(cell.words)}" style="{look}"><b>{html.escape(cell.big)}</b>'
+        f"{small if cell.small else ''}</button>"
+    )

@@ -1,7 +1,5 @@
 """One look for every figure: a colour, a line and a marker have the same meaning on every page.
 
-    from metarobust.book.figures.style import line, style
-
     with style():
         figure, axes = plt.subplots(figsize=(5, 3.2))
         axes.plot(eps, accuracy, **line("robust"))
@@ -13,16 +11,17 @@ Source of the colours: Okabe and Ito 2008, "Color Universal Design"; the tests s
 Machado, Oliveira and Fernandes 2009 do, and check every pair.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from metarobust.errors import choose
+from metarobust.errors import InputError, choose
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Role:
     colour: str
     line: Any  # a matplotlib line style
     marker: str
-    hatch: str
     meaning: str
 
     @property
@@ -40,22 +38,27 @@ class Role:
         """The colour for text: darker, since thin strokes need more contrast than a line or a bar."""
         return "#" + "".join(f"{int(0.75 * int(self.colour[i : i + 2], 16)):02X}" for i in (1, 3, 5))
 
+    @property
+    def hollow(self) -> str:
+        """The marker where some are hollow, which a cross cannot be."""
+        return "o" if self.marker == "x" else self.marker
+
 
 ROLES = {
-    "clean": Role("#0072B2", "-", "o", "", "images as they are; training on nothing else"),
-    "robust": Role("#D55E00", "-", "s", "//", "images under attack, the strongest one in the figure"),
-    "learned": Role("#009E73", "-", "D", "", "the learned optimizer"),
-    "reference": Role("#1A1A1A", "--", "^", "xx", "adversarial training, the upper reference"),
-    "rule": Role("#CC79A7", "-.", "v", "..", "a rule written by hand, the fair rival of the learned one"),
-    "weaker": Role("#D55E00", (0, (4, 1.5)), "^", "\\\\", "images under a weaker attack"),
-    "control": Role("#666666", ":", "x", "--", "a control: random noise, or the model before anything was done"),
+    "clean": Role("#0072B2", "-", "o", "images as they are; training on nothing else"),
+    "robust": Role("#D55E00", "-", "s", "images under attack, the strongest one in the figure"),
+    "learned": Role("#009E73", "-", "D", "the learned optimizer"),
+    "reference": Role("#1A1A1A", "--", "^", "adversarial training, the upper reference"),
+    "rule": Role("#CC79A7", "-.", "v", "a rule written by hand, the fair rival of the learned one"),
+    "weaker": Role("#D55E00", (0, (4, 1.5)), "^", "images under a weaker attack"),
+    "control": Role("#666666", ":", "x", "a control: random noise, or the model before anything was done"),
 }
 """What is drawn how. `weaker` shares robust's colour on purpose: the line and the marker tell them apart."""
 
 PERTURBATION = LinearSegmentedColormap.from_list("change", ["#6A3FA0", "#FFFFFF", "#E08A00"])
 """What was added to a pixel: purple is darker, white unchanged, orange brighter; safe for all colour vision."""
-
-IMAGE = "gray"
+THIN = {"color": "#B0B0B0", "lw": 1}
+"""A line that only marks a place."""
 
 RC = {
     "figure.figsize": (5, 3.2),
@@ -79,8 +82,7 @@ RC = {
     "grid.linewidth": 0.8,
     "lines.linewidth": 2,
     "lines.markersize": 6,
-    "hatch.linewidth": 0.6,
-    "image.cmap": IMAGE,
+    "image.cmap": "gray",
     "image.interpolation": "nearest",
     "axes.prop_cycle": plt.cycler(color=[ROLES[n].colour for n in ("clean", "robust", "learned", "reference", "rule")]),
 }
@@ -100,14 +102,12 @@ def role(name: str) -> Role:
 
 def line(name: str) -> dict[str, Any]:
     """Keywords for `plot`: the colour, line and marker of a role. Raises InputError for an unknown one."""
-    found = role(name)
-    return {"color": found.colour, "linestyle": found.line, "marker": found.marker}
+    return {"color": role(name).colour, "linestyle": role(name).line, "marker": role(name).marker}
 
 
-def bar(name: str) -> dict[str, Any]:
-    """Keywords for `bar` and `barh`: the colour and hatch of a role. Raises InputError for an unknown one."""
-    found = role(name)
-    return {"color": found.colour, "hatch": found.hatch, "edgecolor": "white"}
+def as_percent(share: float, _: Any = None) -> str:
+    """A share in per cent, as a formatter of an axis wants it."""
+    return f"{100 * share:.0f} %"
 
 
 def percent(axes: Axes, which: str = "y") -> None:
@@ -115,10 +115,67 @@ def percent(axes: Axes, which: str = "y") -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
     (axes.set_ylim if which == "y" else axes.set_xlim)(-0.03, 1.05)
     axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
-    axis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axis.set_major_formatter(as_percent)
+
+
+def ticks(axes: Axes, which: str, places: Iterable[float], labels: Iterable[str] | None = None) -> None:
+    """Ticks at these places alone, written as plain numbers unless labels are given."""
+    places = list(places)
+    set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
+    set_ticks(places, [f"{t:g}" for t in places] if labels is None else list(labels))
+    axes.minorticks_off()
+
+
+def rows_of(axes: Axes, labels: Sequence[str], **text: Any) -> None:
+    """A vertical axis of named lines, without ticks or a grid."""
+    axes.set_yticks(range(len(labels)), labels, **text)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
 def beside(axes: Axes, x: float, y: float, text: str, name: str, **more: Any) -> None:
     """A direct label in a role's colour, right of the point (x, y): better than a legend that the eye must search."""
     shift = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
     axes.annotate(text, (x, y), color=role(name).ink, **(shift | more))
+
+
+def name_ends(axes: Axes, x: float, ends: Iterable[tuple[float, str, str]], gap: float, lowest: float = -1.0) -> None:
+    """A label right of each line's end, pushed up where lines end close together. ends: (height, label, role)."""
+    for height, label, name in ends:
+        lowest = max(height, lowest + gap)
+        beside(axes, x, lowest, label, name)
+
+
+def label_column(axes: Axes, ends: Iterable[tuple[str, float, float, str]], at: float = 1.05, bold: str = "") -> None:
+    """Names in a column right of the axes, in the order of the heights, each with a thin line to its point.
+
+    Args:
+        axes: Whose points are named.
+        ends: (name, x, y, role) of each.
+        at: Where the column is, in widths of the axes.
+        bold: The role whose names are bold.
+    """
+    ordered = sorted(ends, key=lambda end: end[2])
+    for i, (text, x, y, name) in enumerate(ordered):
+        thread = {"arrowstyle": "-", "lw": 0.5, "color": role(name).colour, "relpos": (0, 0.5)}
+        look = {"fontsize": 9.5, "color": role(name).ink, "fontweight": "bold" if name == bold else "normal"}
+        place = {"xytext": (at, (i + 0.5) / len(ordered)), "textcoords": "axes fraction", "va": "center"}
+        axes.annotate(text, (x, y), arrowprops=thread, **place, **look)
+
+
+def finite(half: float) -> float:
+    """Half of an interval, or 0 where a single seed gives none."""
+    return 0.0 if isinf(half) else half
+
+
+def points(change: float, half: float = float("inf")) -> str:
+    """A change in points with its interval, `+21.3 ± 2.0`, and a minus that is as wide as the plus."""
+    spread = "" if isinf(half) else f" ± {100 * half:.1f}"
+    return f"{100 * change:+.1f}{spread}".replace("-", "−")
+
+
+def same_length(xs: Sequence[float], curves: Iterable[tuple[str, Sequence[float]]]) -> None:
+    """Raises InputError for a curve of another length than its places."""
+    for label, values in curves:
+        if len(values) != len(xs):
+            raise InputError(f"curve {label!r} has {len(values)} values for {len(xs)} places; give one for each")

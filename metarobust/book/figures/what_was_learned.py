@@ -5,33 +5,36 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from metarobust.book.figures.slider import Drawing
-from metarobust.book.figures.style import beside, line, percent, role, style
+from metarobust.book.figures.learning_from_mistakes import pixel_spread
+from metarobust.book.figures.slider import Drawing, live, slider
+from metarobust.book.figures.style import THIN, as_percent, line, name_ends, percent, role, style, ticks
 from metarobust.errors import InputError
 
-Curve = tuple[str, str, Sequence[float], Sequence[float]]
+__all__ = ["explained", "live", "pixel_spread", "share_given_up", "slider", "step_by_weight"]
 
 
-def share_given_up(curves: Sequence[Curve]) -> Figure:
+def share_given_up(curves: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Figure:
     """Response curves: the share of a weight that one step takes away, by how much gradient its column sees.
 
-    curves: (label, role, ratios, shares) of each. ratios: the root mean square gradient of a column over that of its
-    matrix, above 0. A share below 0 is added to the weight. Raises InputError for curves without places.
+    Args:
+        curves: (label, role, ratios, shares) of each. ratios: the root mean square gradient of a column over that of
+            its matrix, above 0. A share below 0 is added to the weight.
+
+    Raises:
+        InputError: curves without places.
     """
     if not curves or any(not len(ratios) for _, _, ratios, _ in curves):
         raise InputError("a response curve without places: give at least one ratio and its share")
+    ordered = sorted(curves, key=lambda curve: curve[3][-1])
     with style():
         figure, axes = plt.subplots(figsize=(5, 3.2))
-        axes.axhline(0, color="#B0B0B0", lw=1)
-        placed = -1.0
-        for label, name, ratios, shares in sorted(curves, key=lambda curve: curve[3][-1]):
+        axes.axhline(0, **THIN)
+        for _, name, ratios, shares in ordered:
             axes.plot(ratios, shares, **line(name), ms=4.5)
-            placed = max(shares[-1], placed + 0.024)
-            beside(axes, ratios[-1], placed, label, name)
+        name_ends(axes, ordered[0][2][-1], [(shares[-1], label, name) for label, name, _, shares in ordered], 0.024)
         axes.set_xscale("log")
-        axes.set_xticks([0.02, 0.1, 0.5, 1, 3], ["0.02", "0.1", "0.5", "1", "3"])
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        ticks(axes, "x", [0.02, 0.1, 0.5, 1, 3])
+        axes.yaxis.set_major_formatter(as_percent)
         axes.set(xlabel="gradient of the column, over that of its matrix", ylabel="of a weight, taken away")
     return figure
 
@@ -46,18 +49,17 @@ def step_by_weight(
     """
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 3))
-        axes.axhline(0, color="#B0B0B0", lw=1)
-        said = []
+        axes.axhline(0, **THIN)
+        takes = []
         for i, (label, (name, values)) in enumerate(steps.items()):
             how = role(name)
             axes.plot(weights, values, color=how.colour, ls=how.line, lw=2.2)
             axes.annotate(label, (0.97, 0.92 - 0.1 * i), xycoords="axes fraction", ha="right", color=how.ink)
-            taken = 100 * (values[0] - values[-1]) / (weights[-1] - weights[0])
-            said.append(f"{label} takes {taken:.0f} % of a large weight")
-        axes.set(
-            xlabel="weight", ylabel="step", ylim=(-top, top), title=f"column's gradient {ratio:.2g} of the usual"
-        )  # fmt: skip
-    words = ", ".join(said)
+            share = 100 * (values[0] - values[-1]) / (weights[-1] - weights[0])
+            takes.append(f"{label} takes {share:.0f} % of a large weight")
+        axes.set(xlabel="weight", ylabel="step", ylim=(-top, top))
+        axes.set_title(f"column's gradient {ratio:.2g} of the usual")
+    words = ", ".join(takes)
     alt = f"The step against the weight where the column sees {ratio:.2g} of the usual gradient: {words}."
     return Drawing(figure, f"{ratio:.2g} of the usual gradient: {words}", alt)
 
@@ -68,23 +70,20 @@ def explained(layers: Mapping[str, Mapping[str, float]], mark: str = "") -> Figu
     layers: layer to name to share, at most 1. A share under 0, worse than nothing, is drawn as 0. mark: the rule whose
     bars stand out.
     """
+    names = list(dict.fromkeys(name for shares in layers.values() for name in shares))
     with style():
-        names = list(dict.fromkeys(name for found in layers.values() for name in found))
         size = 5.4, 0.29 * len(names) + 0.9
         figure, grid = plt.subplots(1, len(layers), figsize=size, sharey=True, squeeze=False)
-        for axes, (layer, found) in zip(grid[0], layers.items(), strict=True):
+        for axes, (layer, shares) in zip(grid[0], layers.items(), strict=True):
             for place, name in enumerate(names):
-                if name not in found:
+                if name not in shares:
                     axes.text(0.02, place, "no pixels here", va="center", fontsize=8.5, color=role("control").ink)
                     continue
-                length = max(found[name], 0.0)
+                length, weight = max(shares[name], 0.0), "bold" if name == mark else "normal"
                 axes.barh(place, length, color=role("learned" if name == mark else "control").colour)
-                inside = length > 0.75
-                axes.text(
-                    length + (-0.02 if inside else 0.02), place, f"{100 * found[name]:.0f}", va="center",
-                    ha="right" if inside else "left", fontsize=9, color="white" if inside else "black",
-                    fontweight="bold" if name == mark else "normal",
-                )  # fmt: skip
+                shift, side, ink = (-0.02, "right", "white") if length > 0.75 else (0.02, "left", "black")
+                look = {"va": "center", "ha": side, "fontsize": 9, "color": ink, "fontweight": weight}
+                axes.text(length + shift, place, f"{100 * shares[name]:.0f}", **look)
             percent(axes, "x")
             axes.set_xticks([0, 0.5, 1])
             axes.set_title(layer, fontsize=10.5)

@@ -1,4 +1,4 @@
-"""Figures about learned rules at work: what one sees of a gradient, and the loss of many rules step by step."""
+"""Figures of learned rules at work: what one sees of a gradient, and the loss of many rules step by step."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metarobust.book.figures.style import beside, line, role, style
+from metarobust.book.figures.style import THIN, beside, line, role, style, ticks
 from metarobust.errors import InputError
 
 
@@ -18,14 +18,12 @@ def two_inputs(gradients: Tensor, inputs: Tensor) -> Figure:
         raise InputError(f"inputs are {list(inputs.shape)}; give [2, {len(gradients)}], two for each gradient")
     with style():
         figure, axes = plt.subplots(figsize=(5, 2.9))
-        axes.axvline(math.exp(-10), color="#B0B0B0", lw=1)
+        axes.axvline(math.exp(-10), **THIN)
         for label, name, values, shift in (("size", "clean", inputs[0], -12), ("sign", "robust", inputs[1], 8)):
             axes.plot(gradients, values, color=role(name).colour, linestyle="-" if name == "clean" else "--")
             at = len(gradients) * 3 // 4
-            axes.annotate(
-                label, (float(gradients[at]), float(values[at])), xytext=(0, shift), textcoords="offset points",
-                color=role(name).ink, ha="center", va="bottom" if shift > 0 else "top",
-            )  # fmt: skip
+            where = {"xytext": (0, shift), "ha": "center", "va": "bottom" if shift > 0 else "top"}
+            beside(axes, float(gradients[at]), float(values[at]), label, name, **where)
         axes.set(xscale="log", xlabel="gradient", ylabel="what the LSTM sees", ylim=(-1.3, 1.35))
         low, high = axes.get_xlim()
         axes.set_xticks([10.0**e for e in range(-12, 4, 2) if low <= 10.0**e <= high])
@@ -44,31 +42,27 @@ def runs(curves: Mapping[str, tuple[str, Tensor]], *, mark: int | None = None, t
     with style():
         figure, axes = plt.subplots(figsize=(5.4, 3.5))
         if mark is not None:
-            axes.axvline(mark, color="#B0B0B0", lw=1)
+            axes.axvline(mark, **THIN)
             axes.text(mark, 1.03 * top, "as long as at school", va="bottom", ha="center", fontsize=10, color="#555555")
         for name, losses in drawn.values():
             how = line(name) | {"markevery": max(1, len(losses) // 8), "markersize": 5}
             axes.plot(range(1, len(losses) + 1), losses, **how)
         axes.set(yscale="log", xlabel="step", ylabel="loss on unseen images", ylim=(low, 1.02 * top))
         axes.set_xlim(0, longest)
-        _labels_at_the_end(axes, drawn, longest, low, top)
-        ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= t <= top]
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
-        axes.minorticks_off()
+        _name_ends(axes, drawn, longest, low, top)
+        ticks(axes, "y", [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= t <= top])
     return figure
 
 
-def _labels_at_the_end(axes: Axes, drawn: Mapping[str, tuple[str, Tensor]], x: int, low: float, top: float) -> None:
-    """Labels right of the curves, pushed apart on the logarithmic scale where curves end close together."""
-    gap = 0.085 * math.log(top / low)
-    heights, placed = [], math.log(low)
-    for label, (name, losses) in sorted(drawn.items(), key=lambda item: float(item[1][1][-1])):
-        placed = max(math.log(float(losses[-1])), placed + gap)
-        heights.append([placed, label, name])
-    over = max(0.0, heights[-1][0] - math.log(top))  # the topmost may not leave the figure
-    for place in reversed(range(len(heights))):
-        limit = math.log(top) if place == len(heights) - 1 else heights[place + 1][0] - gap
-        if over:
-            heights[place][0] = min(heights[place][0], limit)
-    for height, label, name in heights:
+def _name_ends(axes: Axes, drawn: Mapping[str, tuple[str, Tensor]], x: int, low: float, top: float) -> None:
+    """Labels right of the curves, pushed apart on the logarithmic scale, the topmost not out of the figure."""
+    gap, ceiling = 0.085 * math.log(top / low), math.log(top)
+    ordered = sorted(drawn.items(), key=lambda item: float(item[1][1][-1]))
+    heights = [math.log(low)]
+    for _, (_, losses) in ordered:
+        heights.append(max(math.log(float(losses[-1])), heights[-1] + gap))
+    for place in reversed(range(1, len(heights))) if heights[-1] > ceiling else ():
+        heights[place] = min(heights[place], ceiling)
+        ceiling = heights[place] - gap
+    for height, (label, (name, _)) in zip(heights[1:], ordered, strict=True):
         beside(axes, x, math.exp(height), label, name)

@@ -3,75 +3,72 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metarobust.book.figures.slider import Drawing
-from metarobust.book.figures.style import role, style
-from metarobust.errors import InputError
+from metarobust.book.figures.slider import Drawing, live, slider
+from metarobust.book.figures.style import THIN, role, same_length, style, ticks
 
-Curves = Sequence[tuple[str, str, Sequence[float]]]
+__all__ = ["at_horizon", "live", "slider", "surfaces", "traces"]
+
 LEAST = 1e-12  # what is shorter has no place on a logarithmic axis
 GAP = 0.09  # between the middles of two labels, as a share of the axes' height
 
 
 def traces(
-    x: Sequence[float], curves: Curves, *, xlabel: str, ylabel: str, logs: str = "", level: float | None = None
+    x: Sequence[float],
+    curves: Sequence[tuple[str, str, Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logs: str = "",
+    level: float | None = None,
 ) -> Figure:
     """Lines over the same x, each with its name at its end.
 
-    curves: (label, role, values) of each, with an empty label for none. logs: the axes that are logarithmic, "", "x",
-    "y" or "xy"; an entry of a logarithmic y below 1e-12 is drawn there. level: a height to mark by a thin line.
-    Raises InputError for a curve of another length than x.
+    Args:
+        x: The places.
+        curves: (label, role, values) of each, with an empty label for none.
+        xlabel: What the places are.
+        ylabel: What the values are.
+        logs: The axes that are logarithmic, "", "x", "y" or "xy"; what is below 1e-12 is drawn there.
+        level: A height to mark by a thin line.
     """
-    for label, _, values in curves:
-        if len(values) != len(x):
-            raise InputError(f"curve {label!r} has {len(values)} values for {len(x)} places; give one for each")
+    same_length(x, ((label, values) for label, _, values in curves))
     with style():
         figure, axes = plt.subplots(figsize=(5, 3.2))
         if "x" in logs:
             axes.set_xscale("log", base=2)
-            axes.set_xticks(list(x), [f"{place:g}" for place in x])
-            axes.minorticks_off()
+            ticks(axes, "x", x)
         if "y" in logs:
             axes.set_yscale("log")
         if level is not None:
-            axes.axhline(level, color="#B0B0B0", lw=1)
-        few = len(x) <= 12
-        for _, name, values in curves:
-            how = role(name)
+            axes.axhline(level, **THIN)
+        ends = []
+        for label, name, values in curves:
+            how, few = role(name), len(x) <= 12
             shown = [max(value, LEAST) for value in values] if "y" in logs else list(values)
             axes.plot(x, shown, color=how.colour, ls=how.line, marker=how.marker if few else "", lw=2 if few else 1.5)
+            ends.append((shown[-1], label, how.ink))
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        _names(axes, x, curves, "y" in logs)
+        figure.canvas.draw()  # the limits of the axes are known only now
+        placed, inside = -1.0, axes.transAxes.inverted()
+        heights = [(inside.transform(axes.transData.transform((x[-1], end)))[1], *who) for end, *who in ends]
+        for height, label, ink in sorted(heights):
+            if label:
+                placed = max(height, placed + GAP * (1 + label.count("\n")))
+                axes.annotate(label, (1.02, placed), xycoords="axes fraction", color=ink, va="center", fontsize=10)
     return figure
-
-
-def _names(axes: Axes, x: Sequence[float], curves: Curves, log: bool) -> None:
-    """Names right of the ends of the lines, pushed apart where lines end close together."""
-    axes.figure.canvas.draw()  # the limits of the axes are known only now
-    ends = []
-    for label, name, values in curves:
-        end = max(values[-1], LEAST) if log else values[-1]
-        _, height = axes.transAxes.inverted().transform(axes.transData.transform((x[-1], end)))
-        if label:
-            ends.append((height, label, role(name).ink))
-    placed = -1.0
-    for height, label, ink in sorted(ends):
-        placed = max(height, placed + GAP * (1 + label.count("\n")))
-        axes.annotate(label, (1.02, placed), xycoords="axes fraction", color=ink, va="center", fontsize=10)
 
 
 def surfaces(steps: Tensor, losses: Mapping[int, Tensor], mark: float | None = None) -> Figure:
     """The meta-loss over the step size, a panel for each horizon. mark: a step size to point out."""
     with style():
-        figure, grid = plt.subplots(
-            len(losses), 1, figsize=(5, 1.25 * len(losses) + 0.5), sharex=True, sharey=True, squeeze=False
-        )
+        size = (5, 1.25 * len(losses) + 0.5)
+        figure, grid = plt.subplots(len(losses), 1, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axes, (horizon, values) in zip(grid[:, 0], losses.items(), strict=True):
             if mark is not None:
-                axes.axvline(mark, color="#B0B0B0", lw=1)
+                axes.axvline(mark, **THIN)
             axes.plot(steps, values, color=role("reference").colour, lw=0.9)
             axes.set_title(f"after {horizon} steps", fontsize=10.5)
         grid[-1, 0].set_xlabel("step size a")
@@ -80,19 +77,28 @@ def surfaces(steps: Tensor, losses: Mapping[int, Tensor], mark: float | None = N
 
 
 def at_horizon(
-    horizon: int, steps: Tensor, losses: Tensor, slopes: Tensor, smooth: tuple[Tensor, Tensor], ceiling: float,
+    horizon: int,
+    steps: Tensor,
+    losses: Tensor,
+    slopes: Tensor,
+    smooth: tuple[Tensor, Tensor],
+    ceiling: float,
     longest: float,
-) -> Drawing:  # fmt: skip
+) -> Drawing:
     """One frame of the slider over the horizon: the meta-loss with its smoothed version, and below it their slopes.
 
-    losses, slopes: `[n]`, at the step sizes. smooth: step sizes of its own and the smoothed meta-loss there, `[m]`
-    each; its slope is a finite difference. ceiling: the highest meta-loss that is shown, longest: the longest slope:
-    the same for all frames.
+    Args:
+        horizon: Inner steps.
+        steps: The step sizes `[n]`.
+        losses: The meta-loss at each, `[n]`.
+        slopes: Its derivative, `[n]`.
+        smooth: Step sizes of its own and the smoothed meta-loss there, `[m]` each; its slope is a finite difference.
+        ceiling: The highest meta-loss that is shown, the same for all frames.
+        longest: The longest slope that is shown, the same for all frames.
     """
     raw, soft = role("reference"), role("learned")
     places, values = smooth
     soft_slopes = values.diff() / places.diff()
-    typical = float(slopes.abs().max())
     with style():
         figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.6, 3.9), sharex=True)
         top.plot(steps, losses, color=raw.colour, lw=0.8)
@@ -103,7 +109,7 @@ def at_horizon(
         bottom.set(yscale="log", ylim=(1e-4, longest), ylabel="|slope|", xlabel="step size a")
         top.annotate("as it is", (0.4, 0.86), xycoords="axes fraction", color=raw.ink, fontsize=10)
         top.annotate("smoothed", (0.4, 0.7), xycoords="axes fraction", color=soft.ink, fontsize=10)
-    steepest = float(soft_slopes.abs().max())
+    typical, steepest = float(slopes.abs().max()), float(soft_slopes.abs().max())
     return Drawing(
         figure,
         f"{horizon} steps: longest slope {typical:.1e}; of the smoothed curve {steepest:.1f}",

@@ -1,4 +1,4 @@
-"""Figures about hand-written rules: what a step size does, how a rule walks down a valley, what it remembers."""
+"""Figures of hand-written rules: what a step size does, how a rule walks down a valley, what it remembers."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metarobust.book.figures.style import line, role, style
+from metarobust.book.figures.style import THIN, line, role, same_length, style, ticks
 from metarobust.errors import InputError
 
 Curves = Mapping[str, tuple[str, Tensor]]
@@ -20,28 +20,32 @@ def over_step_sizes(
 ) -> Figure:
     """What comes out of a run against its step size, both on a logarithmic scale.
 
-    sizes: step sizes `[n]`. curves: losses `[n]`, each by its label. What is not finite, or above `top`, is drawn at
-    the top. guess: the loss of one who guesses, as a line. The best of each curve is a large marker with its label.
+    Args:
+        sizes: Step sizes `[n]`.
+        curves: Losses `[n]`, each by its label; the best of each is a large marker.
+        top: Where losses are drawn that are higher, or not finite.
+        guess: The loss of one who guesses, as a line.
+        what: The vertical axis.
     """
-    _same_length(sizes, curves)
+    same_length(sizes, ((label, losses) for label, (_, losses) in curves.items()))
     with style():
         figure, axes = plt.subplots(figsize=(5.2, 3.6))
         if guess is not None:
-            axes.axhline(guess, color="#B0B0B0", lw=1)
+            axes.axhline(guess, **THIN)
             above = {"xytext": (0, 5), "textcoords": "offset points", "va": "bottom"}  # clear of the curves' markers
             axes.annotate("guessing", (float(sizes[0]), guess), color="#555555", fontsize=10, **above)
         low = min(float(losses.detach().nan_to_num(top).min()) for _, losses in curves.values())
-        found = []
+        valleys = []
         for label, (name, losses) in curves.items():
             drawn = losses.detach().nan_to_num(top).clamp_max(top)
             axes.plot(sizes, drawn, markersize=3.5, **line(name))
             best = int(drawn.argmin())
-            found.append((float(sizes[best]), float(drawn[best]), label, role(name)))
-        found.sort(key=lambda one: one[0])
-        for place, (x, y, label, how) in enumerate(found):
+            valleys.append((float(sizes[best]), float(drawn[best]), label, role(name)))
+        valleys.sort(key=lambda valley: valley[0])
+        for place, (x, y, label, how) in enumerate(valleys):
             axes.plot(x, y, how.marker, color=how.colour, ms=9, mew=2.5 if how.marker == "x" else 1)
             # Valleys lie side by side: the outer labels go outwards, the others below.
-            side = 0 if len(found) == 1 or 0 < place < len(found) - 1 else -1 if place == 0 else 1
+            side = 0 if len(valleys) == 1 or 0 < place < len(valleys) - 1 else -1 if place == 0 else 1
             where = {"ha": ("left", "center", "right")[1 - side], "va": "center" if side else "top"}
             shift = {"xytext": (9 * side, 0 if side else -9), "textcoords": "offset points"}
             axes.annotate(label, (x, y), color=how.ink, **shift, **where)
@@ -53,24 +57,20 @@ def over_step_sizes(
 def plain_numbers(axes: Axes) -> None:
     """Logarithmic axes are read in numbers such as 0.1 and 3, not in powers of ten."""
     low, high = axes.get_ylim()
-    ticks = [t for e in range(-6, 4) for t in (10.0**e, 3 * 10.0**e) if low <= t <= high]
-    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ticks(axes, "y", [t for e in range(-6, 4) for t in (10.0**e, 3 * 10.0**e) if low <= t <= high])
     low, high = axes.get_xlim()
-    ticks = [10.0**e for e in range(-8, 6) if low <= 10.0**e <= high]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.minorticks_off()
+    ticks(axes, "x", [10.0**e for e in range(-8, 6) if low <= 10.0**e <= high])
 
 
 def valley(curvature: tuple[float, float], paths: Curves) -> Figure:
     """Paths `[K, 2]` of several rules on f(w) = (a w1^2 + b w2^2) / 2, over its level lines; (a, b) is `curvature`."""
-    ends = torch.cat([path for _, path in paths.values()])
-    reach = 1.15 * ends.abs().amax(0)
+    reach = 1.15 * torch.cat([path for _, path in paths.values()]).abs().amax(0)
     xs, ys = (torch.linspace(-float(r), float(r), 120) for r in reach)
     height = 0.5 * (curvature[0] * xs[None, :] ** 2 + curvature[1] * ys[:, None] ** 2)
+    levels = float(height.max()) * torch.linspace(0.15, 1, 7) ** 2
     with style():
         figure, grid = plt.subplots(len(paths), 1, figsize=(5, 1.75 * len(paths)), sharex=True, squeeze=False)
         for axes, (label, (name, path)) in zip(grid[:, 0], paths.items(), strict=True):
-            levels = float(height.max()) * torch.linspace(0.15, 1, 7) ** 2
             axes.contour(xs, ys, height, levels=levels.tolist(), colors="#C8C8C8", linewidths=0.8)
             axes.plot(*path.T, markersize=4, **line(name))
             axes.plot(0, 0, "*", color="black", ms=11)
@@ -81,11 +81,15 @@ def valley(curvature: tuple[float, float], paths: Curves) -> Figure:
     return figure
 
 
-def answers(gradients: Mapping[str, Tensor], steps: Mapping[str, Mapping[str, tuple[str, Tensor]]]) -> Figure:
+def answers(gradients: Mapping[str, Tensor], steps: Mapping[str, Curves]) -> Figure:
     """What rules answer to a given sequence of gradients: a column of panels for each sequence.
 
-    gradients: title to gradients `[K]`, drawn on top. steps: the same titles to label to (role, steps `[K]`), each
-    drawn in a panel of its own. Raises InputError for other titles, or other rules from title to title.
+    Args:
+        gradients: Title to gradients `[K]`, drawn on top.
+        steps: The same titles to label to (role, steps `[K]`), each drawn in a panel of its own.
+
+    Raises:
+        InputError: other titles, or other rules from title to title.
     """
     labels = {tuple(each) for each in steps.values()}
     if list(gradients) != list(steps) or len(labels) != 1:
@@ -96,22 +100,17 @@ def answers(gradients: Mapping[str, Tensor], steps: Mapping[str, Mapping[str, tu
         for column, (title, given) in enumerate(gradients.items()):
             _stems(grid[0, column], given, "#1A1A1A", "gradient" if column == 0 else "")
             grid[0, column].set_title(title)
-            for axes, (label, (name, found)) in zip(grid[1:, column], steps[title].items(), strict=True):
-                _stems(axes, found, role(name).colour, label if column == 0 else "", marker=role(name).marker)
+            for axes, (label, (name, values)) in zip(grid[1:, column], steps[title].items(), strict=True):
+                _stems(axes, values, role(name).colour, label if column == 0 else "", marker=role(name).marker)
             grid[-1, column].set_xlabel("step")
     return figure
 
 
 def _stems(axes: Axes, values: Tensor, colour: str, label: str, marker: str = "o") -> None:
-    axes.axhline(0, color="#B0B0B0", lw=1)
-    axes.vlines(range(1, len(values) + 1), 0, values.tolist(), color=colour, lw=1.5)
-    axes.plot(range(1, len(values) + 1), values.tolist(), linestyle="", marker=marker, color=colour, ms=3.5)
+    places = range(1, len(values) + 1)
+    axes.axhline(0, **THIN)
+    axes.vlines(places, 0, values.tolist(), color=colour, lw=1.5)
+    axes.plot(places, values.tolist(), linestyle="", marker=marker, color=colour, ms=3.5)
     axes.set(ylabel=label, yticks=[])
     axes.margins(y=0.2)
     axes.grid(visible=False)
-
-
-def _same_length(sizes: Tensor, curves: Curves) -> None:
-    for label, (_, values) in curves.items():
-        if len(values) != len(sizes):
-            raise InputError(f"{label!r} has {len(values)} numbers for {len(sizes)} step sizes; give one for each")

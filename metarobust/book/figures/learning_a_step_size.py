@@ -1,4 +1,4 @@
-"""Figures about unrolled runs: the run as a graph, descent on a step size, the meta-loss over step size and horizon."""
+"""Figures of unrolled runs: the run as a graph, descent on a step size, the meta-loss over step size and horizon."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
-from metarobust.book.figures.rules import plain_numbers
-from metarobust.book.figures.slider import Drawing
-from metarobust.book.figures.style import role, style
+from metarobust.book.figures.optimizers_as_functions import plain_numbers
+from metarobust.book.figures.slider import Drawing, live, slider
+from metarobust.book.figures.style import role, style, ticks
 from metarobust.errors import InputError
+
+__all__ = ["at_horizon", "descent", "live", "over_horizons", "slider", "unroll_graph"]
+
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
@@ -27,11 +31,12 @@ def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
         figure, axes = plt.subplots(figsize=(5.6, 3.1))
         right = steps + 0.75
         for k in range(steps + 1):
-            _node(axes, k, 2, f"w{_small(k)}", "clean")
+            number = str(k).translate(SUBSCRIPTS)
+            _node(axes, k, 2, f"w{number}", "clean")
             if k == steps:
                 break
-            _node(axes, k + 0.5, 1, f"u{_small(k)}", "learned")
-            _node(axes, k + 0.12, 1.35, f"g{_small(k)}", "control", size=8)
+            _node(axes, k + 0.5, 1, f"u{number}", "learned")
+            _node(axes, k + 0.12, 1.35, f"g{number}", "control", size=8)
             lost = "#C4C4C4" if cut is not None and k < cut else None  # no slope comes back along these
             _arrow(axes, (k, 2), (k + 1, 2), lost or role("clean").colour)
             _arrow(axes, (k, 2), (k + 0.12, 1.35), lost or role("robust").colour, dashed=True)
@@ -51,23 +56,14 @@ def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
     return figure
 
 
-def _small(number: int) -> str:
-    """A number as a subscript."""
-    return "".join(chr(ord("₀") + int(digit)) for digit in str(number))
-
-
 def _node(axes: Axes, x: float, y: float, text: str, name: str, size: float = 11) -> None:
     ball = {"boxstyle": "circle,pad=0.3", "fc": "white", "ec": role(name).colour, "lw": 1.6}
     axes.text(x, y, text, ha="center", va="center", color=role(name).ink, fontsize=size, bbox=ball, zorder=3)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, dashed: bool = False) -> None:
-    look = (0, (3, 2)) if dashed else "-"
-    axes.add_patch(
-        FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=12, shrinkB=12, color=colour, linestyle=look, lw=1.3
-        )
-    )  # fmt: skip
+    look = {"color": colour, "linestyle": (0, (3, 2)) if dashed else "-", "lw": 1.3}
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=12, shrinkB=12, **look))
 
 
 def descent(sizes: Tensor, losses: Tensor, visited: Sequence[float], met: Sequence[float]) -> Figure:
@@ -75,17 +71,15 @@ def descent(sizes: Tensor, losses: Tensor, visited: Sequence[float], met: Sequen
 
     visited: step sizes. met: the meta-loss at each of them.
     """
+    learned = role("learned")
     with style():
         figure, axes = plt.subplots(figsize=(5.2, 3.4))
         axes.plot(sizes, losses, color=role("control").colour, lw=1.5)
-        axes.plot(visited, met, linestyle="", marker="D", color=role("learned").colour, ms=5, mec="white", mew=0.6)
-        axes.annotate(
-            "begins here", (visited[0], met[0]), xytext=(4, 10), textcoords="offset points", color=role("learned").ink
-        )
-        end = {"xytext": (-8, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
-        axes.annotate("ends here", (visited[-1], met[-1]), color=role("learned").ink, **end)
-        finite = losses[losses.isfinite()]
-        low, high = float(finite.min()), float(max(losses[0], *met))
+        axes.plot(visited, met, linestyle="", marker="D", color=learned.colour, ms=5, mec="white", mew=0.6)
+        begin, end = {"xytext": (4, 10)}, {"xytext": (-8, -4), "ha": "right", "va": "top"}
+        axes.annotate("begins here", (visited[0], met[0]), textcoords="offset points", color=learned.ink, **begin)
+        axes.annotate("ends here", (visited[-1], met[-1]), textcoords="offset points", color=learned.ink, **end)
+        low, high = float(losses[losses.isfinite()].min()), float(max(losses[0], *met))
         axes.set(xscale="log", yscale="log", xlabel="step size", ylabel="meta-loss", ylim=(low / 1.5, 1.6 * high))
         plain_numbers(axes)
     return figure
@@ -100,22 +94,16 @@ def over_horizons(sizes: Tensor, horizons: Sequence[int], losses: Tensor) -> Fig
     if losses.shape != (len(horizons), len(sizes)):
         raise InputError(f"losses are {list(losses.shape)}; give [{len(horizons)}, {len(sizes)}]")
     best = losses.nan_to_num(float("inf")).min(1, keepdim=True)
-    worse = (losses / best.values).nan_to_num(8.0).clamp(1, 8)
+    worse = (losses / best.values).nan_to_num(8.0).clamp(1, 8).log2().numpy()
+    rows = range(len(horizons))
     with style():
         figure, axes = plt.subplots(figsize=(5.2, 3.6))
-        drawn = axes.pcolormesh(
-            sizes.numpy(), range(len(horizons)), worse.log2().numpy(), cmap="cividis", shading="nearest", vmin=0, vmax=3
-        )
-        bar = figure.colorbar(drawn, ax=axes, ticks=[0, 1, 2, 3])
-        bar.ax.set_yticklabels(["best", "2 ×", "4 ×", "8 ×"])
-        axes.plot(
-            sizes[best.indices[:, 0]].numpy(), range(len(horizons)), color="white", marker="D", mec="black", lw=1.5
-        )
+        drawn = axes.pcolormesh(sizes.numpy(), rows, worse, cmap="cividis", shading="nearest", vmin=0, vmax=3)
+        figure.colorbar(drawn, ax=axes, ticks=[0, 1, 2, 3]).ax.set_yticklabels(["best", "2 ×", "4 ×", "8 ×"])
+        axes.plot(sizes[best.indices[:, 0]].numpy(), rows, color="white", marker="D", mec="black", lw=1.5)
         axes.set(xscale="log", xlabel="step size", ylabel="horizon, in steps", title="◇ best step size of each horizon")
-        axes.set_yticks(range(len(horizons)), [str(k) for k in horizons])
-        axes.set_xticks([t for t in (0.001, 0.01, 0.1, 1) if sizes[0] <= t <= sizes[-1]])
-        axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
-        axes.minorticks_off()
+        axes.set_yticks(rows, [str(k) for k in horizons])
+        _step_sizes(axes, sizes)
         axes.grid(visible=False)
     return figure
 
@@ -126,19 +114,19 @@ def at_horizon(sizes: Tensor, meta_loss: Callable[[int], Tensor], horizon: int, 
     meta_loss: horizon to losses `[n]`. long: the best step size of the long run, as a line to compare with.
     """
     losses = meta_loss(horizon).nan_to_num(float("inf"))
-    best = int(losses.argmin())
-    size, start = float(sizes[best]), float(losses[0])
+    size, least, start = float(sizes[int(losses.argmin())]), float(losses.min()), float(losses[0])
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 2.9))
         axes.axvline(long, color=role("clean").colour, lw=1.5, linestyle="--")
         axes.plot(sizes, losses, color=role("control").colour)
-        axes.plot(size, float(losses[best]), "D", color=role("learned").colour, ms=9, mec="white")
-        drop = max(start - float(losses[best]), 1e-9)
+        axes.plot(size, least, "D", color=role("learned").colour, ms=9, mec="white")
+        drop = max(start - least, 1e-9)
         axes.set(xscale="log", xlabel="step size", ylabel="meta-loss", title=f"horizon {horizon}")
-        axes.set_ylim(float(losses[best]) - 0.15 * drop, start + 0.5 * drop)
-        axes.set_xticks([t for t in (0.001, 0.01, 0.1, 1) if sizes[0] <= t <= sizes[-1]])
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.minorticks_off()
-    share = size / long
-    text = f"horizon {horizon}: best step size {size:.2g}, {share:.1f} times that of the long run"
+        axes.set_ylim(least - 0.15 * drop, start + 0.5 * drop)
+        _step_sizes(axes, sizes)
+    text = f"horizon {horizon}: best step size {size:.2g}, {size / long:.1f} times that of the long run"
     return Drawing(figure, text, f"Meta-loss against step size, with the best one marked; {text}")
+
+
+def _step_sizes(axes: Axes, sizes: Tensor) -> None:
+    ticks(axes, "x", [t for t in (0.001, 0.01, 0.1, 1) if sizes[0] <= t <= sizes[-1]])

@@ -1,0 +1,191 @@
+"""Figures of the two-by-two: its corners as pictures, and variants of the learned optimizer against it.
+
+two_by_two(image, attacked, {(inside, outside): ("first line", "second line"), ...})
+variants(frame, {"What it sees": ["blind to time", ...]})
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+from torch import Tensor
+
+from metarobust.book.figures.results import difference
+from metarobust.book.figures.style import finite, points, role, rows_of, style
+from metarobust.errors import InputError, choose
+from metarobust.lab.results import LEARNED, names, select
+
+Corner = tuple[str, str]
+SIDES = ("clean", "attacked")
+CORNERS: tuple[Corner, ...] = tuple((inside, outside) for inside in SIDES for outside in SIDES)
+"""Inside and outside, row by row."""
+NAMES = dict(zip(CORNERS, ("learn to learn", "transfer mode", "nobody asked", "robust mode"), strict=True))
+ROLES = {"clean": "clean", "attacked": "robust"}
+
+
+def two_by_two(image: Tensor, attacked: Tensor, texts: Mapping[Corner, Sequence[str]]) -> Figure:
+    """A panel for each corner: three weights in a row, the images that the steps use, the image that the judge sees.
+
+    Args:
+        image: An image `[1, H, W]` in [0, 1].
+        attacked: The same under attack.
+        texts: For each corner, `(inside, outside)` out of `clean` and `attacked`, lines of text to stand under it.
+
+    Raises:
+        InputError: a corner has no text.
+    """
+    missing = [corner for corner in CORNERS if corner not in texts]
+    if missing:
+        raise InputError(f"no text for the corner {missing[0]}: give lines for each of {', '.join(map(str, CORNERS))}")
+    pictures = {"clean": image, "attacked": attacked}
+    with style():
+        figure, grid = plt.subplots(2, 2, figsize=(5.4, 5.0))
+        for axes, corner in zip(grid.flat, CORNERS, strict=True):
+            _panel(axes, corner, pictures, texts[corner])
+        for i, side in enumerate(SIDES):
+            text = {"color": role(ROLES[side]).ink, "fontweight": "bold"}
+            where = {"ha": "center", "va": "bottom", "transform": grid[0, i].transAxes}
+            grid[0, i].text(0.5, 1.04, f"judge: {side}", **where, **text)
+            where = {"ha": "right", "va": "center", "rotation": 90, "transform": grid[i, 0].transAxes}
+            grid[i, 0].text(-0.03, 0.5, f"steps: {side}", **where, **text)
+    return figure
+
+
+def _panel(axes: Axes, corner: Corner, pictures: Mapping[str, Tensor], lines: Sequence[str]) -> None:
+    inside, outside = corner
+    steps, judge, learned = role(ROLES[inside]), role(ROLES[outside]), role("learned").colour
+    axes.set(xlim=(0, 10), ylim=(0, 10), xticks=[], yticks=[], aspect="equal")
+    axes.grid(visible=False)
+    axes.spines[:].set(visible=True, color="#B0B0B0")
+    axes.text(0.4, 9.3, NAMES[corner], va="center", fontsize=10.5)
+    for x, name in ((1.0, "$w_0$"), (3.4, "$w_1$"), (5.8, "$w_2$")):
+        axes.add_patch(Circle((x, 7.3), 0.75, fc="white", ec=learned, lw=1.8))
+        axes.text(x, 7.25, name, ha="center", va="center", fontsize=9.5)
+    for start in (1.75, 4.15):
+        _arrow(axes, (start, 7.3), (start + 0.9, 7.3), learned)
+        _picture(axes, pictures[inside], (start + 0.45, 4.7), 0.95, ROLES[inside])
+        _arrow(axes, (start + 0.45, 5.75), (start + 0.45, 7.1), steps.colour)
+    _arrow(axes, (6.55, 7.3), (7.35, 7.3), judge.colour)
+    _picture(axes, pictures[outside], (8.5, 7.3), 1.1, ROLES[outside])
+    axes.text(8.5, 5.75, "judge", ha="center", va="center", fontsize=9.5, color=judge.ink)
+    for i, text in enumerate(lines):
+        axes.text(0.4, 2.7 - 1.15 * i, text, va="center", fontsize=9.5)
+
+
+def _picture(axes: Axes, image: Tensor, centre: tuple[float, float], half: float, name: str) -> None:
+    """An image with a frame in a role's colour, solid where it is clean and dashed where it is attacked."""
+    (x, y), dashes = centre, "-" if name == "clean" else (0, (2, 1))
+    box = (x - half, x + half, y - half, y + half)
+    axes.imshow(image[0].detach().cpu().numpy(), cmap="gray", vmin=0, vmax=1, extent=box, zorder=2)
+    edge = {"fill": False, "ec": role(name).colour, "lw": 2.2, "ls": dashes, "zorder": 3}
+    axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, **edge))
+    axes.set(xlim=(0, 10), ylim=(0, 10))  # an image would set its own
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "lw": 1.5, "color": colour})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A variant minus the learned optimizer, paired over seeds, as shares. halves: of the 95 % intervals over seeds.
+
+    by_meta_seed: the robust difference of each meta-seed alone, a mean over seeds.
+    """
+
+    robust: float
+    robust_half: float
+    clean: float
+    clean_half: float
+    by_meta_seed: tuple[float, ...]
+
+    @property
+    def clear(self) -> bool:
+        """Whether the robust difference stands out: its interval leaves out 0, and all meta-seeds agree on the side."""
+        one_side = len({value > 0 for value in self.by_meta_seed}) == 1
+        return one_side and abs(self.robust) > self.robust_half
+
+
+def differences(frame: pd.DataFrame, part: str = "patch", models: Sequence[str] = ()) -> dict[str, Difference]:
+    """Every variant of the learned optimizer against the learned optimizer itself, in the order of the table.
+
+    Args:
+        frame: Rows of results.
+        part: The part.
+        models: Networks, of which a seed's value is the mean; all if none is named.
+
+    Returns:
+        Names without the words that all variants have, to differences.
+    """
+    rows = select(frame, part=part, model=list(models) or None)
+    rows = rows[rows["learned"] == 1]
+
+    def minus_base(rows: pd.DataFrame, method: str, metric: str) -> tuple[float, float]:
+        return tuple(difference(rows, part, method, LEARNED, metric))
+
+    found = {}
+    for method in names(rows, "method"):
+        if method != LEARNED:
+            of_both = [set(rows.loc[rows["method"] == one, "meta_seed"].dropna()) for one in (method, LEARNED)]
+            each = [rows[rows["meta_seed"] == seed] for seed in sorted(set.intersection(*of_both))]
+            alone = tuple(minus_base(one, method, "robust")[0] for one in each)
+            both = minus_base(rows, method, "robust") + minus_base(rows, method, "clean")
+            found[method.removeprefix(f"{LEARNED}, ")] = Difference(*both, alone)
+    return found
+
+
+def variants(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models: Sequence[str] = ()) -> Figure:
+    """How far each variant is from the learned optimizer, in points: a line each, under the heading of its group.
+
+    A filled diamond is the difference under attack with its 95 % interval over seeds, dark where it is clear and grey
+    where it is not; the small ticks under it are the single meta-seeds; the hollow circle is the difference on images
+    as they are. groups: heading to names of variants, without `learned, `.
+    """
+    lines = list(_in_groups(differences(frame, models=models), groups))
+    with style():
+        figure, axes = plt.subplots(figsize=(5.4, 0.285 * len(lines) + 0.9))
+        axes.axvline(0, color=role("control").colour, lw=1.2)
+        for y, (_, one) in enumerate(lines):
+            if one is not None:
+                _variant(axes, y, one)
+        axes.set(ylim=(len(lines) - 0.4, -0.7), xlabel="points of accuracy against the learned optimizer")
+        rows_of(axes, [text for text, _ in lines], fontsize=10)
+        for tick, (_, one) in zip(axes.get_yticklabels(), lines, strict=True):
+            tick.set_fontweight("bold" if one is None else "normal")
+    return figure
+
+
+def _in_groups(
+    found: Mapping[str, Difference], groups: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, Difference | None]]:
+    for heading, members in groups.items():
+        yield heading, None
+        for name in members:
+            yield name, found[choose(name, found, "variant")]
+
+
+def _variant(axes: Axes, y: int, one: Difference) -> None:
+    how = role("learned" if one.clear else "control")
+    clean = {"color": role("clean").colour, "marker": "o", "mfc": "white", "ms": 5, "lw": 0, "elinewidth": 1}
+    axes.errorbar(100 * one.clean, y - 0.18, xerr=100 * finite(one.clean_half), zorder=2, **clean)
+    robust = {"color": how.colour, "marker": "D", "ms": 6.5, "lw": 0, "elinewidth": 2, "capsize": 2.5}
+    axes.errorbar(100 * one.robust, y + 0.12, xerr=100 * finite(one.robust_half), zorder=3, **robust)
+    ticks = [100 * value for value in one.by_meta_seed]
+    axes.plot(ticks, [y + 0.36] * len(ticks), lw=0, marker="|", ms=5, mew=1.2, color=how.colour)
+
+
+def verdicts(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models: Sequence[str] = ()) -> str:
+    """What the figure of variants shows, in words, as a Markdown list under each heading."""
+    lines = []
+    for name, one in _in_groups(differences(frame, models=models), groups):
+        if one is None:
+            lines += ["", f"**{name}**", ""]
+            continue
+        verdict = ("better" if one.robust > 0 else "worse") if one.clear else "within the noise"
+        robust, clean = points(one.robust, one.robust_half), points(one.clean, one.clean_half)
+        lines.append(f"- {name}: {robust} points under attack, {clean} as they are; **{verdict}** under attack")
+    return "\n".join(lines).strip()
