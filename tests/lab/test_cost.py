@@ -8,17 +8,11 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib
 import pytest
 import torch
 from toy import generator
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
 from metarobust import pretrained
-from metarobust.book.figures.cost import against_cost
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training, make_tasks
@@ -83,12 +77,6 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch)
         return execute(tmp_path_factory.mktemp("cost") / "run")
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def tasks(count=2, network="mlp-3-tanh"):
@@ -362,20 +350,6 @@ def test_the_page_shows_the_same_and_refuses_another_part():
         cost.markdown(derived(), "patch")
 
 
-def test_the_figure_draws_what_was_given():
-    axes = against_cost(derived(), "mlp-7-relu").axes[0]
-    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines[1:]]
-    assert [xs for xs, _ in lines] == [[10, 20], [10, 20], [80, 160]]
-    assert [y for _, ys in lines for y in ys] == pytest.approx([0.5, 0.75, 0.3, 0.5, 0.6, 0.8])
-    assert axes.get_xscale() == "log"
-    assert {text.get_text() for text in axes.texts} == {"before", "learned", "std-prune", "PGD-7 training"}
-    only = against_cost(derived(), "mlp-7-relu", "adversarial examples").axes[0]
-    assert {text.get_text() for text in only.texts} == {"before", "PGD-7 training"}
-    for wrong in (("mlp-9-relu",), ("mlp-7-relu", "money")):
-        with pytest.raises(InputError, match="unknown"):
-            against_cost(derived(), *wrong)
-
-
 # A whole run
 
 
@@ -447,8 +421,7 @@ def test_a_stopped_run_goes_on_and_all_but_times_are_the_same(whole, tmp_path, m
     assert same[0] == same[1]
 
 
-def test_a_run_can_be_printed_and_drawn(whole):
+def test_a_run_can_be_printed(whole):
     _, rows = whole
     for text in (cost.table(rows), cost.brief(rows), cost.markdown(rows, "half-gain")):
         assert all(model in text for model in MODELS)
-    against_cost(rows, MODELS[1])
