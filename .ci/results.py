@@ -21,11 +21,11 @@ def main() -> int:
     matplotlib.use("Agg")
     from metarobust.book.claims import renew
     from metarobust.book.figures.results import headline
-    from metarobust.lab.results import as_rows, recorded
+    from metarobust.lab.results import recorded
 
     for page in [ROOT / "README.md", *(ROOT / "notebooks").glob("*.ipynb")]:
         page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")
-    figure = headline(as_rows(recorded(HEADLINE).frame), "patch")
+    figure = headline(recorded(HEADLINE).frame, "patch")
     figure.savefig(FIGURE, dpi=150, metadata={"Source": source(), "Software": ""})
     return 0
 
