@@ -15,7 +15,7 @@ A unit is a name, a function at the top of a module, and its arguments; all of i
 `Worker`, from which it takes spec, data, device, the rows of the units that it needs, and checkpoints:
 
     def tune(worker: Worker, method: str) -> list[dict]:
-        context = worker.once("context", lambda: Context(Spec.from_dict(worker.spec), worker.dataset, worker.device))
+        context = worker.once("context", lambda: Context(Spec.from_dict(worker.spec), worker.dataset))
         ...
     Unit("tune.adam", tune, ("adam",))
     Unit("compare.adam", compare, ("adam",), needs=("tune.adam",))       # calls worker.rows("tune.adam")
@@ -29,17 +29,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from joblib.externals.loky import get_reusable_executor
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from metarobust.data import Dataset, load
@@ -72,39 +71,25 @@ class Unit:
     weight: int = 1
 
 
-@dataclass(frozen=True)
-class Worker:
-    """What the function of a unit works with, one for each process.
+class Worker(Units):
+    """What the function of a unit works with, one for each process: units and checkpoints of the run, data and device.
 
-    Attributes:
-        spec: The frozen specification, as the manifest holds it.
+    Args:
+        out: The folder of the run.
         dataset: Its images, on the device.
         device: Where to compute.
         quiet: Whether other workers show their progress in the same place, so that this one had better not.
     """
 
-    units: Units
-    spec: Mapping[str, Any]
-    dataset: Dataset
-    device: torch.device
-    quiet: bool = False
-    _kept: dict[Any, Any] = field(default_factory=dict)
+    def __init__(self, out: Path, dataset: Dataset, device: torch.device, *, quiet: bool = False):
+        super().__init__(out)
+        self.dataset, self.device, self.quiet = dataset, device, quiet
+        self._kept: dict[Any, Any] = {}
 
-    def rows(self, name: str) -> Rows:
-        """The rows of a finished unit, one of those that the caller `needs`."""
-        return self.units.rows(name)
-
-    def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Stores a checkpoint of this name: tensors, and a JSON object."""
-        self.units.save(name, tensors, about)
-
-    def restore(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of this name, or None where there is none."""
-        return self.units.restore(name)
-
-    def stored(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The last checkpoint of a finished unit. Raises InputError where it is gone."""
-        return self.units.stored(name)
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The frozen specification, as the manifest holds it."""
+        return self.manifest["spec"]
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()` the first time that a process asks for the key, and the same object from then on."""
@@ -154,7 +139,7 @@ def execute(
             place = (run.out.resolve(), dataset.name, dataset.root, device.type)
             _share_out(missing, keep, place, cluster, workers)
         else:
-            worker = Worker(run, run.spec, dataset, device)
+            worker = Worker(run.out, dataset, device)
             for unit in missing:
                 bar.set_postfix_str(unit.name)
                 keep(unit, _call(unit, worker))
@@ -246,11 +231,10 @@ def _call(unit: Unit, worker: Worker) -> Rows:
 @lru_cache(maxsize=1)
 def _worker(folder: Path, dataset: str, root: Path | None, device: str) -> Worker:
     """The worker of this process, out of what the folder says of the run."""
-    units = Units(folder)
-    if units.manifest["code"]["sha256"] != code()["sha256"]:
-        raise InputError("a worker has other code of metarobust than the run; install the same version everywhere")
     place = torch.device(device, os.getpid() % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
-    images = load(dataset, root, place)
-    if images.sha256 != units.manifest["data_sha256"]:
+    worker = Worker(folder, load(dataset, root, place), place, quiet=True)
+    if worker.manifest["code"]["sha256"] != code()["sha256"]:
+        raise InputError("a worker has other code of metarobust than the run; install the same version everywhere")
+    if worker.manifest["data_sha256"] != worker.dataset.sha256:
         raise InputError(f"a worker has other images of {dataset} than the run; give all of them the same files")
-    return Worker(units, units.manifest["spec"], images, place, quiet=True)
+    return worker

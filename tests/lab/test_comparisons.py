@@ -66,7 +66,7 @@ def tiny(*parts, **numbers):
 
 def context(part, **numbers):
     """What the stages of a part work with, without a folder."""
-    return Context(tiny(part, **numbers), part, Worker(Units(None), {}, load("digits"), CPU))
+    return Context(tiny(part, **numbers), part, Worker(None, load("digits"), CPU))
 
 
 def execute(out, spec, **pool):
@@ -228,7 +228,7 @@ def test_learned_generates_no_adversarial_example_and_adversarial_training_does(
         assert (row["tier"] == "adversarial") == (row["method"] == "PGD-7 training")
     # It is a measurement: were the learned optimizer given adversarial gradients, its count would say so.
     monkeypatch.setattr(meta_train, "clean", Adversarial(0.1, 2))
-    worker = Worker(Units(whole[0]), whole[1]["spec"], load("digits"), CPU)
+    worker = Worker(whole[0], load("digits"), CPU)
     rows = evaluate.compare_learned(Context.of(worker, 0), MODELS[0], LEARNED)
     assert [row["value"] for row in rows if row["metric"] == "adversarial examples"] == [2 * 3 * 8]
 
@@ -252,7 +252,7 @@ def test_every_baseline_is_tuned_over_its_whole_grid_and_compared_at_its_best(wh
 
 
 def test_the_learned_optimizer_is_the_meta_trained_one(whole):
-    worker = Worker(Units(whole[0]), whole[1]["spec"], load("digits"), CPU)
+    worker = Worker(whole[0], load("digits"), CPU)
     thetas = []
     for number, part in enumerate(WHOLE.parts):
         thetas.append(meta_train.learned_optimizer(Context.of(worker, number), FEATURES, 0).state_dict())
