@@ -57,11 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("metarobust: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = [*argv, *([] if "--resume" in argv else ["--resume"])]
-        how = f"; go on with: metarobust {shlex.join(again)}" if command == "run" else ""
-        if command == "grade":
-            how = "; the same command goes on where it was stopped"
-        print(f"\nmetarobust: interrupted{how}", file=sys.stderr)
+        again = shlex.join([*argv, *([] if "--resume" in argv else ["--resume"])])
+        how = {"run": f"go on with: metarobust {again}", "grade": "the same command goes on where it was stopped"}
+        print(f"\nmetarobust: interrupted{'; ' * (command in how)}{how.get(command, '')}", file=sys.stderr)
         return 130
     return 0
 
@@ -75,19 +73,14 @@ def load(name: str) -> Any:
 
 def list_all(options: argparse.Namespace) -> None:
     """Experiments, comparisons with other libraries, learned optimizers and data sets, a line each."""
-    data = load("data")
-    print("experiments (metarobust run NAME)")
-    for name, experiment in load("experiments").items():
-        print(f"  {name:24}{experiment.SUMMARY} [{', '.join(experiment.SCALES)}]")
-    print("comparisons with other libraries (metarobust bench NAME)")
-    for name, bench in load("benches").items():
-        print(f"  {name:24}{bench.summary}")
-    print("learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))")
-    for name, summary in load("pretrained").summaries().items():
-        print(f"  {name:24}{summary}")
-    print("data sets (--dataset NAME)")
-    for name, summary in data.SUMMARIES.items():
-        print(f"  {name:24}{summary}")
+    data, experiments = load("data"), load("experiments").items()
+    for title, summaries in {
+        "experiments (metarobust run NAME)": {n: f"{e.SUMMARY} [{', '.join(e.SCALES)}]" for n, e in experiments},
+        "comparisons with other libraries (metarobust bench NAME)": {n: b.summary for n, b in load("benches").items()},
+        "learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))": load("pretrained").summaries(),
+        "data sets (--dataset NAME)": data.SUMMARIES,
+    }.items():
+        print("\n".join([title, *(f"  {name:24}{summary}" for name, summary in summaries.items())]))
     print(f"data folder: {data.default_root()} (change with --data or METAROBUST_DATA)")
 
 
