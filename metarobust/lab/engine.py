@@ -187,7 +187,7 @@ def _pool(cluster: str, workers: int) -> Iterator[tuple[Callable[[], Executor], 
             get_reusable_executor(workers, **options).shutdown(kill_workers=True)
         return
     try:
-        from distributed import Client  # of the extra `cluster`: whoever has one machine does without
+        from distributed import Client  # whoever has one machine does without
     except ImportError:
         raise InputError("--cluster needs dask.distributed: pip install distributed") from None
     try:
