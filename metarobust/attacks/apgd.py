@@ -46,17 +46,9 @@ def apgd(
 
     Args:
         predict: images to logits, each image alone.
-        images: floats in [0, 1], `[n, ...]`.
-        labels: int64 `[n]`.
-        eps: radius in pixel units.
-        steps: of each run.
-        norm: `linf` or `l2`.
-        loss: what is climbed; `ce`, `margin` or `dlr`.
-        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        images, labels, eps, steps, norm, loss, targets, restarts, generator: as in `pgd`.
         n_targets: with any class welcome, this many runs, toward each of the likeliest wrong classes in turn, with the
             targeted form of the loss; 0 for one run away from the right one.
-        restarts: how often all runs are made again; more than one need a generator.
-        generator: where given, each run begins at a random point of the ball.
         early_exit: an image that is turned takes no part in the runs that follow. If False all stay to the end, and
             come back the same: for many models attacked together, each of which has as many images.
 

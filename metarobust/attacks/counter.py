@@ -8,11 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class ExampleCounter:
-    """How many adversarial images were generated inside a `counting()` block.
-
-    Attributes:
-        examples: the count so far.
-    """
+    """How many adversarial images were generated inside a `counting()` block, in `examples`."""
 
     examples: int = 0
 
@@ -22,11 +18,7 @@ _open: ContextVar[tuple[ExampleCounter, ...]] = ContextVar("_open", default=())
 
 @contextmanager
 def counting() -> Iterator[ExampleCounter]:
-    """Count every adversarial example that is made inside: `with counting() as counter: ...`. Blocks may be nested.
-
-    Yields:
-        The counter, which goes on as attacks are run.
-    """
+    """Count every adversarial example that is made inside: `with counting() as counter: ...`. Blocks may be nested."""
     counter = ExampleCounter()
     token = _open.set((*_open.get(), counter))
     try:

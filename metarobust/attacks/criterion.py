@@ -36,8 +36,7 @@ class Criterion:
 
     Attributes:
         loss: a name in LOSSES.
-        labels: the right classes, int64 `[n]`.
-        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        labels, targets: the right classes, and the wrong ones wanted, int64 `[n]`; targets None for any.
         settle: climb toward the targets, and be content with any wrong class.
         classes: how many outputs the model must have for these labels and targets.
     """
@@ -98,11 +97,8 @@ def value_and_grad(
         criterion: what is climbed.
         gradient: whether it is asked for; if not, x stands in its place, unused.
 
-    Returns:
-        Logits, losses and gradient. Where the gradient is not a number it points nowhere: 0.
-
     Raises:
-        InputError: for a model that returns no logits, or has no gradient at all.
+        InputError: for a model that returns no logits, or has no gradient at all. One that is not a number becomes 0.
     """
     if not callable(predict):
         raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
@@ -126,18 +122,19 @@ def value_and_grad(
     return logits.detach(), losses.detach(), grad.nan_to_num_(0) if grad.is_contiguous() else grad.nan_to_num(0)
 
 
+def gradient_of(predict: Predict, criterion: Criterion) -> Callable[[Tensor], Tensor]:
+    """Points `[n, ...]` to the gradient of the losses there: what `ascend` climbs."""
+    return lambda x: value_and_grad(predict, x, criterion)[2]
+
+
 @torch.no_grad()
 def first_look(
     predict: Predict, images: Tensor, criterion: Criterion, *, early_exit: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a strong attack begins with.
 
-    Args:
-        predict: images to logits.
-        images: `[n, ...]`.
-        criterion: what is climbed.
-        early_exit: images that are reached are not attacked. One image is then asked about alone, too: a `predict` that
-            is many models at once refuses that, before it could be given images of another model.
+    With early exit, one image is asked about alone, too: a `predict` that is many models at once refuses that, before
+    it could be given images of another model.
 
     Returns:
         Logits `[n, classes]`, losses `[n]`, which images are reached as they are, bool `[n]`, and the rows to attack.

@@ -11,7 +11,7 @@ Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4. The random start is
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Predict, value_and_grad
+from metarobust.attacks.criterion import Predict, gradient_of
 from metarobust.attacks.inputs import enter
 from metarobust.attacks.pgd import ascend
 from metarobust.attacks.threat import random_starts
@@ -31,24 +31,14 @@ def fgsm(
     """One step of length eps up the loss.
 
     Args:
-        predict: images to logits.
-        images: floats in [0, 1], `[n, ...]`.
-        labels: int64 `[n]`.
-        eps: radius in pixel units.
-        norm: `linf` or `l2`.
-        loss: what is climbed; `ce`, `margin` or `dlr`.
-        targets: the wrong classes wanted, int64 `[n]`; None for any.
+        predict, images, labels, eps, norm, loss, targets: as in `pgd`.
         generator: where given, the step starts from a random point of the ball.
 
     Returns:
-        Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. No parameter's `.grad` is touched.
-
-    Raises:
-        InputError: for bad input, and for classes the model has no output for.
+        Adversarial images, as `pgd` with its last point.
     """
     criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
     images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
-    return ascend(
-        lambda x: value_and_grad(predict, x, criterion)[2], start, images, eps=eps, norm=norm, steps=1, step_size=eps
-    )
+    gradient = gradient_of(predict, criterion)
+    return ascend(gradient, start, images, eps=eps, norm=norm, steps=1, step_size=eps)

@@ -60,20 +60,15 @@ def enter(
 
 
 def check_inputs(images: Tensor, labels: Tensor, *, eps: float, norm: str, targets: Tensor | None = None) -> int:
-    """Check images, labels and threat.
+    """Check images, labels, threat and targets, for whose shapes and ranges see `pgd`.
 
-    Args:
-        images: floats in [0, 1], `[n, ...]`.
-        labels: int64 `[n]`.
-        eps: radius in pixel units; in l2 at most the distance of black from white, so that an eps of bytes is seen.
-        norm: `linf` or `l2`.
-        targets: wrong classes, int64 `[n]`.
+    In l2, eps may be at most the distance of black from white, so that an eps of bytes is seen.
 
     Returns:
         How many outputs a model must have for these classes.
 
     Raises:
-        InputError: for what is none of this, and for a target that is the label.
+        InputError: for what is out of shape or range, and for a target that is the label.
     """
     check_eps(eps, norm)
     if _checked.get():

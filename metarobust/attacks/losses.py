@@ -29,10 +29,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max over k != y of z_k, minus z_y, for each example: `[n, classes]`, `[n]` to `[n]`.
-
-    Raises InputError unless each example has a label.
-    """
+    """max over k != y of z_k, minus z_y, for each example: `[n, classes]`, `[n]` to `[n]`."""
     _check_one_each(logits, labels)
     right = F.one_hot(labels, logits.shape[1]).bool()
     wrong = logits.masked_fill(right, -torch.inf).amax(1)
@@ -40,10 +37,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """The margin over z_1st - z_3rd, for each example: `[n, classes]`, `[n]` to `[n]`.
-
-    Raises InputError for fewer than 3 classes, and unless each example has a label.
-    """
+    """The margin over z_1st - z_3rd, for each example: `[n, classes]`, `[n]` to `[n]`; 3 classes or more."""
     largest = _largest(logits, 3, "DLR loss")
     return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + tiny(logits.dtype))
 
@@ -54,18 +48,12 @@ def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> T
 
 
 def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`.
-
-    Raises InputError unless each example has a target.
-    """
+    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
     return -margin(logits, targets)
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """(z_t - z_y) over z_1st - (z_3rd + z_4th) / 2, for each example: `[n, classes]`, `[n]`, `[n]` to `[n]`.
-
-    Raises InputError for fewer than 4 classes, and unless each example has a label and a target.
-    """
+    """(z_t - z_y) over z_1st - (z_3rd + z_4th) / 2: `[n, classes]`, `[n]`, `[n]` to `[n]`; 4 classes or more."""
     _check_one_each(logits, labels)
     _check_one_each(logits, targets)
     largest = _largest(logits, 4, "targeted DLR loss")

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Predict, value_and_grad
+from metarobust.attacks.criterion import Predict, gradient_of
 from metarobust.attacks.inputs import enter
 from metarobust.attacks.pgd import ascend
 from metarobust.attacks.threat import random_starts
@@ -37,22 +37,12 @@ def mi_fgsm(
     """PGD along a running sum of gradients.
 
     Args:
-        predict: images to logits.
-        images: floats in [0, 1], `[n, ...]`.
-        labels: int64 `[n]`.
-        eps: radius in pixel units.
+        predict, images, labels, eps, norm, loss, targets, generator: as in `pgd`.
         steps: how many, each of length eps / steps.
         momentum: mu; 0 forgets at once, which is PGD with steps of eps / steps.
-        norm: `linf` or `l2`.
-        loss: what is climbed; `ce`, `margin` or `dlr`.
-        targets: the wrong classes wanted, int64 `[n]`; None for any.
-        generator: where given, the first step starts from a random point of the ball.
 
     Returns:
-        The last points, `[n, ...]`, within eps of `images` and within [0, 1]. No parameter's `.grad` is touched.
-
-    Raises:
-        InputError: for bad input, and for classes the model has no output for.
+        Adversarial images, as `pgd` with its last point.
     """
     check_count("steps", steps)
     if not is_number(momentum) or not 0 <= momentum < math.inf:
@@ -62,18 +52,13 @@ def mi_fgsm(
     criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
     images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
-    memory = torch.zeros_like(images)
+    slope, memory = gradient_of(predict, criterion), torch.zeros_like(images)
 
     def gradient(x: Tensor) -> Tensor:
         nonlocal memory
-        _, _, now = value_and_grad(predict, x, criterion)
-        memory = momentum * memory + _unit(now)
+        now = slope(x)
+        size = now.flatten(1).abs().sum(1).clamp_min(torch.finfo(now.dtype).tiny)  # a gradient of 0 stays 0
+        memory = momentum * memory + now / size.view(-1, *[1] * (now.ndim - 1))
         return memory
 
     return ascend(gradient, start, images, eps=eps, norm=norm, steps=steps, step_size=eps / steps)
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """Each gradient divided by the sum of its absolute values; a gradient of 0 stays 0."""
-    size = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / size.view(-1, *[1] * (gradient.ndim - 1))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.criterion import Criterion, Predict, gradient_of, value_and_grad
 from metarobust.attacks.inputs import enter
 from metarobust.attacks.threat import project, random_starts, steepest
 from metarobust.errors import InputError, check_count, choose, is_number, short_repr
@@ -38,10 +38,8 @@ def ascend(
         gradient: points `[n, ...]` to the gradient there, `[n, ...]`.
         x: where to begin, `[n, ...]`.
         images: the centres of the ball, `[n, ...]` in [0, 1].
-        eps: its radius in pixel units.
-        norm: `linf` or `l2`, of ball and step.
-        steps: how many.
-        step_size: the length of each.
+        eps, norm: of the ball.
+        steps, step_size: how many, and the length of each in that norm.
 
     Returns:
         The last point, `[n, ...]`.
@@ -106,7 +104,7 @@ def pgd(
     starts = random_starts(images, eps, norm, generator, restarts)
     how = {"eps": eps, "norm": norm, "step_size": 2.5 * eps / steps if step_size is None else step_size}
     if keep == "last":
-        return ascend(lambda x: value_and_grad(predict, x, criterion)[2], starts[0], images, steps=steps, **how)
+        return ascend(gradient_of(predict, criterion), starts[0], images, steps=steps, **how)
     best = _Best(predict, images, criterion, early_exit=keep == "first")
     for start in starts:
         x = start[best.rows]

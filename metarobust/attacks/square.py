@@ -41,14 +41,10 @@ def square(
     Args:
         predict: images to logits, each image alone; it need not be differentiable.
         images: floats in [0, 1], `[n, C, H, W]`.
-        labels: int64 `[n]`.
-        eps: radius in pixel units.
+        labels, eps, norm, targets: as in `pgd`.
         queries: how often the model is asked about an image that stands to the end.
-        norm: `linf` or `l2`.
-        targets: the wrong classes wanted, int64 `[n]`; None for any.
         generator: of the search.
-        early_exit: an image that is turned leaves the search. If False all stay to the end, and come back the same: for
-            many models attacked together, each of which has as many images.
+        early_exit: as in `apgd`.
 
     Returns:
         Adversarial images `[n, C, H, W]`, within eps of `images` and within [0, 1]. An image that is misclassified

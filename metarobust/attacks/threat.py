@@ -64,13 +64,7 @@ def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:
 
 
 class Ball:
-    """The eps-ball around images, as far as it is in [0, 1], for attacks that project many times.
-
-    Args:
-        images: `[n, ...]` in [0, 1].
-        eps: radius in pixel units.
-        norm: `linf` or `l2`.
-    """
+    """The eps-ball around images, as far as it is in [0, 1], for attacks that project many times."""
 
     def __init__(self, images: Tensor, eps: float, norm: str):
         self.images, self.eps, self.norm = images, eps, norm
@@ -92,15 +86,8 @@ def random_starts(
     All numbers are drawn here and at once, first those of the first image. So with a generator on the CPU, a set in
     parts, one after the other, starts from the same points as the whole, whichever images leave on the way.
 
-    Args:
-        images: `[n, ...]` in [0, 1].
-        eps: radius in pixel units.
-        norm: `linf` or `l2`.
-        generator: of the points; without one they are the images themselves.
-        count: how many points for each image.
-
     Returns:
-        `count` tensors `[n, ...]`.
+        `count` tensors `[n, ...]`; without a generator the images themselves.
     """
     if generator is None:
         return [images] * count

@@ -37,21 +37,11 @@ def transfer(
     Args:
         predict: images to logits; it is asked twice, and never for a gradient.
         surrogate: the same of another model, which was trained by itself.
-        images: floats in [0, 1], `[n, ...]`.
-        labels: int64 `[n]`.
-        eps: radius in pixel units.
-        steps: of PGD.
-        norm: `linf` or `l2`.
-        loss: what PGD climbs; `ce`, `margin` or `dlr`.
-        targets: the wrong classes wanted, int64 `[n]`; None for any.
-        generator: where given, PGD begins at a random point of the ball.
+        images, labels, eps, steps, norm, loss, targets, generator: as in `pgd`.
 
     Returns:
         Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. An image that is misclassified (with
         targets: as just that class) as it is, or could not be turned, comes back as it is.
-
-    Raises:
-        InputError: for bad input, and for classes either model has no output for.
     """
     classes = check_inputs(images, labels, eps=eps, norm=norm, targets=targets)
     criterion = Criterion(loss, labels, targets, classes=classes)

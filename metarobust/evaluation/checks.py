@@ -25,6 +25,10 @@ class Flag:
     says: str
 
 
+def _flag(check: str, raised: bool, says: str) -> Flag | None:
+    return Flag(check, says) if raised else None
+
+
 def chance(n: int) -> float:
     """A difference that may be luck: 2 % of n images, at least two images."""
     return max(0.02, 2 / n)
@@ -36,33 +40,34 @@ def percent(share: float) -> str:
 
 def eps_zero(clean: float, attacked: float) -> Flag | None:
     """An attack that may change nothing changes no accuracy."""
-    if attacked == clean:
-        return None
-    return Flag("eps zero", (
+    return _flag(
+        "eps zero",
+        attacked != clean,
         f"at eps 0 accuracy is {percent(attacked)}, not the clean {percent(clean)}, so the same images get different "
-        "answers; look for randomness or for a state that the model keeps from one batch to the next"
-    ))  # fmt: skip
+        "answers; look for randomness or for a state that the model keeps from one batch to the next",
+    )
 
 
 def falls_with_eps(curve: Sequence[tuple[float, float]], n: int) -> Flag | None:
     """curve: (eps, accuracy) in order of eps. A larger ball holds every point of a smaller one."""
-    for (small, before), (large, after) in itertools.pairwise(curve):
-        if after > before + chance(n):
-            return Flag("falls with eps", (
-                f"accuracy rises from {percent(before)} at eps {small:g} to {percent(after)} at eps {large:g}, so the "
-                "attack gets lost in the larger ball; try more steps, other losses, and an attack without gradients"
-            ))  # fmt: skip
-    return None
+    rises = (pair for pair in itertools.pairwise(curve) if pair[1][1] > pair[0][1] + chance(n))
+    (small, before), (large, after) = next(rises, ((0, 0), (0, 0)))
+    return _flag(
+        "falls with eps",
+        after > before,
+        f"accuracy rises from {percent(before)} at eps {small:g} to {percent(after)} at eps {large:g}, so the "
+        "attack gets lost in the larger ball; try more steps, other losses, and an attack without gradients",
+    )
 
 
 def ends_at_zero(eps: float, accuracy: float, n: int) -> Flag | None:
     """With all of [0, 1] to move in, every image can become any other: no classifier stands that."""
-    if accuracy <= chance(n):
-        return None
-    return Flag("ends at zero", (
+    return _flag(
+        "ends at zero",
+        accuracy > chance(n),
         f"at eps {eps:g}, where an image may become any other, {percent(accuracy)} are still right, so the attack "
-        "fails and the model is not robust; try an attack without gradients, and replace what blocks them"
-    ))  # fmt: skip
+        "fails and the model is not robust; try an attack without gradients, and replace what blocks them",
+    )
 
 
 def more_steps(few: float, many: float, steps: tuple[int, int], n: int) -> Flag | None:
@@ -70,105 +75,105 @@ def more_steps(few: float, many: float, steps: tuple[int, int], n: int) -> Flag 
 
     Both runs began at random points of their own, and an image on the edge may fall to either: the line is wider.
     """
-    if many <= few + 3 * chance(n):
-        return None
-    return Flag("more steps", (
+    return _flag(
+        "more steps",
+        many > few + 3 * chance(n),
         f"accuracy rises from {percent(few)} at {steps[0]} steps to {percent(many)} at {steps[1]}, so the attack does "
-        "worse for working longer; look for randomness in the model, and attack its average over many draws"
-    ))  # fmt: skip
+        "worse for working longer; look for randomness in the model, and attack its average over many draws",
+    )
 
 
-def settled(found: float, steps: int, n: int) -> Flag | None:
-    """found: share of the images that stood to the end, and fell when the attack was given `steps` steps."""
-    if found <= chance(n):
-        return None
-    return Flag("settled", (
-        f"{percent(found)} of the images that were counted as robust fall when the attack has {steps} steps, so the "
-        "figure had not settled; give more steps and restarts until it has"
-    ))  # fmt: skip
+def settled(share: float, steps: int, n: int) -> Flag | None:
+    """share: of the images that stood to the end, and fell when the attack was given `steps` steps."""
+    return _flag(
+        "settled",
+        share > chance(n),
+        f"{percent(share)} of the images that were counted as robust fall when the attack has {steps} steps, so the "
+        "figure had not settled; give more steps and restarts until it has",
+    )
 
 
-def black_box(found: float, n: int) -> Flag | None:
-    """found: share of the images that fall to logits alone, and stood against every attack that saw the gradient."""
-    if found <= chance(n):
-        return None
-    return Flag("black box", (
-        f"an attack that sees no gradient turns {percent(found)} of the images that the gradient attacks could not, so "
-        "the gradient misleads; replace what is rounded, random or saturated by something smooth and attack that"
-    ))  # fmt: skip
+def black_box(share: float, n: int) -> Flag | None:
+    """share: of the images that fall to logits alone, and stood against every attack that saw the gradient."""
+    return _flag(
+        "black box",
+        share > chance(n),
+        f"an attack that sees no gradient turns {percent(share)} of the images that the gradient attacks could not, so "
+        "the gradient misleads; replace what is rounded, random or saturated by something smooth and attack that",
+    )
 
 
-def transfer(found: float, n: int) -> Flag | None:
-    """found: share of the images that fall to another model's adversarial images, and to no gradient attack."""
-    if found <= chance(n):
-        return None
-    return Flag("transfer", (
-        f"adversarial images of another model turn {percent(found)} of the images that the gradient attacks could not, "
-        "so the model's own gradient misleads; attack a smooth copy of it"
-    ))  # fmt: skip
+def transfer(share: float, n: int) -> Flag | None:
+    """share: of the images that fall to another model's adversarial images, and to no gradient attack."""
+    return _flag(
+        "transfer",
+        share > chance(n),
+        f"adversarial images of another model turn {percent(share)} of the images that the gradient attacks could not, "
+        "so the model's own gradient misleads; attack a smooth copy of it",
+    )
 
 
 def zero_gradients(share: float, n: int) -> Flag | None:
     """share: of images at which the gradient of the cross-entropy is exactly 0."""
-    if share <= chance(n):
-        return None
-    return Flag("zero gradients", (
+    return _flag(
+        "zero gradients",
+        share > chance(n),
         f"for {percent(share)} of the images the gradient is exactly 0 and a gradient attack stands still; look for "
-        "rounding, argmax or huge logits, pass the gradient through them, or climb the margin instead"
-    ))  # fmt: skip
+        "rounding, argmax or huge logits, pass the gradient through them, or climb the margin instead",
+    )
 
 
 def saturated(gaps: Tensor) -> Flag | None:
     """gaps: largest logit minus the second, `[n]`. Beyond FAR, cross-entropy is flat to the precision of a float."""
     share = int((gaps > FAR).sum()) / len(gaps)
-    if share <= 0.1:
-        return None
-    return Flag("saturated logits", (
+    return _flag(
+        "saturated logits",
+        share > 0.1,
         f"for {percent(share)} of the images the first logit is more than {FAR:g} above the second, so cross-entropy "
-        "is flat; trust losses that do not change with the scale of the logits (dlr), or divide the logits"
-    ))  # fmt: skip
+        "is flat; trust losses that do not change with the scale of the logits (dlr), or divide the logits",
+    )
 
 
 def probabilities(outputs: Tensor) -> Flag | None:
     """outputs: of the model, `[n, classes]`. Losses are meant for logits."""
     sums = outputs.sum(1)
-    if not bool((outputs >= 0).all() & (outputs <= 1).all() & ((sums - 1).abs() < 1e-3).all()):
-        return None
-    return Flag("probabilities", (
+    return _flag(
+        "probabilities",
+        bool((outputs >= 0).all() & (outputs <= 1).all() & ((sums - 1).abs() < 1e-3).all()),
         "the outputs are probabilities, not logits, so that every loss takes a softmax of a softmax and is nearly "
-        "flat; give the model without its last softmax"
-    ))  # fmt: skip
+        "flat; give the model without its last softmax",
+    )
 
 
 def deterministic(first: Tensor, second: Tensor) -> Flag | None:
     """Outputs for the same images, asked twice: `[n, classes]` each."""
     scale = float(first.abs().amax().clamp_min(1e-6))
     apart = float((first - second).abs().amax())
-    if apart <= 1e-4 * scale:
-        return None
-    return Flag("randomness", (
+    return _flag(
+        "randomness",
+        apart > 1e-4 * scale,
         f"asked twice, the model differs by up to {apart:.2g}, so each step climbs another function; attack its "
-        "average over many draws, and report that"
-    ))  # fmt: skip
+        "average over many draws, and report that",
+    )
 
 
 def train_mode(model: nn.Module) -> Flag | None:
     """Dropout and batch normalisation behave otherwise in training. Asked before the model is put in eval mode."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
     names = [type(m).__name__ for m in model.modules() if isinstance(m, kinds) and m.training]
-    if not names:
-        return None
-    return Flag("train mode", (
-        f"the model came in train mode ({names[0]}) and was measured in eval mode; call model.eval() wherever else it "
-        "is attacked or used"
-    ))  # fmt: skip
+    return _flag(
+        "train mode",
+        bool(names),
+        f"the model came in train mode ({', '.join(names[:1])}) and was measured in eval mode; call "
+        "model.eval() wherever else it is attacked or used",
+    )
 
 
 def margin_and_cross_entropy(cross_entropy: float, margin: float) -> Flag | None:
     """Accuracy under cross-entropy and under a margin loss (dlr, margin): honest models differ by a few points."""
-    if cross_entropy - margin <= 0.1:
-        return None
-    return Flag("margin and cross-entropy", (
+    return _flag(
+        "margin and cross-entropy",
+        cross_entropy - margin > 0.1,
         f"{percent(cross_entropy)} stand against cross-entropy and only {percent(margin)} against a margin loss, so "
-        "cross-entropy is flat; never quote it alone, and look at the scale of the logits"
-    ))  # fmt: skip
+        "cross-entropy is flat; never quote it alone, and look at the scale of the logits",
+    )

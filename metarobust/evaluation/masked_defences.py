@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class RoundedInputs(nn.Module):
     """f(round(x)): the gradient of a staircase is 0 wherever it exists, so a gradient attack does not move.
 
-    levels: how many values a pixel can have, 2 or more.
+    levels: values of a pixel, at least 2.
     """
 
     def __init__(self, model: nn.Module, levels: int = 8):

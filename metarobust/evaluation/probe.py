@@ -24,16 +24,7 @@ Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Probe:
-    """The images that the checks look at, and the threat.
-
-    Attributes:
-        predict: the model, in eval mode.
-        images: `[n, ...]`.
-        labels: `[n]`.
-        eps: radius in pixel units.
-        norm: `linf` or `l2`.
-        generator: of all attacks here.
-    """
+    """The images that the checks look at, `[n, ...]`, and the threat. predict: the model, in eval mode."""
 
     predict: Predict
     images: Tensor
