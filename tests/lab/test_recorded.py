@@ -1,4 +1,4 @@
-"""The recorded results, and everything that quotes them: README, landing page, headline figure."""
+"""The recorded results, and what is said of them: whole, measured as the book says, and searched to the end."""
 
 import csv
 import importlib.util
@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from metarobust.errors import InputError
-from metarobust.lab import published, quote, table
 from metarobust.lab.baselines import methods
+from metarobust.lab.compare import acc, spread
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
+from metarobust.lab.results import ATTACKED, LEARNED, RECORDED, available, names, recorded, select
 from metarobust.lab.run_folder import COLUMNS
 from metarobust.lab.running import default_folder
 from metarobust.lab.spec import slug
@@ -28,37 +28,32 @@ RUN = "patch-mnist-small"
 SEARCHES = "searches.json"
 SINCE = {"deciding_seeds", "elsewhere", "finalists", "strong_images", "strong_seeds"}
 """What specs have said, or not said any more, since some of the runs were recorded."""
-TRANSFER = [name for name in quote.available() if name.startswith(("transfer-", "patch-", "train-"))]
-TRAINING = [name for name in TRANSFER if "train" in table.names(quote.recorded(name)[1], "part")]
 THREE = {"patch", "train", "transfer-architecture"}
 SCORED_AGAIN = ("transfer-data-folder-cifar10-jpeg-small", "attack-transfer-digits-small", "ablation-digits-small")
 SEARCHED_ON_A_GPU = ("patch-mnist-small", "train-mnist-small")
 FADING = {"lr", "sigma", "weight", "decay", "last_decay", "first_decay", "l1", "beta"}
-ANCHORS = [name for name in quote.available() if name.startswith("anchor-")]
+runs = pytest.mark.parametrize("name", available())
 
 
-@pytest.fixture(scope="module")
-def writer():
-    """`.ci/results.py`, which writes the README's block and the figure."""
-    spec = importlib.util.spec_from_file_location("ci_results", ROOT / ".ci" / "results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def said():
+    """The page on deviations, on one line."""
+    return " ".join((ROOT / "book" / "deviations.md").read_text().split())
 
 
-def test_no_file_of_a_record_is_large():
-    assert not [path for path in quote.FOLDER.rglob("*") if path.stat().st_size > 2**20], "gzip -n9 packs a table"
+def test_records_are_small():
+    sizes = [path.stat().st_size for path in RECORDED.rglob("*") if path.is_file()]
+    assert max(sizes) <= 2**17
+    assert sum(sizes) <= 2 * 2**20, "the wheel carries them"
 
 
-@pytest.mark.parametrize("name", quote.available())
+@runs
 def test_recorded_run_is_whole_and_of_a_known_experiment(name):
-    manifest, rows = quote.recorded(name)
+    manifest, frame = recorded(name)
     spec = manifest["spec"]
-    assert spec["experiment"] in EXPERIMENTS
     assert name == default_folder(spec["experiment"], spec["dataset"], spec["scale"]).name
-    assert rows
-    assert set(rows[0]) == set(COLUMNS)
-    assert len(spec["seeds"]) >= (3 if name in ANCHORS else 10)
+    assert list(frame) == list(COLUMNS)
+    assert len(frame)
+    assert len(spec["seeds"]) >= (3 if spec["experiment"] == "anchor" else 10)
     if "meta_seeds" in spec:  # fewer where many rules are learned that differ in one thing, see book/deviations.md
         assert len(spec["meta_seeds"]) >= (3 if spec["experiment"] in THREE else 2)
     assert manifest["code"]["commit"], "record it from a checkout"
@@ -66,15 +61,13 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     assert "/" not in manifest["command"], "a path of one machine is in the command"
 
 
-@pytest.mark.parametrize("name", quote.available())
+@runs
 def test_the_code_makes_the_numbers_that_were_recorded(name):
     """What a page says of an experiment's setting is read from the code; the results are of the manifest's."""
-    spec = quote.recorded(name)[0]["spec"]
+    spec = recorded(name).manifest["spec"]
     radius = [spec["eps"]] if isinstance(EXPERIMENTS[spec["experiment"]], Comparison) else []
-    made = json.loads(
-        json.dumps(EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"], *radius))
-    )
-    assert numbers(made) == numbers(spec)
+    fresh = EXPERIMENTS[spec["experiment"]].make_spec(spec["scale"], spec["dataset"], spec["seeds"], *radius)
+    assert numbers(json.loads(json.dumps(fresh))) == numbers(spec)
 
 
 def numbers(spec):
@@ -82,125 +75,88 @@ def numbers(spec):
     return {key: numbers(value) if key == "setting" else value for key, value in spec.items() if key not in SINCE}
 
 
-def test_the_standard_ensemble_looked_at_every_figure():
-    for name in quote.available():
-        manifest, rows = quote.recorded(name)
-        if manifest["spec"]["experiment"] == "trade-off":  # beside the table
-            robust = [row["attack"] for row in rows if row["attack"].startswith(table.STANDARD)]
-            assert len(robust) == len(manifest["spec"]["parts"]) * 5 * 4 * 10, "parts, networks, methods, seeds"
-        else:
-            robust = [row["attack"] for row in table.measured(rows, "robust accuracy")]
-        assert robust, name
-        assert all({"apgd", "square"} <= set(re.findall("[a-z]+", attack)) for attack in robust), name
+@runs
+def test_the_standard_ensemble_looked_at_every_figure(name):
+    manifest, frame = recorded(name)
+    beside = manifest["spec"]["experiment"] == "trade-off"  # the table
+    rows = select(frame, metric="robust accuracy", scope="ensemble" if beside else "worst case")
+    assert all({"apgd", "square"} <= set(re.findall("[a-z]+", attack)) for attack in names(rows, "attack"))
+    if beside:
+        assert len(rows) == len(manifest["spec"]["parts"]) * 5 * 4 * 10, "parts, networks, methods, seeds"
+
+
+@runs
+def test_columns_say_what_names_say(name):
+    """The names of methods, parts, networks and attacks are for readers; these columns are what code goes by."""
+    frame = recorded(name).frame
+    assert frame["method"].str.startswith("learned").eq(frame["learned"] == 1).all()
+    few = frame["part"].str.extract(r"(\d+) images a class")[0]
+    assert few.fillna("").eq(frame["images_per_class"].astype(object).where(few.notna(), "").astype(str)).all()
+    for prefix, network in (("mlp", "dense"), ("cnn", "convolutional"), ("resnet", "convolutional")):
+        assert set(frame["network"][frame["model"].str.startswith(prefix)]) <= {network}
+    for prefix, scope in (("worst of ", "worst case"), ("standard: ", "ensemble")):
+        assert set(frame["scope"][frame["attack"].str.startswith(prefix)]) <= {scope}
+    assert set(frame["scope"][frame["metric"] != "robust accuracy"]) == {""}
+    assert set(frame["start"][frame["part"].str.startswith("patch")]) <= {"trained"}
 
 
 def test_the_page_says_how_many_test_images_of_mnist_a_trial_had_seen():
-    taken = torch.randperm(10_000, generator=generator_of("cpu", 7))[-500:]  # as `Measured` draws them
-    seen = int((taken < 500).sum())
-    assert f"but for {seen} of the five hundred" in (ROOT / "book" / "deviations.md").read_text()
+    taken = torch.randperm(10_000, generator=generator_of("cpu", 7))[-500:]  # as an experiment draws them
+    assert f"but for {int((taken < 500).sum())} of the five hundred" in said()
 
 
-def test_both_runs_that_the_book_needs_are_recorded():
-    assert {"patch-digits-small", RUN} <= set(quote.available())
+@pytest.mark.parametrize(
+    ("name", "part"), [(RUN, "patch"), ("train-mnist-small", "train"), ("train-digits-small", "train")]
+)
+def test_learned_beats_clean_adam_under_attack_on_every_unseen_network(name, part):
+    ours, theirs = (acc(name, method, part=part) for method in (LEARNED, "adam"))
+    halves = [spread(name, method, part=part) for method in (LEARNED, "adam")]
+    assert len(ours) == 5
+    assert (ours - halves[0] > theirs + halves[1]).all(), "the intervals overlap"
 
 
-def test_learned_beats_clean_adam_under_attack_on_every_unseen_network():
-    _, rows = quote.recorded(RUN)
-    models = table.names(rows, "model")
-    assert len(models) == 5
-    for model in models:
-        learned, adam = (
-            table.over(table.pick(rows, "patch", model, m), "robust accuracy") for m in ("learned", "adam")
-        )
-        assert learned[0] - learned[1] > adam[0] + adam[1], f"{model}: the intervals overlap"
+@pytest.mark.parametrize("name", [name for name in available() if "robust-training" not in name])
+def test_learned_optimizers_make_no_adversarial_example_and_adversarial_training_does(name):
+    frame = recorded(name).frame
+    if "meta-training" in names(frame, "part"):
+        frame = frame[~frame["part"].isin(["meta-training", "search"])]
+    counts = frame[frame["metric"] == "adversarial examples"]
+    inside = counts["method"].isin(["learned, FGSM inside, PGD outside", "learned, FGSM inside, clean outside"])
+    assert not counts["value"][(counts["learned"] == 1) & ~inside].any()
+    assert (counts["value"][(counts["tier"] == ATTACKED) & (counts["seed"].isna())] > 0).all()
 
 
-def test_learned_beats_clean_adam_when_fresh_models_are_trained_too():
-    for name in TRAINING:
-        _, rows = quote.recorded(name)
-        for model in table.names(rows, "model"):
-            learned, adam = (
-                table.over(table.pick(rows, "train", model, m), "robust accuracy") for m in ("learned", "adam")
-            )
-            assert learned[0] - learned[1] > adam[0] + adam[1], f"{name}, {model}: the intervals overlap"
-
-
-def test_learned_optimizers_made_no_adversarial_example():
-    for name in TRANSFER:
-        made = [row for row in quote.recorded(name)[1] if row["metric"] == "adversarial examples"]
-        assert {row["value"] for row in made if row["method"].startswith("learned")} == {0.0}
-        assert all(row["value"] > 0 for row in made if row["tier"] == "adversarial")
-
-
-@pytest.mark.parametrize("name", ANCHORS)
-def test_an_anchor_holds(name):
+def test_the_anchor_holds():
     """Adversarial training is far above clean training, no seed has failed, and no check raised a flag."""
-    manifest, rows = quote.recorded(name)
-    methods = {row["method"]: row["tier"] for row in rows}
-    assert set(methods.values()) == {"0", "adversarial"}
-    robust = {m: table.over(table.pick(rows, "train", "madry-cnn", m), "robust accuracy") for m in methods}
-    plain, trained = (next(m for m, tier in methods.items() if tier == kind) for kind in ("0", "adversarial"))
-    assert robust[trained][0] - robust[trained][1] > robust[plain][0] + robust[plain][1]
+    name = "anchor-mnist-small"
+    manifest, frame = recorded(name)
+    plain, trained = (select(frame, tier=tier) for tier in ("0", ATTACKED))
+    robust = [select(rows, scope="worst case")["value"] for rows in (plain, trained)]
     assert manifest["spec"]["attacks"] == "standard"
     assert not any(manifest["summary"]["flags"][f"adversarial.{seed}"] for seed in manifest["spec"]["seeds"])
-    if published.comparable(rows):
-        low, high = published.spread([row for row in rows if row["method"] == trained])
-        # The published figures of one model lie between 82.9 and 92.5, by training and attack.
-        assert 0.8 < low <= high < 0.95
-        assert quote.quote(f"{name} train madry-cnn {trained} robust") == f"{100 * robust[trained][0]:.1f}"
+    # The published figures of one model lie between 82.9 and 92.5, by training and attack.
+    assert robust[0].max() < 0.8 < robust[1].min() <= robust[1].max() < 0.95
 
 
 def test_a_setting_that_masked_the_gradient_is_in_no_grid_any_more():
     """What an earlier search chose is kept as a lesson; no recorded search has chosen anything of the kind since."""
-    found = read_json(quote.FOLDER / "patch-digits-small" / "masked.json")
-    (method,) = (each for each in methods(0.1, patching=True) if each.name == found["method"])
-    assert not method.sound({"lr": found["lr"], "decay": found["decay"]})
-    for one in found["measured"]:
-        assert one["square-5000"] < 0.5 * one["apgd-100-ce"], (
-            "the attack without a gradient finds what the other cannot"
-        )
-    for name in quote.available():
-        for point in quote.recorded(name)[0].get("summary", {}).get("tuned", {}).values():
+    kept = read_json(RECORDED / "patch-digits-small" / "masked.json")
+    (method,) = (each for each in methods(0.1, patching=True) if each.name == kept["method"])
+    assert not method.sound({"lr": kept["lr"], "decay": kept["decay"]})
+    for one in kept["measured"]:
+        assert one["square-5000"] < 0.5 * one["apgd-100-ce"], "the attack without a gradient finds what it hides"
+    for name in available():
+        for point in recorded(name).manifest.get("summary", {}).get("tuned", {}).values():
             assert point["lr"] * point.get("decay", 0.0) < 1, name
 
 
-def test_quote_is_the_mean_of_the_table():
-    _, rows = quote.recorded(RUN)
-    wanted = {"part": "patch", "model": "mlp-64-sigmoid", "method": "learned", "metric": "clean accuracy"}
-    values = [row["value"] for row in rows if wanted.items() <= row.items()]
-    assert len(values) == 30
-    assert quote.quote(f"{RUN} patch mlp-64-sigmoid learned clean") == f"{100 * fmean(values):.1f}"
-    # A method of several words is named as it stands in the table, and so is a part.
-    crossed = "transfer-data-folder-cifar10-jpeg-small patch, mnist mlp-80-gelu learned on fashion-mnist"
-    before = crossed.replace("learned on fashion-mnist", "before")
-    assert float(quote.quote(f"{crossed} robust")) > float(quote.quote(f"{before} robust")) > 0
-    assert 0 < float(quote.quote(f"{RUN} patch cnn-6-12-elu falling noise + last-layer decay spread")) < 100
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ("", "RUN PART"),
-        ("patch-mnist-smal patch mlp-64-sigmoid learned clean", "did you mean 'patch-mnist-small'"),
-        (f"{RUN} patching mlp-64-sigmoid learned clean", "did you mean 'patch'"),
-        (f"{RUN} patch mlp-63-sigmoid learned clean", "mlp-64-sigmoid"),
-        (f"{RUN} patch mlp-64-sigmoid lerned clean", "learned"),
-        (f"{RUN} patch mlp-64-sigmoid learned fast", "clean, robust, spread"),
-    ],
-)
-def test_quote_of_what_is_not_there(words, says):
-    with pytest.raises(InputError, match=re.escape(says)):
-        quote.quote(words)
-
-
-def test_best_plain_rule_is_never_learned_nor_adversarial():
-    for name in TRANSFER:
-        _, rows = quote.recorded(name)
-        for model in table.names(rows, "model"):
-            method = table.best_plain(rows, table.names(rows, "part")[0], model)
-            tier = {row["tier"] for row in rows if row["method"] == method}
-            assert tier < {"0", "1", "2"}
-            assert not method.startswith("learned")
+@pytest.fixture(scope="module")
+def writer():
+    """`.ci/results.py`, which writes the numbers on pages and draws the figure."""
+    spec = importlib.util.spec_from_file_location("ci_results", ROOT / ".ci" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_headline_figure_is_drawn_from_the_recorded_results(writer):
@@ -213,7 +169,7 @@ def test_the_page_says_how_many_searches_with_few_images_ended_at_an_end_of_thei
     known = {slug(method.name): method for method in methods(0.1, patching=False)}
     total, fading, largest, shorter = 0, 0, 0, 0
     for name in ("low-data-digits-small", "low-data-mnist-small"):
-        for search, point in quote.recorded(name)[0]["summary"]["tuned"].items():
+        for search, point in recorded(name).manifest["summary"]["tuned"].items():
             grid = known[search.split(".")[2]].grid
             low = {key for key, values in grid.items() if point[key] == min(values)}
             high = {key for key, values in grid.items() if point[key] == max(values)}
@@ -224,7 +180,7 @@ def test_the_page_says_how_many_searches_with_few_images_ended_at_an_end_of_thei
             shorter += "far" in low
             assert low <= {"decay", "last_decay", "l1", "far"}, search
             assert high <= {"beta"}, search
-    words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
+    words = said()
     assert (
         f"Of the {total} searches with few images {fading + largest} ended at an end of a grid: {fading} where a decay"
         in words
@@ -240,7 +196,7 @@ def ends(names):
     known = {slug(method.name): method for method in methods(0.1, patching=True)}
     total, kept, shorter, outermost, better = 0, 0, 0, {}, []
     for name in names:
-        manifest, kept_beside = quote.recorded(name)[0], read_json(quote.FOLDER / name / SEARCHES)
+        manifest, kept_beside = recorded(name).manifest, read_json(RECORDED / name / SEARCHES)
         spec, tuned = manifest["spec"], manifest["summary"]["tuned"]
         assert kept_beside["spec_sha256"] == manifest["spec_sha256"]
         assert kept_beside["finalists"].keys() == tuned.keys()
@@ -269,10 +225,10 @@ def ends(names):
 
 def test_the_page_says_how_searches_ended_whose_best_settings_were_scored_again():
     total, kept, _, outermost, better = ends(SCORED_AGAIN)
-    noise = read_json(quote.FOLDER / SCORED_AGAIN[1] / SEARCHES)["finalists"]
+    noise = read_json(RECORDED / SCORED_AGAIN[1] / SEARCHES)["finalists"]
     first = {"lr": 0.01, "sigma": 0.4, "last_decay": 0.03}  # of falling noise, in the first recording
     assert not [p for p in noise["patch.tune.falling-noise-last-layer-decay.dense"] if first.items() <= p.items()]
-    words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
+    words = said()
     assert f"Of these {total} searches {kept} took what had been best the first time" in words
     assert f"In {len(better)} searches a wider grid might have held something better" in words
     assert f"In {sum(outermost.values()) - len(better)} of them the smallest step won there" in words
@@ -282,7 +238,7 @@ def test_the_page_says_how_searches_ended_whose_best_settings_were_scored_again(
 
 def test_the_page_says_how_searches_ended_that_ran_on_a_gpu():
     total, kept, shorter, outermost, better = ends(SEARCHED_ON_A_GPU)
-    words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
+    words = said()
     assert f"Of its {total} searches {kept} took what had been best the first time" in words
     assert f"{outermost['grey']} ended at an end of a grid, {len(better)} of them where a wider one might" in words
     assert f"all {shorter} searches for the curvature penalty took the shorter of two steps" in words
@@ -293,12 +249,12 @@ def test_the_page_says_how_searches_ended_that_ran_on_a_gpu():
     }
     unmoved = 0
     for name in SEARCHED_ON_A_GPU:
-        manifest, rows = quote.recorded(name)
+        manifest = recorded(name).manifest
         first = manifest["learned"]["tuned"]
         assert first.keys() == manifest["summary"]["tuned"].keys()
         unmoved += sum(point.items() <= manifest["summary"]["tuned"][search].items() for search, point in first.items())
         for found in manifest["learned"].get("std_prune", ()):
-            now = table.over(table.pick(rows, "patch", found["model"], "std-prune"), "robust accuracy")[0]
+            now = acc(name, "std-prune", part="patch", model=found["model"]).item() / 100
             assert now > found["robust"]
         searched = manifest["searched"]
         assert searched["device"]["type"] == "cuda"
@@ -308,16 +264,16 @@ def test_the_page_says_how_searches_ended_that_ran_on_a_gpu():
                 "wide_grids", "eps", "family", "victims")  # fmt: skip
         assert {key: made[key] for key in same} == {key: manifest["spec"][key] for key in same}
     assert f"had taken the very same settings in {unmoved} of them" in words
-    assert len(quote.recorded(SEARCHED_ON_A_GPU[0])[0]["learned"]["std_prune"]) == 5
-    whole, mine = (quote.recorded(name)[0]["summary"]["tuned"] for name in ("patch-mnist-full", "patch-mnist-small"))
+    assert len(recorded(SEARCHED_ON_A_GPU[0]).manifest["learned"]["std_prune"]) == 5
+    whole, mine = (recorded(name).manifest["summary"]["tuned"] for name in ("patch-mnist-full", "patch-mnist-small"))
     assert whole.keys() < mine.keys()
     assert all(whole[search] == mine[search] for search in whole)
 
 
 def test_what_is_said_of_the_gpu_follows_from_what_was_sampled():
-    with open(quote.FOLDER / "patch-mnist-full" / "gpu.csv", newline="") as file:
+    with open(RECORDED / "patch-mnist-full" / "gpu.csv", newline="") as file:
         samples = list(csv.DictReader(file))
-    said = quote.recorded("patch-mnist-full")[0]["gpu"]
+    said = recorded("patch-mnist-full").manifest["gpu"]
     assert len(samples) > 50  # every ten seconds of nine minutes
     assert round(fmean(int(one["busy_per_cent"]) for one in samples)) == said["busy_per_cent"]
     assert max(int(one["memory_mb"]) for one in samples) == said["memory_mb"]
@@ -326,31 +282,31 @@ def test_what_is_said_of_the_gpu_follows_from_what_was_sampled():
 @pytest.mark.parametrize("name", [SCORED_AGAIN[0], *SEARCHED_ON_A_GPU])
 def test_networks_made_again_for_the_rivals_are_as_those_of_the_learned_rules(name):
     """What is learned was kept from a first recording, which the manifest names."""
-    manifest, rows = quote.recorded(name)
+    manifest, frame = recorded(name)
     first, here = manifest["learned"]["code"]["commit"], manifest["code"]["commit"]
     assert first != here
     assert manifest["learned"]["data_sha256"] == manifest["data_sha256"]
     again = manifest["learned"]["before_again"]
-    assert {(found["part"], found["model"]) for found in again} == {(row["part"], row["model"]) for row in rows}
+    assert {(found["part"], found["model"]) for found in again} == set(zip(frame["part"], frame["model"], strict=True))
     apart = [
-        abs(found[kind] - table.over(table.pick(rows, found["part"], found["model"], "before"), f"{kind} accuracy")[0])
+        abs(found[kind] - acc(name, "before", kind, part=found["part"], model=found["model"]).item() / 100)
         for found in again
         for kind in ("clean", "robust")
     ]
     assert max(apart) < 1 / 200
     assert max(apart) > 0 or name.startswith("train")  # fresh networks are the same to the bit
-    words = " ".join((ROOT / "book" / "deviations.md").read_text().split())
+    words = said()
     assert "no mean of ten of them reads or withstands as much as one image in 200 more or fewer" in words
 
 
 def test_earlier_searches_with_few_images_are_kept_beside_the_recorded_one():
     """They differ in what they searched; the rule that they are held against is the same one."""
-    manifest, rows = quote.recorded("low-data-mnist-small")
-    kept = read_json(quote.FOLDER / "low-data-mnist-small" / "searches.json")
+    manifest, frame = recorded("low-data-mnist-small")
+    kept = read_json(RECORDED / "low-data-mnist-small" / "searches.json")
     (method,) = (each for each in methods(0.1, patching=False) if each.name == kept["method"])
     assert (kept["steps"], kept["eps"]) == (manifest["spec"]["parts"][0]["steps"], manifest["spec"]["eps"])
     assert len(manifest["spec"]["tuning_seeds"]) > max(search["tuning_seeds"] for search in kept["searches"])
-    parts = table.names(rows, "part")
+    parts = names(frame, "part")
     for search in kept["searches"]:
         assert [found["part"] for found in search["measured"]] == parts
         assert {found["weight"] for found in search["measured"]} <= set(method.grid["weight"])
@@ -362,5 +318,5 @@ def test_earlier_searches_with_few_images_are_kept_beside_the_recorded_one():
         assert max(found["scores"]) == found["scores"][-1], "no setting scores higher than the one that was taken"
     for found in kept["learned"]:
         for kind in ("clean", "robust"):
-            again = table.over(table.pick(rows, found["part"], kept["model"], "learned"), f"{kind} accuracy")
-            assert found[kind] == pytest.approx(again[0], abs=0.03)
+            again = acc("low-data-mnist-small", LEARNED, kind, part=found["part"], model=kept["model"]).item() / 100
+            assert found[kind] == pytest.approx(again, abs=0.03)
