@@ -142,7 +142,7 @@ def test_a_setting_that_masked_the_gradient_is_in_no_grid_any_more():
     """What an earlier search chose is kept as a lesson; no recorded search has chosen anything of the kind since."""
     kept = read_json(RECORDED / "patch-digits-small" / "masked.json")
     (method,) = (each for each in methods(0.1, patching=True) if each.name == kept["method"])
-    assert not method.sound({"lr": kept["lr"], "decay": kept["decay"]})
+    assert not method.is_valid({"lr": kept["lr"], "decay": kept["decay"]})
     for one in kept["measured"]:
         assert one["square-5000"] < 0.5 * one["apgd-100-ce"], "the attack without a gradient finds what it hides"
     for name in available():
