@@ -355,7 +355,7 @@ def test_a_rule_learns_on_the_images_of_its_source_at_their_radius(monkeypatch):
     assert meta_train.radius(here, far) == 0.1
     asked = []
     monkeypatch.setattr(meta_train, "load", lambda name, *_: asked.append(name) or load("digits"))
-    here.spec.elsewhere["mnist"] = replace(sizes("mnist"), meta_images=200)
+    here.spec.elsewhere["mnist"] = replace(sizes("mnist"), meta_images=200, per_class=5)
     assert len(meta_train.family(here, "mnist", ("mlp-3-relu",)).pool) == 200
     assert asked == ["mnist"]
 
