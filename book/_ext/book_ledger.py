@@ -19,8 +19,8 @@ from metarobust.book.claims import cite, ledger
 from metarobust.book.claims.claim import ORIGINS
 from metarobust.book.claims.page import overview, section
 from metarobust.errors import InputError, choose
-from metarobust.lab.quote import FOLDER
 from metarobust.lab.report import experiments, report
+from metarobust.lab.results import RECORDED
 
 LINE = re.compile(r"^% (ledger (\S+)|recorded runs|experiments)$", flags=re.MULTILINE)
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Claim(SphinxRole):
 def markdown(line: re.Match) -> str:
     """What stands for a line of a page. Raises InputError for an unknown origin and a wrong claim."""
     if not line[2]:
-        return {"recorded runs": report, "experiments": experiments}[line[1]](FOLDER)
+        return {"recorded runs": report, "experiments": experiments}[line[1]](RECORDED)
     claims = ledger().values()
     return overview(claims) if line[2] == "overview" else section(claims, choose(line[2], ORIGINS, "origin"))
 

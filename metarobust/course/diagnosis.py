@@ -180,6 +180,6 @@ DIAGNOSE = Question("q4", "diagnose", _suspects, _probe_diagnose, _some_answer, 
 
 ASSIGNMENT = Assignment(
     2, "an-honest-evaluation", "An honest evaluation",
-    ("metarobust.evaluation", "metarobust.lab.stats", "torchattacks"),
+    ("metarobust.evaluation", "metarobust.lab.results", "torchattacks"),
     (ACCURACY, WORST, REPORT, DIAGNOSE),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from metarobust.course.question import (
     uniform,
     whole,
 )
-from metarobust.lab.stats import over_seeds
+from metarobust.lab.results import interval
 
 
 class Patch(NamedTuple):
@@ -149,7 +149,7 @@ def _three(case: Pairs, got: Record) -> tuple[float, float, float]:
 
 
 def _right(case: Pairs) -> tuple[float, float]:
-    return over_seeds([b - a for a, b in zip(case.before, case.after, strict=True)])
+    return interval([b - a for a, b in zip(case.before, case.after, strict=True)])
 
 
 def _mean(case: Pairs, got: Record) -> str | None:

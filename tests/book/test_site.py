@@ -129,9 +129,9 @@ def test_ledger_page_shows_every_claim_with_its_verdict():
 
 
 def test_results_page_has_every_recorded_run():
-    from metarobust.lab.quote import FOLDER
+    from metarobust.lab.results import RECORDED
 
-    names = {path.parent.relative_to(FOLDER).as_posix() for path in FOLDER.glob("**/manifest.json")}
+    names = {path.parent.relative_to(RECORDED).as_posix() for path in RECORDED.glob("**/manifest.json")}
     page = soup(SITE / "book" / "results.html")
     assert {title.get_text().rstrip("#") for title in page.select("article h2")} == names
 
