@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import fgsm, pgd
+from metarobust.attacks.criterion import Predict
 from metarobust.attacks.inputs import inputs_checked
 from metarobust.attacks.losses import cross_entropy
 from metarobust.attacks.threat import check_eps
 from metarobust.errors import InputError, check_count
 
-Predict = Callable[[Tensor], Tensor]
 Objective = Callable[[Predict, Tensor, Tensor, torch.Generator], Tensor]
 
 
@@ -28,7 +28,13 @@ def clean(predict: Predict, images: Tensor, labels: Tensor, generator: torch.Gen
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Cross-entropy on adversarial images: FGSM with a random start where steps is 1, else PGD (Madry et al. 2018)."""
+    """Cross-entropy on adversarial images: FGSM with a random start where steps is 1, else PGD (Madry et al. 2018).
+
+    Attributes:
+        eps: radius in pixel units.
+        steps: of the attack.
+        norm: `linf` or `l2`.
+    """
 
     eps: float
     steps: int = 1

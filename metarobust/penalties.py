@@ -1,4 +1,4 @@
-"""Objectives of the plain rules: what they add to cross-entropy, or where they take it.
+"""Objectives with a penalty: what is added to cross-entropy, or where it is taken.
 
 Hyperparameters are tensors `[T, 1]`, one row a task, so that a whole grid trains as one batch of tasks. Like all
 objectives, each is a function `(predict, images, labels, generator) -> losses [n]`.
@@ -22,11 +22,20 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.flatten().repeat_interleave(len(images) // len(values))
 
 
+def _slope(predict: Predict, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy `[n]` and its gradient in the images, `[n, ...]`, which can itself be differentiated."""
+    leaf = images.detach().requires_grad_()
+    losses = cross_entropy(predict(leaf), labels)
+    (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+    return losses, slope
+
+
 @dataclass(frozen=True)
 class Noise:
     """Cross-entropy at x + sigma * N(0, 1): training with noise is Tikhonov regularisation (Bishop 1995).
 
-    sigma: `[T, 1]`, in pixel units.
+    Attributes:
+        sigma: `[T, 1]`, in pixel units.
     """
 
     sigma: Tensor
@@ -40,15 +49,14 @@ class Noise:
 class InputGradient:
     """Cross-entropy + weight * ||grad_x loss||_1, the first-order cost of an L-infinity attack (arXiv 1711.09404).
 
-    weight: `[T, 1]`, comparable to eps.
+    Attributes:
+        weight: `[T, 1]`, comparable to eps.
     """
 
     weight: Tensor
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        leaf = images.detach().requires_grad_()
-        losses = cross_entropy(predict(leaf), labels)
-        (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+        losses, slope = _slope(predict, images, labels)
         return losses + _per_image(self.weight, images) * slope.flatten(1).abs().sum(1)
 
 
@@ -57,29 +65,34 @@ class Curvature:
     """Cross-entropy + weight * ||grad_x loss(x + z) - grad_x loss(x)||_2^2, with z = far * sign(grad_x loss(x)).
 
     A loss that bends little along the direction of an attack: CURE, Moosavi-Dezfooli et al. 2019 (arXiv 1811.09716),
-    section 4. They scale z to a length in l2; here far, `[T, 1]`, is in pixel units, so that it means the same on
-    images of every size. weight: `[T, 1]`.
+    section 4.
+
+    Attributes:
+        weight: `[T, 1]`.
+        far: `[T, 1]`, in pixel units, so that it means the same on images of every size; theirs is a length in l2.
     """
 
     weight: Tensor
     far: Tensor
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        leaf = images.detach().requires_grad_()
-        losses = cross_entropy(predict(leaf), labels)
-        (here,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
-        away = _per_image(self.far, images).view(-1, 1, 1, 1) * here.detach().sign()
-        moved = (images.detach() + away).requires_grad_()
-        (there,) = torch.autograd.grad(cross_entropy(predict(moved), labels).sum(), moved, create_graph=True)
-        return losses + _per_image(self.weight, images) * (there - here).flatten(1).square().sum(1)
+        losses, slope = _slope(predict, images, labels)
+        away = _per_image(self.far, images).view(-1, 1, 1, 1) * slope.detach().sign()
+        _, moved_slope = _slope(predict, images + away, labels)
+        return losses + _per_image(self.weight, images) * (moved_slope - slope).flatten(1).square().sum(1)
 
 
 @dataclass(frozen=True)
 class Trades:
     """Cross-entropy + beta * max over the ball of KL( f(x) || f(x') ): what an attack may change of the answer.
 
-    Zhang et al. 2019 (arXiv 1901.08573), equation 5. The maximum is sought by `steps` steps in L-infinity from a random
-    start, 2.5 eps / steps long, as in `pgd`. beta: `[T, 1]`; theirs is 1 to 6.
+    Zhang et al. 2019 (arXiv 1901.08573), equation 5. The maximum is sought as `pgd` does, in L-infinity from a
+    random start.
+
+    Attributes:
+        beta: `[T, 1]`; theirs is 1 to 6.
+        eps: radius in pixel units.
+        steps: of the search.
     """
 
     beta: Tensor
