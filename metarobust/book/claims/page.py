@@ -27,6 +27,7 @@ def section(claims: Iterable[Claim], origin: str) -> str:
         evidence.append(f"- `{claim.id}`" + (f", still to come: {claim.wants}" if claim.wants else ""))
         for name, held in claim.held.items():
             asked = f"{claim.ranges[name].low:g} to {claim.ranges[name].high:g}"
+            asked = asked.replace(" to inf", " or more").replace("-inf to", "at most")
             evidence.append(
                 f"  - *{name}*: {claim.shown[name]}; asked for {asked}, true of {held.sum()} of {len(held)}"
             )
