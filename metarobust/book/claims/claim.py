@@ -95,8 +95,9 @@ class Claim:
     @property
     def runs(self) -> list[str]:
         """The recorded runs that its function names."""
+        known = {path.parent.relative_to(RECORDED).as_posix() for path in RECORDED.glob("**/manifest.json")}
         named = dict.fromkeys(_texts(self.measure.__code__, self.measure.__globals__))
-        return [one for one in named if (RECORDED / one / "manifest.json").is_file()]
+        return [run for run in named if run in known]
 
 
 def _texts(value: object, names: dict[str, object]) -> list[str]:
