@@ -12,11 +12,12 @@ Adam at 1e-4, 100,000 batches of 50, PGD with 40 steps of 0.01. Ours differ as `
 rate that falls to 0, with an eps that grows from 0 at first; weights start as PyTorch's do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm.auto import trange
@@ -26,14 +27,13 @@ from metarobust.attacks.losses import cross_entropy
 from metarobust.data import Dataset, Split
 from metarobust.errors import choose
 from metarobust.evaluation import evaluate
+from metarobust.evaluation.intervals import wilson
 from metarobust.lab.engine import Rows, Unit, Worker
-from metarobust.lab.published import brief, markdown, table
-from metarobust.lab.spec import from_dict, network_kind
+from metarobust.lab.results import accuracy, interval, names, select, to_markdown
+from metarobust.lab.summary import setting
 from metarobust.meta import generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.params import ParamSpec
-
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
 
 NAME = "anchor"
 SUMMARY = "adversarially train Madry's network and hold it against the published figures"
@@ -41,6 +41,20 @@ SCALES = ("smoke", "small", "full")
 EPS = {"mnist": 0.3, "cifar10": 8 / 255}
 """The radii that are customary; 0.1 elsewhere, as in the comparisons."""
 EVERY = 100  # steps between checkpoints
+RELEASED, FAST = "Madry et al., released", "Wong et al. 2020, FGSM"
+CHALLENGE = "github.com/MadryLab/mnist_challenge, white-box leaderboard"
+AUTOATTACK = "github.com/fra31/auto-attack, README, MNIST - Linf"
+PUBLISHED = (
+    (RELEASED, "PGD-100 ce, 1 start", 98.53, 92.52, CHALLENGE),
+    (RELEASED, "PGD-100 ce, 50 restarts", 98.53, 89.62, CHALLENGE),
+    (RELEASED, "AutoAttack", 98.53, 88.50, AUTOATTACK),
+    (RELEASED, "Guided Local Attack (best)", 98.53, 88.00, CHALLENGE),
+    (FAST, "PGD-50 ce, 10 restarts", 98.50, 88.77, AUTOATTACK),
+    (FAST, "AutoAttack", 98.50, 82.93, AUTOATTACK),
+)
+"""Model, attack, clean and robust accuracy in per cent, and where it is stated: MNIST, L-infinity at eps 0.3, one model
+each on all 10,000 test images. A figure compares only with one under an attack of the same strength. The released
+weights are those of the MNIST challenge (`secret`); Wong et al. trained a smaller network."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,12 @@ class Spec:
     network: str = MADRY
     experiment: str = NAME
 
+    @classmethod
+    def from_dict(cls, spec: dict[str, Any]) -> "Spec":
+        """What `asdict` made of it, and JSON after that."""
+        recipes = tuple(Recipe(**recipe) for recipe in spec["recipes"])
+        return cls(**spec | {"seeds": tuple(spec["seeds"]), "recipes": recipes})
+
 
 def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     """The numbers of a scale: a quick look, ten minutes a seed on one core, or near Madry's on a GPU."""
@@ -100,29 +120,28 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
     return asdict(make(scale, dataset, tuple(seeds) if seeds else None))
 
 
-def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
-    """A unit for each network that is trained and measured."""
-    frozen = from_dict(Spec, spec)
+def units(spec: dict[str, Any], dataset: Dataset) -> list[Unit]:
+    """A unit a network."""
+    numbers = Spec.from_dict(spec)
     return [
-        Unit(f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}", network, (number, seed))
-        for number, recipe in enumerate(frozen.recipes)
-        for seed in frozen.seeds
+        Unit(f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}", network, (i, seed))
+        for i, recipe in enumerate(numbers.recipes)
+        for seed in numbers.seeds
     ]
 
 
-def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
-    """The rows of all networks, and the flags of the checks in words."""
+def collect(spec: dict[str, Any], rows: dict[str, Rows]) -> tuple[Rows, dict[str, Any]]:
+    """The rows of the table, and what the checks said, in words."""
     flags = {name: [row["says"] for row in each if "says" in row] for name, each in rows.items()}
     return [row for each in rows.values() for row in each if "metric" in row], {"flags": flags}
 
 
 def network(worker: Worker, number: int, seed: int) -> Rows:
-    """Unit: trains one network, from its checkpoint where there is one, and measures it."""
-    spec, dataset, device = from_dict(Spec, worker.spec), worker.dataset, worker.device
-    recipe = spec.recipes[number]
+    """Unit: trains one network by a recipe, from its checkpoint where there is one, and measures it."""
+    spec, device = Spec.from_dict(dict(worker.spec)), worker.device
+    recipe, dataset = spec.recipes[number], worker.dataset
     name = f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}"
     order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)
-    test = dataset.test[order[: spec.test_images]]
     model = build(spec.network, dataset.shape, dataset.classes).to(device)
     param_spec, params = ParamSpec.of(model), fresh(model, 1, generator_of(device, seed))[0]
     with torch.no_grad():
@@ -132,7 +151,7 @@ def network(worker: Worker, number: int, seed: int) -> Rows:
         model, dataset.train, recipe, spec.eps, seed, save=partial(worker.save, name), resume=worker.restore(name),
         label=None if worker.quiet else f"{recipe.method}, seed {seed}",
     )  # fmt: skip
-    return measured(spec, recipe, seed, model, test, made)
+    return measured(spec, recipe, seed, model, dataset.test[order[: spec.test_images]], made)
 
 
 def train(
@@ -161,7 +180,7 @@ def train(
         about = dict(resume[1])
     bar = trange(about["step"], recipe.steps, initial=about["step"], total=recipe.steps, desc=label, leave=False,
                  disable=label is None)  # fmt: skip
-    with counting() as tally:
+    with counting() as tally, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         before = about["made"]
         for step in bar:
             generator, progress = generator_of(device, seed, step), step / recipe.steps
@@ -186,27 +205,92 @@ def train(
     return about["made"]
 
 
-def measured(spec: Spec, recipe: Recipe, seed: int, model: nn.Module, test: Split, made: int) -> list[dict[str, Any]]:
-    """Tidy rows of one network: clean accuracy, what stands after each attack in turn, and the worst case.
-
-    After them come the flags of the evaluation's checks, in words.
-    """
-    how = {"eps": spec.eps, "attacks": spec.attacks, "alone": False, "checks": spec.checks, "seed": seed}
-    report = evaluate(model, test.images, test.labels, **how)
+def measured(spec: Spec, recipe: Recipe, seed: int, model: nn.Module, test: Split, made: int) -> Rows:
+    """Clean accuracy, what stands after each attack in turn, and the worst case; then the checks' flags, in words."""
+    report = evaluate(
+        model, test.images, test.labels, eps=spec.eps, attacks=spec.attacks, independent=False, checks=spec.checks,
+        seed=seed,
+    )  # fmt: skip
     common = {
         "experiment": spec.experiment, "dataset": spec.dataset, "part": "train", "model": spec.network,
         "method": recipe.method, "meta_seed": None, "tier": "adversarial" if recipe.attack_steps else "0",
         "seed": seed, "step": recipe.steps, "split": "test", "n": report.n, "learned": 0, "start": "fresh",
-        "network": network_kind(spec.network), "images_per_class": None, "scope": "",
+        "network": "convolutional", "images_per_class": None, "scope": "",
     }  # fmt: skip
-    under = {"none": report.clean} | {f"up to {name}": value for name, value in report.under.items()}
-    worst = f"worst of {', '.join(report.under)}"
-    under[worst] = report.robust
-    rows = []
-    for attack, value in under.items():
-        metric, eps = ("clean accuracy", 0.0) if attack == "none" else ("robust accuracy", report.eps)
-        scope = "" if attack == "none" else "worst case" if attack == worst else "single"
-        rows.append(common | {"attack": attack, "scope": scope, "eps": eps, "metric": metric, "value": value})
+    rows = [common | {"attack": "none", "eps": 0.0, "metric": "clean accuracy", "value": report.clean}]
+    robust = {f"up to {name}": ("single", value) for name, value in report.under.items()}
+    robust[f"worst of {', '.join(report.under)}"] = "worst case", report.robust
+    for attack, (scope, value) in robust.items():
+        row = {"attack": attack, "eps": report.eps, "metric": "robust accuracy", "value": value, "scope": scope}
+        rows.append(common | row)
     for metric, value in (("adversarial examples", made), ("flags", len(report.flags))):
         rows.append(common | {"attack": "", "eps": None, "metric": metric, "value": float(value)})
     return [*rows, *({"says": f"{flag.check}: {flag.says}"} for flag in report.flags)]
+
+
+def _ours(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of each way of training: clean and robust accuracy in per cent over seeds, and the lowest and highest robust."""
+    lines = []
+    for method in names(frame, "method"):
+        rows = select(frame, method=method)
+        robust = 100 * accuracy(rows)
+        worst = rows[rows["scope"] == "worst case"].iloc[0]
+        lines.append({
+            "method": method, "clean": interval(100 * accuracy(rows, "clean")), "robust": interval(robust),
+            "low": robust.min(), "high": robust.max(), "seeds": len(robust), "attack": worst["attack"],
+            "n": int(worst["n"]), "made": rows.loc[rows["metric"] == "adversarial examples", "value"].sum(),
+        })  # fmt: skip
+    return lines
+
+
+def _comparable(frame: pd.DataFrame) -> bool:
+    """Whether the published figures are of the same data and eps."""
+    attacked = frame[frame["metric"] == "robust accuracy"]
+    return set(zip(attacked["dataset"], attacked["eps"], strict=True)) == {("mnist", 0.3)}
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Our models, mean and spread over seeds, and under them the published ones where they compare."""
+    head = f"{'accuracy in %, ± 95 % over seeds':34}{'clean':>13}{'robust':>13}{'seeds from..to':>18}{'adv. ex.':>12}"
+    lines = [f"{frame['model'].iloc[0]}. {setting(frame, frame['part'].iloc[0])}", head]
+    for own in _ours(frame):
+        clean, robust = (f"{own[key].mean:.1f} ±{own[key].half:.1f}" for key in ("clean", "robust"))
+        among = f"{own['low']:.1f}..{own['high']:.1f}"
+        lines.append(f"{own['method']:34}{clean:>13}{robust:>13}{among:>18}{own['made']:>12,.0f}")
+    mean, n = own["robust"].mean, own["n"]
+    low, high = wilson(round(mean * n / 100), n)
+    lines.append(f"{n} images: {mean:.1f} lies in [{100 * low:.1f}, {100 * high:.1f}] whatever the seed (Wilson)")
+    raised = int(frame.loc[frame["metric"] == "flags", "value"].sum())
+    lines.append(f"checks of the evaluation: {raised} flags" + (", see the manifest's summary" if raised else ""))
+    if _comparable(frame):
+        lines += ["", f"{'published: one model each, 10,000 images':56}{'clean':>7}{'robust':>8}  stated in"]
+        lines += [f"  {model:26}{attack:28}{clean:7.2f}{robust:8.2f}  {source}"
+                  for model, attack, clean, robust, source in PUBLISHED]  # fmt: skip
+    return "\n".join(lines)
+
+
+def markdown(frame: pd.DataFrame, part: str) -> str:
+    """The same as a Markdown table: a line for each way of training, and one for each published figure."""
+    lines = [["model", "attack", "clean %", "robust %"]]
+    for own in _ours(frame):
+        among = f"{own['seeds']} seeds, {own['low']:.1f} to {own['high']:.1f}"
+        robust = f"{own['robust'].mean:.1f} ±{own['robust'].half:.1f}; {among}"
+        lines.append([f"ours, {own['method']}", own["attack"], f"{own['clean'].mean:.1f}", robust])
+    if _comparable(frame):
+        lines += [[model, attack, f"{clean:.2f}", f"{robust:.2f}"] for model, attack, clean, robust, _ in PUBLISHED]
+    return to_markdown(lines)
+
+
+def brief(frame: pd.DataFrame) -> str:
+    """The same in a few lines."""
+    lines = [setting(frame, frame["part"].iloc[0])]
+    for own in _ours(frame):
+        lines.append(
+            f"{frame['model'].iloc[0]}, {own['method']}: clean {own['clean'].mean:.1f} %, "
+            f"robust {own['robust'].mean:.1f} ±{own['robust'].half:.1f} %, "
+            f"seeds from {own['low']:.1f} to {own['high']:.1f}"
+        )
+    if _comparable(frame):
+        robust = [robust for model, _, _, robust, _ in PUBLISHED if model == RELEASED]
+        lines.append(f"{RELEASED}: {min(robust):.1f} to {max(robust):.1f} %, by attack; one model, all test images")
+    return "\n".join(lines)

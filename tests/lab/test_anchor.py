@@ -1,66 +1,48 @@
-"""The anchor experiment, very small: what is trained and measured, what is printed, and that a kill changes nothing.
-
-`python tests/test_anchor.py DIR CODE` runs it into a folder, or goes on with the run that is there.
-"""
+"""The anchor experiment, very small: what is trained and measured, what is printed, and that a stop changes nothing."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
-from toy import generator
 
 from metarobust import attacks
-from metarobust.data import Dataset, Split, load
+from metarobust.data import load
 from metarobust.errors import InputError
-from metarobust.lab import anchor, engine, published, results
+from metarobust.evaluation import Flag
+from metarobust.lab import anchor, engine
 from metarobust.lab.anchor import Recipe
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.published import PUBLISHED, RELEASED
 from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.models import build
 
-ROOT = Path(__file__).parents[2]
-CODE = results.code()  # once: asking git at every start would take long
 CPU = torch.device("cpu")
-MAKE = anchor.make
 TINY = (Recipe("clean training", 0, 4, 8), Recipe("PGD-2 training", 2, 6, 8))
+SPEC = anchor.make_spec("smoke", "digits", None) | {
+    "recipes": [vars(recipe) for recipe in TINY], "test_images": 20, "checks": 0, "network": "cnn-2-relu",
+}  # fmt: skip
 
 
-def prepare(monkeypatch):
-    """A small network, a few steps, a checkpoint after every second one."""
-
-    def tiny(scale, dataset, seeds):
-        spec = MAKE(scale, dataset, seeds)
-        return replace(spec, recipes=TINY, test_images=20, attacks="quick", checks=0, network="cnn-2-relu")
-
-    monkeypatch.setattr(anchor, "make", tiny)
-    monkeypatch.setattr(anchor, "EVERY", 2)
-
-
-def execute(out, dataset=None, name="digits"):
+def execute(out):
     """Runs what is missing, and returns the manifest and the rows."""
-    spec = anchor.make_spec("smoke", name, None)
-    dataset = dataset or load("digits")
-    run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
+    dataset = load("digits")
+    run = Run(out, SPEC, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     engine.complete(anchor, run, dataset, CPU)
     return load_results(out)
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No waiting for the disk, and git is asked once."""
-    monkeypatch.setattr(results, "code", lambda: CODE)
+def _often(monkeypatch):
+    """A checkpoint after every second step, and no waiting for the disk."""
+    monkeypatch.setattr(anchor, "EVERY", 2)
     monkeypatch.setattr("metarobust.storage.os.fsync", lambda file: None)
 
 
@@ -68,10 +50,7 @@ def quick(monkeypatch):
 def whole(tmp_path_factory):
     """A whole tiny run, never stopped: its folder, manifest and rows."""
     out = tmp_path_factory.mktemp("anchor") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "code", lambda: CODE)
-        prepare(patch)
-        return out, *execute(out)
+    return out, *execute(out)
 
 
 # The specification
@@ -80,9 +59,8 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("scale", anchor.SCALES)
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "folder:x"])
 def test_a_scale_is_a_whole_specification(scale, dataset):
-    spec = anchor.make_spec(scale, dataset, None)
-    assert json.loads(json.dumps(spec))["experiment"] == "anchor"
-    assert spec["network"] == "madry-cnn"
+    spec = json.loads(json.dumps(anchor.make_spec(scale, dataset, None)))
+    assert json.loads(json.dumps(vars(anchor.Spec.from_dict(spec)), default=vars)) == spec
     assert spec["eps"] == {"mnist": 0.3, "cifar10": 8 / 255}.get(dataset, 0.1)
     assert [recipe["attack_steps"] > 0 for recipe in spec["recipes"]] == [False, True]
     assert len(spec["seeds"]) >= (2 if scale == "smoke" else 3)  # a spread needs more than one
@@ -99,14 +77,10 @@ def test_full_is_near_the_released_code():
     assert spec.test_images == 10_000
 
 
-def test_an_unknown_scale_is_refused():
+def test_it_is_listed_and_an_unknown_scale_is_refused():
+    assert EXPERIMENTS["anchor"] is anchor
     with pytest.raises(InputError, match=r"unknown scale of anchor 'smal'; choose one of smoke.*did you mean 'small'"):
         anchor.make_spec("smal", "mnist", None)
-
-
-def test_it_is_listed():
-    assert EXPERIMENTS["anchor"] is anchor
-    assert anchor.SUMMARY
 
 
 # Training
@@ -159,7 +133,7 @@ def test_eps_grows_the_rate_falls_and_the_path_keeps_its_reach(monkeypatch):
 
     def spy_pgd(*args, eps, steps, step_size, **how):
         seen.append((eps, steps, step_size * steps / eps))
-        assert not how["best"], "training takes the last point, as Madry et al. do"
+        assert how["keep"] == "last", "as Madry et al. train"
         return attacks.pgd(*args, eps=eps, steps=steps, step_size=step_size, **how)
 
     def spy_adam(self):
@@ -216,12 +190,10 @@ def test_rows_are_tidy_and_complete(whole):
     assert {row["n"] for row in rows} == {20}
 
 
-def test_the_final_weights_are_kept_and_are_what_was_measured(whole, monkeypatch):
+def test_the_final_weights_are_kept_and_are_what_was_measured(whole):
     out, _, rows = whole
-    prepare(monkeypatch)
     digits = load("digits")
-    spec = anchor.make_spec("smoke", "digits", None)
-    run = Run(out, spec, resume=True, about={"data_sha256": digits.sha256, "device": "cpu"})
+    run = Run(out, SPEC, resume=True, about={"data_sha256": digits.sha256, "device": "cpu"})
     tensors, about = run.restore("adversarial.1")
     assert about == {"step": 6, "made": 48}
     model = build("cnn-2-relu", digits.shape, 10)
@@ -233,72 +205,38 @@ def test_the_final_weights_are_kept_and_are_what_was_measured(whole, monkeypatch
 
 
 def test_flags_of_the_checks_are_counted_and_kept_in_words(tmp_path, monkeypatch):
-    prepare(monkeypatch)
     evaluate = anchor.evaluate
 
     def doubtful(*args, **how):
-        return replace(evaluate(*args, **how), flags=(anchor_flag,))
+        return replace(evaluate(*args, **how), flags=(Flag("some check", "that is odd"),))
 
-    from metarobust.evaluation import Flag
-
-    anchor_flag = Flag("some check", "that is odd")
     monkeypatch.setattr(anchor, "evaluate", doubtful)
     manifest, rows = execute(tmp_path / "run")
     assert manifest["summary"]["flags"]["clean.0"] == ["some check: that is odd"]
     assert [row["value"] for row in rows if row["metric"] == "flags"] == [1.0] * 4
-    assert "4 flags, see the manifest" in anchor.table(rows)
+    assert "4 flags, see the manifest" in anchor.table(pd.DataFrame(rows))
 
 
-@pytest.mark.parametrize("every", [5, 8])
-def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole, every):
-    """Every few files that are written, the run dies before the file is in place, in the middle of any unit."""
-    prepare(monkeypatch)
-    calls, kills, rename = iter(range(1, 10_000)), 0, os.replace
+def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
+    calls, write = iter(range(1, 10_000)), Run.save
 
-    def dying(source, target):
-        if next(calls) % every == 0:
+    def dying(self, *arguments):
+        write(self, *arguments)
+        if next(calls) in (2, 5, 7):
             raise Killed
-        rename(source, target)
 
-    monkeypatch.setattr("metarobust.storage.os.replace", dying)
-    for _ in range(200):
-        try:
+    monkeypatch.setattr(Run, "save", dying)
+    for _ in range(3):
+        with pytest.raises(Killed):
             execute(tmp_path / "run")
-            break
-        except Killed:
-            kills += 1
-    assert kills >= 3
+    execute(tmp_path / "run")
     assert (tmp_path / "run" / "results.csv").read_bytes() == (whole[0] / "results.csv").read_bytes()
-
-
-def test_killed_from_outside_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
-    out = tmp_path / "run"
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, __file__, str(out), json.dumps(CODE)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        until = time.monotonic() + 60
-        while not (out / "checkpoints" / "clean.1.safetensors").exists():
-            assert time.monotonic() < until
-            assert process.poll() is None, process.stderr.read().decode()
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert not (out / "results.csv").exists()
-    prepare(monkeypatch)
-    execute(out)
-    assert (out / "results.csv").read_bytes() == (whole[0] / "results.csv").read_bytes()
 
 
 # What is printed
 
 
-def rows_of(dataset="mnist", eps=0.3):
+def frame_of(dataset="mnist", eps=0.3):
     """Two seeds of two ways of training: 0.99/0.00, 0.98/0.86 and 0.97/0.90."""
     rows = []
     for method, seed, clean, robust in [
@@ -307,86 +245,62 @@ def rows_of(dataset="mnist", eps=0.3):
     ]:  # fmt: skip
         common = dict.fromkeys(COLUMNS) | {
             "experiment": "anchor", "dataset": dataset, "part": "train", "model": "madry-cnn", "method": method,
-            "tier": "0", "seed": seed, "step": 9, "n": 500,
+            "tier": "0", "seed": seed, "step": 9, "n": 500, "split": "test", "start": "fresh", "scope": "",
         }  # fmt: skip
         for attack, at, metric, value in [
             ("none", 0.0, "clean accuracy", clean), ("up to a", eps, "robust accuracy", 0.95),
             ("worst of a, b", eps, "robust accuracy", robust), ("", None, "adversarial examples", 1000.0),
             ("", None, "flags", 0.0),
         ]:  # fmt: skip
-            rows.append(common | {"attack": attack, "eps": at, "metric": metric, "value": value})
-    return rows
+            scope = {"up to a": "single", "worst of a, b": "worst case"}.get(attack, "")
+            rows.append(common | {"attack": attack, "eps": at, "metric": metric, "value": value, "scope": scope})
+    return pd.DataFrame(rows)
 
 
 def test_the_table_shows_clean_beside_robust_the_spread_and_what_is_published():
-    text = anchor.table(rows_of())
+    text = anchor.table(frame_of())
     line = next(line for line in text.splitlines() if line.startswith("PGD-5 training"))
     assert line.split()[2:] == ["97.5", "±6.4", "88.0", "±25.4", "86.0..90.0", "2,000"]
     for needed in ("mnist", "eps 0.3", "worst of a, b", "500 test images", "2 seeds", "[84.9, 90.6]", "0 flags"):
         assert needed in text, needed
-    for figure in PUBLISHED:
-        line = next(line for line in text.splitlines() if figure.model in line and figure.attack in line)
-        assert f"{figure.clean:.2f}" in line
-        assert f"{figure.robust:.2f}" in line
-        assert line.endswith(figure.source)
+    for model, attack, clean, robust, source in anchor.PUBLISHED:
+        line = next(line for line in text.splitlines() if model in line and attack in line)
+        assert f"{clean:.2f}" in line
+        assert f"{robust:.2f}" in line
+        assert line.endswith(source)
     assert max(map(len, text.splitlines())) <= 160
 
 
 def test_the_page_shows_the_same_as_the_table():
-    head, rule, clean, ours, *theirs = anchor.markdown(rows_of(), "train").splitlines()
+    head, rule, clean, ours, *theirs = anchor.markdown(frame_of(), "train").splitlines()
     assert "| 99.0 | 0.0 ±0.0; 2 seeds, 0.0 to 0.0 |" in clean
     assert head.count("|") == rule.count("|") == ours.count("|")
     assert "88.0 ±25.4; 2 seeds, 86.0 to 90.0" in ours
-    assert len(theirs) == len(PUBLISHED)
-    assert all(
-        f"| {figure.clean:.2f} | {figure.robust:.2f} |" in line for figure, line in zip(PUBLISHED, theirs, strict=True)
-    )
-    assert len(anchor.markdown(rows_of("digits", 0.1), "train").splitlines()) == 4
+    assert len(theirs) == len(anchor.PUBLISHED)
+    assert len(anchor.markdown(frame_of("digits", 0.1), "train").splitlines()) == 4
 
 
 def test_the_headline_is_short_and_says_how_published_figures_differ():
-    lines = anchor.brief(rows_of()).splitlines()
+    lines = anchor.brief(frame_of()).splitlines()
     assert len(lines) == 4
     assert "clean 97.5 %, robust 88.0 ±25.4 %, seeds from 86.0 to 90.0" in lines[2]
-    assert lines[3].startswith(RELEASED)
+    assert lines[3].startswith(anchor.RELEASED)
     assert "88.0 to 92.5 %" in lines[3]
     assert "by attack" in lines[3]
 
 
 @pytest.mark.parametrize(("dataset", "eps"), [("digits", 0.1), ("fashion-mnist", 0.3), ("mnist", 0.1)])
 def test_published_figures_stand_only_beside_what_compares(dataset, eps):
-    for text in (anchor.table(rows_of(dataset, eps)), anchor.brief(rows_of(dataset, eps))):
+    for text in (anchor.table(frame_of(dataset, eps)), anchor.brief(frame_of(dataset, eps))):
         assert "Madry et al." not in text
         assert "88.0" in text
 
 
 def test_one_seed_shows_no_spread():
-    rows = [row for row in rows_of() if row["seed"] == 0]
-    assert "±inf" in anchor.table(rows)
-    assert "1 seeds" in anchor.brief(rows)
-
-
-def test_published_figures_are_whole_and_in_order():
-    for figure in PUBLISHED:
-        assert 80 < figure.robust < figure.clean < 100
-        assert "arXiv" in figure.source or "github.com" in figure.source
-    released = [figure.robust for figure in PUBLISHED if figure.model == RELEASED]
-    assert released == sorted(released, reverse=True)
-    assert (released[0], released[-1]) == (92.52, 88.00)
-    assert published.comparable(rows_of())
-
-
-# What it shows
-
-
-def test_a_data_set_of_another_shape_runs(tmp_path, monkeypatch):
-    """Colour images of an odd size, three classes, fewer test images than the scale asks for."""
-    prepare(monkeypatch)
-    monkeypatch.setattr(anchor, "make", lambda *args: replace(MAKE(*args), recipes=TINY, checks=0))
-    rng = generator(0)
-    parts = [Split(torch.rand(n, 3, 7, 5, generator=rng), torch.arange(n) % 3) for n in (30, 12)]
-    _, rows = execute(tmp_path / "run", Dataset("odd", *parts, 3, "digest"), "folder:odd")
-    assert {row["n"] for row in rows} == {12}
+    frame = frame_of()
+    one = frame[frame["seed"] == 0]
+    assert "±inf" in anchor.table(one)
+    assert "1 seeds" in anchor.brief(one)
 
 
 @pytest.mark.slow
@@ -405,10 +319,3 @@ def test_at_scale_smoke_adversarial_training_beats_chance_and_clean_training(tmp
     assert min(values("PGD-3 training", "worst")) > 0.4  # chance is 0.1
     assert min(values("PGD-3 training", "none")) > 0.8
     assert "PGD-3 training" in done.stdout
-
-
-if __name__ == "__main__":
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "code", lambda: json.loads(sys.argv[2]))
-        prepare(patch)
-        execute(sys.argv[1])

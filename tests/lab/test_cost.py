@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from toy import generator
@@ -16,64 +17,55 @@ from metarobust import pretrained
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training, make_tasks
-from metarobust.lab import catalogue, cost, engine, results
+from metarobust.lab import cost, engine, results
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import as_hyper, fit_baseline, methods, settings
-from metarobust.lab.cost import break_even
-from metarobust.lab.cost import once as cost_once
-from metarobust.lab.cost import spec as cost_spec
+from metarobust.lab.cost.break_even import FIRST, LAST, TARGETS, break_even, curve, derived, once, targets, value_of
 from metarobust.lab.cost.passes import Passes, counted
-from metarobust.lab.cost.spec import NETWORKS, RIVALS, drawn, rivals
-from metarobust.lab.cost.stages import Costs
+from metarobust.lab.cost.spec import NETWORKS, RIVALS, Spec, drawn, rivals
 from metarobust.lab.cost.text import amount, models
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.results import load_results
+from metarobust.lab.results import FLAGS
 from metarobust.lab.run_folder import COLUMNS, Run
-from metarobust.lab.stages.context import Context
-from metarobust.lab.table import FLAGS, measured
+from metarobust.lab.spec import from_dict
 from metarobust.training import Inner, fit_learned
 
-CODE = results.code()  # once: asking git at every start would take long
 CPU = torch.device("cpu")
-MAKE, BASE = cost_spec.make, catalogue.make
 MODELS = ("mlp-5-sigmoid", "cnn-2-tanh")
 
 
+def tiny():
+    """The tiny numbers in place of the real ones, as JSON."""
+    spec = from_dict(Spec, json.loads(json.dumps(cost.make_spec("smoke", "digits", [0, 1]))))
+    part = replace(spec.setting.parts[0], measures="standard")
+    setting = replace(
+        spec.setting, parts=(part,), per_class=5, validation=("mlp-3-relu", "cnn-2-relu"), victims=2, test_images=20,
+        training=Training(10, 16, 0.01), unseen=MODELS, tuning_seeds=(100,), attack_steps=2,
+    )  # fmt: skip
+    return asdict(
+        replace(spec, setting=setting, points=2, rounds=2, piece=1, horizons=(2, 4), marks=(1, 2, 4), batch_size=8)
+    )
+
+
 def prepare(patch):
-    """The tiny numbers in place of the real ones."""
-
-    def tiny(scale, dataset, seeds):
-        return replace(
-            MAKE(scale, dataset, seeds), seeds=seeds or (0, 1), networks=MODELS, points=2, tuning_seeds=(100,),
-            test_images=20, rounds=2, piece=1, horizons=(2, 4), marks=(1, 2, 4), batch_size=8, attack_steps=2,
-        )  # fmt: skip
-
-    def base(*arguments):
-        return replace(
-            BASE(*arguments), per_class=5, validation=("mlp-3-relu", "cnn-2-relu"), victims=2,
-            training=Training(10, 16, 0.01),
-        )  # fmt: skip
-
-    patch.setattr(results, "code", lambda: CODE)
+    """No waiting for the disk, and little to measure on."""
     patch.setattr("metarobust.storage.os.fsync", lambda file: None)
-    patch.setattr(cost_spec, "make", tiny)
-    patch.setattr(catalogue, "make", base)
-    patch.setattr(cost_once, "BRIEFLY", 2)
-    patch.setattr(Context, "held_back", torch.arange(20))
+    patch.setattr("metarobust.lab.cost.each.Setting.held_back", torch.arange(20))
+    patch.setattr("metarobust.lab.stages.evaluate.CHECKED", 4)
+    patch.setattr("metarobust.lab.attacked.SHORTER", {"steps": 2, "queries": 5})
 
 
 def execute(out):
-    """Runs what is missing, and returns the manifest and the rows."""
+    """Runs what is missing, and returns the manifest and the table."""
     dataset = load("digits")
-    spec = cost.make_spec("smoke", "digits", None)
-    run = Run(out, spec, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
+    run = Run(out, tiny(), resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     engine.complete(cost, run, dataset, CPU)
-    return load_results(out)
+    return results.load(out)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A tiny run: its manifest and rows."""
+    """A tiny run: its manifest and table."""
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch)
         return execute(tmp_path_factory.mktemp("cost") / "run")
@@ -134,23 +126,23 @@ def test_looking_without_a_gradient_is_a_forward_pass_alone():
 @pytest.mark.parametrize("scale", cost.SCALES)
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion-mnist"])
 def test_a_scale_is_a_whole_specification(scale, dataset):
-    spec = json.loads(json.dumps(cost.make_spec(scale, dataset, None)))
-    assert spec["optimizer"] == f"patch-{dataset}"
-    assert len(spec["seeds"]) >= (3 if scale == "smoke" else 10)
-    assert {len(drawn(method, spec["points"])) for method in rivals(MAKE(scale, dataset, None))} == {spec["points"]}
-    runs = list(MAKE(scale, dataset, None).runs())
-    assert [mark for _, _, marks in runs for mark in marks] == spec["marks"]
-    assert all(marks[-1] == steps for _, steps, marks in runs)
+    stored = json.loads(json.dumps(cost.make_spec(scale, dataset, None)))
+    spec = from_dict(Spec, stored)
+    assert json.loads(json.dumps(asdict(spec))) == stored
+    assert spec.optimizer == f"patch-{dataset}"
+    assert len(spec.seeds) >= (3 if scale == "smoke" else 10)
+    assert {len(drawn(method, spec.points)) for method in rivals(spec.setting.eps).values()} == {spec.points}
+    assert tuple(mark for _, _, marks in spec.runs() for mark in marks) == spec.marks
+    assert all(marks[-1] == steps for _, steps, marks in spec.runs())
     assert cost.make_spec(scale, dataset, [7])["seeds"] == (7,)
 
 
 def test_nobody_has_looked_at_the_networks():
     assert not set(NETWORKS) & {*specs.FAMILY, *specs.VALIDATION, *specs.UNSEEN, *specs.NEW}
-    learned = {
-        name for each in ("digits", "mnist") for name in pretrained.card(f"patch-{each}")["meta_trained_on"]["family"]
-    }
-    assert not set(NETWORKS) & learned
-    assert {name.split("-")[0] for name in MAKE("small", "digits", None).networks} == {"mlp", "cnn"}
+    for dataset in ("digits", "mnist"):
+        assert not set(NETWORKS) & {*pretrained.card(f"patch-{dataset}")["meta_trained_on"]["family"]}
+    small = cost.make_spec("small", "digits", None)["setting"]["unseen"]
+    assert {specs.network_kind(name) for name in small} == {"dense", "convolutional"}
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "folder:x", "mnist-joint"])
@@ -166,37 +158,14 @@ def test_it_is_listed_and_an_unknown_scale_is_refused():
 
 
 def test_searches_are_of_equal_size_without_repeats_and_not_all_at_the_edge():
-    for method in rivals(MAKE("small", "digits", None)):
+    for method in rivals(0.1).values():
         points = drawn(method, 16)
         assert points == drawn(method, 16)
         assert len({tuple(point.items()) for point in points}) == 16
-        assert all(method.sound(point) and set(point) == set(method.grid) for point in points)
+        assert all(method.is_valid(point) and set(point) == set(method.grid) for point in points)
         assert len({point["lr"] for point in points}) > 2
     with pytest.raises(InputError, match="500 points of"):
         drawn(method, 500)
-
-
-# What is measured
-
-
-def test_every_figure_that_is_recorded_is_of_the_standard_ensemble_with_checks():
-    assert {MAKE(scale, "digits", None).measures for scale in ("small", "full")} == {"standard"}
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(patch)
-        small = replace(cost_spec.make("small", "digits", None), seeds=(0, 1))
-        costs = Costs(small, None, load("digits"), CPU)
-        some = costs.stage.tasks(MODELS[0], small.seeds)
-        found = {
-            step: costs.accuracies(costs.common("short", MODELS[0], "learned", step), some, some.params)
-            for step in (1, 2)
-        }
-    for step, rows in found.items():
-        assert [row["seed"] for row in measured(rows, "clean accuracy")] == [0, 1]
-        robust = measured(rows, "robust accuracy")
-        assert [row["seed"] for row in robust] == [0, 1]
-        assert all("apgd" in row["attack"] and "square" in row["attack"] for row in robust)
-        flags = [row for row in rows if row["metric"] == FLAGS]
-        assert len(flags) == (step == 2), "at the end of a run, once"
 
 
 # After how many models it pays
@@ -207,7 +176,7 @@ def test_every_figure_that_is_recorded_is_of_the_standard_ensemble_with_checks()
 @pytest.mark.parametrize("other_once", [0, 9, 30])
 @pytest.mark.parametrize("other_each", [1, 2, 4])
 def test_break_even_is_what_trying_every_number_finds(own_once, own_each, other_once, other_each):
-    first, last = break_even.break_even(own_once, own_each, other_once, other_each)
+    first, last = break_even(own_once, own_each, other_once, other_each)
     paid = [n for n in range(1, 200) if own_once + n * own_each <= other_once + n * other_each]
     assert first == (paid[0] if paid else math.inf)
     assert last == (paid[-1] if paid and paid[-1] < 199 else math.inf)
@@ -232,6 +201,8 @@ def make_rows():
                         "seed": seed, "step": step, "split": "test" if accuracy else "", "n": 10,
                         "eps": 0.1 if metric == "robust" else 0.0,
                         "attack": {"clean": "none", "robust": "worst of a, b"}.get(metric, ""),
+                        "scope": "worst case" if metric == "robust" else "", "learned": int(method == "learned"),
+                        "network": "" if part == "meta-training" else "dense", "start": "trained",
                         "metric": f"{metric} accuracy" if accuracy else metric.replace("_", " "),
                         "value": value + (0.02 * seed - 0.01 if accuracy else 0.0),
                     }
@@ -253,20 +224,26 @@ def make_rows():
     return rows
 
 
-def derived():
-    rows = make_rows()
-    return rows + [
-        dict.fromkeys(COLUMNS) | row for row in break_even.derived(rows, {"mlp-7-relu": "dense"}, 2, drop=0.05)
-    ]
+ROWS = make_rows()
+FRAME = pd.DataFrame([*ROWS, *derived(ROWS, 2, drop=0.05)])
 
 
 def value(part, method, metric):
-    (found,) = (r for r in derived() if (r["part"], r["method"], r["metric"]) == (part, method, metric))
-    return found["value"]
+    return value_of(FRAME, part, "mlp-7-relu", method, metric)
+
+
+def test_the_recorded_table_is_derived_from_its_own_rows():
+    frame = results.recorded("cost-digits-small").frame
+    base = results.as_rows(frame[~frame["part"].isin(TARGETS)])
+    again = pd.DataFrame(derived(base, 20, 0.05), columns=list(COLUMNS))
+    stored = frame[frame["part"].isin(TARGETS)]
+    for column in ("part", "model", "method", "metric"):
+        assert list(again[column]) == list(stored[column])
+    assert list(again["value"]) == pytest.approx(list(stored["value"]))
 
 
 def test_targets_are_shares_of_the_references_gain_and_what_is_learned():
-    found = break_even.targets(make_rows(), "mlp-7-relu", 2)
+    found = targets(pd.DataFrame(make_rows()), "mlp-7-relu", 2)
     assert found == pytest.approx({"half-gain": 0.5, "most-gain": 0.74, "as-learned": 0.5})
 
 
@@ -283,7 +260,7 @@ def test_a_target_is_reached_at_the_first_mark_that_keeps_clean_accuracy():
 def test_meta_training_pays_where_it_does_and_never_where_it_does_not():
     first, last = (
         lambda m, unit, search, which=which: value("as-learned", m, f"{which} in {unit}, search {search}")
-        for which in (break_even.FIRST, break_even.LAST)
+        for which in (FIRST, LAST)
     )
     assert first("PGD-7 training", "seconds", "counted") == 10  # (100 - 50) / (8 - 3)
     assert first("PGD-7 training", "seconds", "left out") == 20
@@ -291,18 +268,11 @@ def test_meta_training_pays_where_it_does_and_never_where_it_does_not():
     assert first("std-prune", "model evaluations", "left out") == 100
     assert first("std-prune", "seconds", "counted") == math.inf
     assert last("PGD-7 training", "seconds", "counted") == math.inf
-    assert not [row for row in derived() if row["part"] == "most-gain" and row["metric"].startswith(break_even.FIRST)]
+    most = FRAME[FRAME["part"] == "most-gain"]
+    assert not most["metric"].str.startswith(FIRST).any()
 
 
-def test_measured_times_are_told_from_what_is_the_same_in_each_run():
-    found = {row["metric"]: break_even.timed(row["metric"]) for row in derived()}
-    times = {metric for metric, is_time in found.items() if is_time}
-    assert {"seconds", "seconds to reach it", "models to break even in seconds, search counted"} < times
-    others = {"model evaluations to reach it", "robust accuracy", "target robust accuracy", "adversarial examples"}
-    assert not (others | {"models to break even in model evaluations, search counted"}) & times
-
-
-# What is printed and drawn
+# What is printed
 
 
 @pytest.mark.parametrize(
@@ -323,7 +293,7 @@ def test_numbers_of_models_are_words():
 
 
 def test_the_table_shows_clean_beside_robust_and_says_never():
-    text = cost.table(derived())
+    text = cost.table(FRAME)
     assert max(map(len, text.splitlines())) <= 160
     for needed in (
         "Cost of patching: digits, 2 seeds",
@@ -338,43 +308,40 @@ def test_the_table_shows_clean_beside_robust_and_says_never():
     assert lines["std-prune"] == ["60", "100", "never", "never"]
     assert lines["PGD-7 training"] == ["5", "15", "10", "20"]
     assert "5 points of clean accuracy" in text
-    assert "mlp-7-relu: to 50.0 % robust" in cost.brief(derived())
+    assert "mlp-7-relu: to 50.0 % robust" in cost.brief(FRAME)
 
 
 def test_the_page_shows_the_same_and_refuses_another_part():
-    head, rule, *lines = cost.markdown(derived(), "as-learned").splitlines()
+    head, rule, *lines = cost.markdown(FRAME, "as-learned").splitlines()
     assert head.count("|") == rule.count("|") == lines[0].count("|")
     assert lines[2] == "| PGD-7 training | 2 | 80.0 | 8.00 | 5.00 | 5 | 15 | 10 | 20 |"
-    assert "| meta-training learned | 100 | 1000 | 50.0 |" in cost.markdown(derived(), "meta-training")
+    assert "| meta-training learned | 100 | 1000 | 50.0 |" in cost.markdown(FRAME, "meta-training")
     with pytest.raises(InputError, match="unknown part of this table 'patch'"):
-        cost.markdown(derived(), "patch")
+        cost.markdown(FRAME, "patch")
 
 
 # A whole run
 
 
 def test_a_run_has_every_way_at_every_mark(whole):
-    _, rows = whole
-    assert all(set(row) == set(COLUMNS) for row in rows)
+    _, frame = whole
+    assert list(frame) == list(COLUMNS)
     for model in MODELS:
         for method in ("learned", *RIVALS):
-            marks = break_even.curve(rows, model, method)
+            marks = curve(frame, model, method)
             assert [mark.step for mark in marks] == [0, 1, 2, 4]
             assert all(a.cost["seconds"] < b.cost["seconds"] for a, b in pairwise(marks))
             a_step = {"PGD-7 training": 16, "FGSM training": 4, "input-gradient penalty": 4}.get(method, 2)
             assert [mark.cost["model evaluations"] for mark in marks] == [8 * a_step * mark.step for mark in marks]
             made = 8 if method in ("PGD-7 training", "FGSM training") else 0
             assert [mark.cost["adversarial examples"] for mark in marks] == [made * mark.step for mark in marks]
-    assert {
-        row["value"]
-        for row in rows
-        if row["metric"] == "adversarial examples to reach it" and row["method"] == "learned"
-    } <= {0.0, math.inf}
+    reached = frame[(frame["metric"] == "adversarial examples to reach it") & (frame["learned"] == 1)]
+    assert {*reached["value"]} <= {0.0, math.inf}
 
 
 def test_meta_training_is_counted_to_the_pass(whole):
     """The piece, scaled up, is what its plan says."""
-    manifest, rows = whole
+    manifest, frame = whole
     found = manifest["summary"]["meta-training"]["pieces"]
     past = pretrained.card("patch-digits")["meta_trained_on"]
     plan, attack, training = past["plan"], past["attack"], past["their_training"]
@@ -387,17 +354,16 @@ def test_meta_training_is_counted_to_the_pass(whole):
     runs = plan["episodes"] * plan["groups"] * plan["tasks"]
     assert found["episodes"]["model evaluations"] == runs * (inner + outer)
     assert found["episodes"]["adversarial examples"] == runs * looks
-    assert found["looks at validation networks"]["adversarial examples"] > 0
-    total = {row["metric"]: row["value"] for row in rows if row["part"] == "meta-training"}
-    for metric, sum_of in total.items():
+    assert found["validations"]["adversarial examples"] > 0
+    for metric, sum_of in once(frame, "learned", "dense").items():
         assert sum_of == pytest.approx(sum(part[metric] for part in found.values()))
 
 
 def test_searches_are_counted_and_recorded(whole):
-    manifest, rows = whole
+    manifest, frame = whole
     for method in RIVALS:
         for kind in ("dense", "convolutional"):
-            paid = break_even.once(rows, method, kind)
+            paid = once(frame, method, kind)
             assert paid["model evaluations"] > 2 * 4 * 8 * 2
             assert paid["adversarial examples"] > 0  # every search measures robust accuracy
         tuned = [key for key in manifest["summary"]["tuned"] if cost.slug(method) in key]
@@ -411,17 +377,27 @@ def test_a_stopped_run_goes_on_and_all_but_times_are_the_same(whole, tmp_path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Costs, "seconds", stop)
+        patch.setattr(cost, "seconds", stop)
         with pytest.raises(KeyboardInterrupt):
             execute(tmp_path / "run")
     for finished in ("meta_training", "search"):  # they are not done again
-        monkeypatch.setattr(Costs, finished, stop)
-    _, rows = execute(tmp_path / "run")
-    same = [[row for row in each if not break_even.timed(row["metric"])] for each in (whole[1], rows)]
-    assert same[0] == same[1]
+        monkeypatch.setattr(cost, finished, stop)
+    _, frame = execute(tmp_path / "run")
+    same = [each[~each["metric"].str.contains("seconds")].reset_index(drop=True) for each in (whole[1], frame)]
+    pd.testing.assert_frame_equal(*same)
+
+
+def test_every_figure_that_is_recorded_is_of_the_standard_ensemble_with_checks(whole):
+    assert {
+        cost.make_spec(scale, "digits", None)["setting"]["parts"][0]["measures"] for scale in ("small", "full")
+    } == {"standard"}
+    _, frame = whole
+    robust = frame[frame["scope"] == "worst case"]
+    assert robust["attack"].str.contains("apgd").all()
+    assert {*frame.loc[frame["metric"] == FLAGS, "step"]} == {0, 2, 4}, "at the start and at the end of a run"
 
 
 def test_a_run_can_be_printed(whole):
-    _, rows = whole
-    for text in (cost.table(rows), cost.brief(rows), cost.markdown(rows, "half-gain")):
+    _, frame = whole
+    for text in (cost.table(frame), cost.brief(frame), cost.markdown(frame, "half-gain")):
         assert all(model in text for model in MODELS)

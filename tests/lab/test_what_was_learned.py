@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import pandas as pd
 import pytest
 import torch
 from toy import generator, scatter, tasks
@@ -15,14 +16,16 @@ from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training
 from metarobust.lab import engine, results, what_was_learned
-from metarobust.lab.column_decay import ColumnDecay
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.results import load_results
 from metarobust.lab.run_folder import COLUMNS, Run
-from metarobust.lab.what_was_learned import inquiry, kept, responses
+from metarobust.lab.spec import from_dict
+from metarobust.lab.what_was_learned import inquiry, responses
+from metarobust.lab.what_was_learned.column_decay import ColumnDecay
 from metarobust.lab.what_was_learned.dissection import Look, moved, watch, weights
 from metarobust.lab.what_was_learned.explained import explain, left, share
 from metarobust.lab.what_was_learned.imitation import fit_to_steps
+from metarobust.lab.what_was_learned.inquiry import Spec, best_fit
+from metarobust.lab.what_was_learned.kept import kept, percent
 from metarobust.lab.what_was_learned.knockouts import PARTS, Knockout
 from metarobust.learned import make
 from metarobust.learned.features import NAMES, features
@@ -32,16 +35,7 @@ from metarobust.params import ParamSpec
 from metarobust.training import Inner, fit_learned
 
 CPU = torch.device("cpu")
-CODE = results.code()
-MAKE = inquiry.make
 HOW = Inner(4, 8)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No waiting for the disk, and git is asked once."""
-    monkeypatch.setattr(results, "code", lambda: CODE)
-    monkeypatch.setattr("metarobust.storage.os.fsync", lambda file: None)
 
 
 def rule(seed=0, dtype=torch.float64):
@@ -247,7 +241,7 @@ def test_the_constants_that_made_the_steps_are_found():
     here = tasks(architecture="mlp-6-tanh", shape=(1, 3, 3))
     teacher = ColumnDecay(0.02, 0.25, 0.4, 3.0)
     points = fit_to_steps([(watch(here, teacher, HOW, generator(5)), here.param_spec)])
-    best = inquiry.best_fit(points)
+    best = best_fit(points)
     assert (best["threshold"], best["slope"]) == (0.4, 3.0)
     assert best["lr"] == pytest.approx(0.02, rel=1e-3)
     assert best["strength"] == pytest.approx(0.25, rel=1e-3)
@@ -289,16 +283,17 @@ def test_a_knock_out_moves_nobody_elses_chance():
 
 
 @pytest.mark.parametrize("scale", what_was_learned.SCALES)
-@pytest.mark.parametrize("dataset", ["digits", "mnist"])
+@pytest.mark.parametrize("dataset", inquiry.SETS)
 def test_a_scale_is_a_whole_specification(scale, dataset):
-    spec = json.loads(json.dumps(what_was_learned.make_spec(scale, dataset, None)))
-    assert spec["experiment"] == spec["setting"]["experiment"] == "what-was-learned"
-    assert len(spec["seeds"]) >= (3 if scale == "smoke" else 10)
-    assert spec["seeds"] == spec["setting"]["seeds"]
-    assert spec["optimizer"] == f"patch-{dataset}"
-    assert spec["at"] <= spec["setting"]["parts"][0]["steps"]
+    stored = json.loads(json.dumps(what_was_learned.make_spec(scale, dataset, None)))
+    spec = from_dict(Spec, stored)
+    assert json.loads(json.dumps(asdict(spec))) == stored
+    assert spec.experiment == spec.setting.experiment == "what-was-learned"
+    assert len(spec.seeds) >= (3 if scale == "smoke" else 10)
+    assert spec.seeds == spec.setting.seeds
+    assert spec.at <= spec.setting.parts[0].steps
     assert what_was_learned.make_spec(scale, dataset, [7])["seeds"] == (7,)
-    assert not set(spec["setting"]["unseen"]) & {*spec["setting"]["family"], *spec["setting"]["validation"]}
+    assert not set(spec.setting.unseen) & {*spec.setting.family, *spec.setting.validation}
 
 
 @pytest.mark.parametrize("dataset", inquiry.SETS)
@@ -311,62 +306,54 @@ def test_the_counterpart_learns_as_the_shipped_rule_did(dataset):
 
 @pytest.mark.parametrize("dataset", ["cifar10", "fashion-mnist"])
 def test_a_data_set_without_a_pretrained_rule_is_refused(dataset):
+    assert EXPERIMENTS["what-was-learned"] is what_was_learned
     with pytest.raises(InputError, match=f"on '{dataset}': no pretrained optimizer .* take --dataset digits or mnist"):
         what_was_learned.make_spec("small", dataset, None)
     with pytest.raises(InputError, match="unknown scale of what-was-learned 'huge'"):
         what_was_learned.make_spec("huge", "digits", None)
 
 
-def test_it_is_listed():
-    assert EXPERIMENTS["what-was-learned"] is what_was_learned
-    assert what_was_learned.SUMMARY
-
-
 # The run
 
 
-def tiny(scale, dataset, seeds):
-    """A few steps of two networks of each kind, and a counterpart that learns for two episodes."""
-    spec = MAKE(scale, dataset, seeds)
-    part = replace(spec.setting.parts[0], steps=4, batch_size=8)
-    setting = replace(
-        spec.setting, seeds=spec.seeds[:2], parts=(part,), meta_images=150, per_class=5, test_images=20,
-        tuning_seeds=(100,), attack_steps=2, family=("mlp-4-tanh",), validation=("mlp-3-relu", "cnn-2-relu"),
-        unseen=("mlp-5-sigmoid", "cnn-2-tanh"), victims=2, training=Training(10, 16, 0.01),
-    )  # fmt: skip
+def tiny():
+    """A few steps of two networks of each kind, and a counterpart that learns for two episodes; as JSON."""
+    spec = from_dict(Spec, json.loads(json.dumps(what_was_learned.make_spec("smoke", "digits", [0, 1]))))
     plan = MetaTrainConfig(episodes=2, horizons=(4,), truncation=2, batch_size=8, held_out=8)
-    return replace(
-        spec, seeds=spec.seeds[:2], setting=setting, control=replace(spec.control, plan=plan), at=2, coordinates=20
-    )
+    control = replace(spec.control, plan=plan)
+    setting = replace(
+        spec.setting, parts=(replace(spec.setting.parts[0], steps=4, batch_size=8, rules=(control,)),), meta_images=150,
+        per_class=5, test_images=20, tuning_seeds=(100,), attack_steps=2, family=("mlp-4-tanh",), victims=2,
+        validation=("mlp-3-relu", "cnn-2-relu"), unseen=("mlp-5-sigmoid", "cnn-2-tanh"),
+        training=Training(10, 16, 0.01),
+    )  # fmt: skip
+    return asdict(replace(spec, setting=setting, control=control, at=2, coordinates=20))
 
 
 def execute(out):
-    spec = inquiry.make_spec("smoke", "digits", None)
     dataset = load("digits")
-    run = Run(out, spec, resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
+    run = Run(out, tiny(), resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     engine.complete(what_was_learned, run, dataset, CPU)
-    return load_results(out)
+    return results.load(out)
 
 
 def prepare(patch):
-    patch.setattr(results, "code", lambda: CODE)
-    patch.setattr(inquiry, "make", tiny)
-    patch.setattr(what_was_learned, "make", tiny)
-    known = inquiry.methods
+    """No waiting for the disk, and grids of a point or two."""
+    patch.setattr("metarobust.storage.os.fsync", lambda file: None)
+    known, tuned = inquiry.methods, inquiry.imitation.tuned
     few = {"threshold": (0.2,), "keep": (0.4, 1.0), "decay": (1.0,), "lr": (0.003,)}
 
     def cut(method):
         return replace(method, grid={name: few.get(name, values[:1]) for name, values in method.grid.items()})
 
     patch.setattr(inquiry, "methods", lambda *args, **how: [cut(method) for method in known(*args, **how)])
-    tuned = inquiry.imitation.tuned
     patch.setattr(inquiry.imitation, "tuned", lambda *, wide: cut(tuned(wide=wide)))
     patch.setattr(inquiry.imitation, "THRESHOLDS", (0.1, 0.3))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A whole tiny run, never stopped: its folder, manifest and rows."""
+    """A whole tiny run, never stopped: its folder, manifest and table."""
     out = tmp_path_factory.mktemp("learned") / "run"
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch)
@@ -380,59 +367,55 @@ RULES = {
 
 
 def test_rows_are_tidy_and_complete(whole):
-    _, manifest, rows = whole
+    _, manifest, frame = whole
     assert manifest["status"] == "complete"
-    assert set(rows[0]) == set(COLUMNS)
-    keys = [tuple(row[k] for k in row if k != "value") for row in rows]
-    assert len(set(keys)) == len(rows)
-    assert all(math.isfinite(row["value"]) for row in rows)
-    patched = [row for row in rows if row["part"] == "patch"]
-    assert {row["method"] for row in patched} == RULES
-    assert {row["model"] for row in patched} == {"mlp-5-sigmoid", "cnn-2-tanh"}
-    assert {row["experiment"] for row in rows} == {"what-was-learned"}
-    made = [row["value"] for row in patched if row["metric"] == "adversarial examples"]
+    assert list(frame) == list(COLUMNS)
+    assert not frame.drop(columns="value").duplicated().any()
+    assert frame["value"].map(math.isfinite).all()
+    patched = frame[frame["part"] == "patch"]
+    assert {*patched["method"]} == RULES
+    assert {*patched["model"]} == {"mlp-5-sigmoid", "cnn-2-tanh"}
+    made = patched.loc[patched["metric"] == "adversarial examples", "value"]
     assert len(made) == 2 * len(RULES)
-    assert set(made) == {0.0}
+    assert {*made} == {0.0}
 
 
 def test_every_layer_has_its_curves_and_explanations(whole):
-    _, _, rows = whole
-    layers = {"mlp-3-relu first layer", "mlp-3-relu last layer"} | {
-        f"cnn-2-relu {layer} layer" for layer in ("first", "last")
-    }
+    _, _, frame = whole
+    layers = {f"{network} {layer} layer" for network in ("mlp-3-relu", "cnn-2-relu") for layer in ("first", "last")}
     for moving in responses.SPANS:
-        here = [row for row in rows if row["part"] == f"response to {moving}"]
-        assert {row["model"] for row in here} - {"every layer"} == layers
-        assert {row["method"] for row in here} >= {"learned", "learned, clean outside"}
-        one = [row["eps"] for row in here if row["metric"] == "step" and row["model"] == "mlp-3-relu last layer"]
-        assert one[:13] == pytest.approx(responses.values(moving))
-    explained = [row for row in rows if row["part"] == "explained"]
-    assert {row["model"] for row in explained} == layers
-    assert {row["model"] for row in explained if row["method"] == "pixel spread"} == {"mlp-3-relu first layer"}
-    assert {row["model"] for row in rows if row["part"] == "weight left"} == {"mlp-3-relu first layer"}
+        rows = frame[frame["part"] == f"response to {moving}"]
+        assert {*rows["model"]} - {"every layer"} == layers
+        assert {*rows["method"]} >= {"learned", "learned, clean outside"}
+        one = rows.loc[(rows["metric"] == "step") & (rows["model"] == "mlp-3-relu last layer"), "eps"]
+        assert list(one)[:13] == pytest.approx(responses.values(moving))
+    explained = frame[frame["part"] == "explained"]
+    assert {*explained["model"]} == layers
+    assert {*explained.loc[explained["method"] == "pixel spread", "model"]} == {"mlp-3-relu first layer"}
+    assert {*frame.loc[frame["part"] == "weight left", "model"]} == {"mlp-3-relu first layer"}
 
 
 def test_the_imitation_has_the_constants_that_fit_best(whole):
-    out, manifest, rows = whole
+    out, manifest, frame = whole
     points = json.loads((out / "units" / "patch.constants.json").read_text())["rows"]
     best = manifest["summary"]["tuned"]["patch.constants"]
     assert best["explained"] == max(point["explained"] for point in points)
-    curve = {row["eps"]: row["value"] for row in rows if row["model"] == "every layer" and row["metric"] != "rate"}
-    for log_ratio, found in curve.items():
+    curve = frame[(frame["model"] == "every layer") & (frame["metric"] != "rate")]
+    for log_ratio, value in zip(curve["eps"], curve["value"], strict=True):
         wanted = best["strength"] / (1 + (math.exp(log_ratio) / best["threshold"]) ** best["slope"])
-        assert found == pytest.approx(wanted, rel=1e-4)
+        assert value == pytest.approx(wanted, rel=1e-4)
 
 
 def test_stopped_and_resumed_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
     prepare(monkeypatch)
-    unit, count = Run.unit, iter(range(1, 1000))
+    keep, count = Run.keep, iter(range(1, 1000))
 
-    def dying(run, name, compute):
+    def dying(run, name, rows):
         if next(count) == 9:
             raise KeyboardInterrupt
-        return unit(run, name, compute)
+        return keep(run, name, rows)
 
-    monkeypatch.setattr(Run, "unit", dying)
+    monkeypatch.setattr(Run, "keep", dying)
     with pytest.raises(KeyboardInterrupt):
         execute(tmp_path / "run")
     execute(tmp_path / "run")
@@ -442,67 +425,60 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(tmp_path, monkeypatch, 
 # What is printed
 
 
-def rows_of(gains):
+def frame_of(gains):
     """Robust accuracy for each method and seed, on two networks of which one is easier."""
     rows = []
     for method, values in gains.items():
         for model, easier in (("mlp-5-sigmoid", 0.0), ("cnn-2-tanh", 0.1)):
             for seed, value in enumerate(values):
-                common = dict.fromkeys(COLUMNS) | {
+                common = {
                     "dataset": "digits", "part": "patch", "model": model, "method": method, "seed": seed, "step": 20,
-                    "n": 100, "tier": "0",
+                    "split": "test", "eps": 0.1, "metric": "robust accuracy",
                 }  # fmt: skip
-                worst = {"attack": "worst of a, b", "eps": 0.1, "metric": "robust accuracy", "value": value + easier}
-                rows += [
-                    common | worst, common | {"attack": "none", "eps": 0.0, "metric": "clean accuracy", "value": 0.9},
-                    common | {"attack": "a", "eps": 0.1, "metric": "robust accuracy", "value": 0.99},
-                    common | {"attack": "", "metric": "adversarial examples", "value": 0.0},
-                ]  # fmt: skip
-    return rows
+                rows.append(common | {"scope": "worst case", "value": value + easier})
+                rows.append(common | {"scope": "single", "value": 0.99})
+    return pd.DataFrame(rows)
 
 
 def test_the_share_that_is_kept_and_its_interval():
-    rows = rows_of({"adam": (0.1, 0.2, 0.3), "learned": (0.5, 0.6, 0.7), "half": (0.3, 0.4, 0.5)})
-    models = ["mlp-5-sigmoid", "cnn-2-tanh"]
-    assert kept.kept(rows, "half", models) == pytest.approx((0.5, 0.0), abs=1e-9)  # the same half with every seed
-    assert kept.kept(rows, "learned", models) == pytest.approx((1.0, 0.0), abs=1e-9)
-    rows += rows_of({"uneven": (0.3, 0.4, 0.8)})
-    share_, half = kept.kept(rows, "uneven", models)
-    assert share_ == pytest.approx(0.75)
-    # residuals -0.1, -0.1, 0.2; t at 2 degrees of freedom 4.303
-    assert half == pytest.approx(4.3027 * math.sqrt(0.03) / math.sqrt(3) / 0.4, rel=1e-3)
+    gains = {"adam": (0.1, 0.2, 0.3), "learned": (0.5, 0.6, 0.7), "half": (0.3, 0.4, 0.5), "uneven": (0.3, 0.4, 0.8)}
+    frame = frame_of(gains)
+    assert kept(frame, "half") == pytest.approx((0.5, 0.0), abs=1e-9)  # the same half with every seed
+    assert kept(frame, "learned") == pytest.approx((1.0, 0.0), abs=1e-9)
+    # Residuals -0.1, -0.1, 0.2; t at 2 degrees of freedom 4.303.
+    assert kept(frame, "uneven") == pytest.approx((0.75, 4.3027 * math.sqrt(0.03) / math.sqrt(3) / 0.4), rel=1e-3)
 
 
 def test_where_nothing_is_gained_no_share_is_shown():
-    rows = rows_of({"adam": (0.5, 0.5), "learned": (0.4, 0.5)})
-    share_, half = kept.kept(rows, "adam", ["mlp-5-sigmoid"])
-    assert math.isnan(share_)
-    assert half == math.inf
-    assert kept.percent((share_, half)) == "-"
-    with pytest.raises(InputError, match="hold no robust accuracy of 'noise'"):
-        kept.kept(rows, "noise", ["mlp-5-sigmoid"])
+    frame = frame_of({"adam": (0.5, 0.5), "learned": (0.4, 0.5)})
+    none = kept(frame, "adam", ["mlp-5-sigmoid"])
+    assert math.isnan(none[0])
+    assert none[1] == math.inf
+    assert percent(none) == "-"
+    with pytest.raises(InputError, match="hold no method 'noise'"):
+        kept(frame, "noise")
 
 
 def test_table_page_and_headline_of_a_run(whole):
-    _, _, rows = whole
-    text = what_was_learned.table(rows)
+    _, _, frame = whole
+    text = what_was_learned.table(frame)
     for needed in (*RULES, "made 0 adversarial examples", "gain kept", "pixel spread", "every layer, imitation"):
         assert needed in text, needed
-    head, _, *body = what_was_learned.markdown(rows, "explained").splitlines()
+    head, _, *body = what_was_learned.markdown(frame, "explained").splitlines()
     assert all(line.count("|") == head.count("|") for line in body)
-    assert len(what_was_learned.brief(rows).splitlines()) == 2 + len(RULES)
+    assert len(what_was_learned.brief(frame).splitlines()) == 2 + len(RULES)
     with pytest.raises(InputError, match="choose one of patch, explained, response to column"):
-        what_was_learned.markdown(rows, "weight left")
+        what_was_learned.markdown(frame, "weight left")
 
 
 @pytest.mark.slow
 def test_at_scale_smoke_columns_explain_and_the_imitation_keeps_most(tmp_path):
     from metarobust.lab.running import run
 
-    _, _, rows = run("what-was-learned", scale="smoke", device="cpu", out=tmp_path / "run")
-    models = ["mlp-64-sigmoid", "mlp-36-36-softplus"]
-    assert kept.kept(rows, "imitation", models)[0] > 0.5
-    assert kept.kept(rows, "learned without decay", models)[0] < 0.5
-    explained = {row["method"]: row["value"] for row in rows if row["model"] == "mlp-20-sigmoid first layer"
-                 and row["part"] == "explained"}  # fmt: skip
+    out, *_ = run("what-was-learned", scale="smoke", device="cpu", out=tmp_path / "run")
+    frame = results.load(out).frame
+    assert kept(frame, "imitation")[0] > 0.5
+    assert kept(frame, "learned without decay")[0] < 0.5
+    rows = frame[(frame["part"] == "explained") & (frame["model"] == "mlp-20-sigmoid first layer")]
+    explained = rows.groupby("method")["value"].mean()
     assert explained["columns"] > explained["decay"] + 0.2

@@ -18,66 +18,64 @@ of each setting is as long as the long run, which matters for noise that falls o
 optimizer's long run is longer than those that it was meta-trained for.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from metarobust.data import Dataset
-from metarobust.lab.cost import spec as cost_spec
-from metarobust.lab.cost.break_even import derived
-from metarobust.lab.cost.spec import NAME, SCALES, Spec, rivals
-from metarobust.lab.cost.stages import Costs
+from metarobust.lab.cost.break_even import break_even, curve, derived, once, value_of
+from metarobust.lab.cost.each import before, seconds, steps
+from metarobust.lab.cost.once import Setting, meta_training, search
+from metarobust.lab.cost.passes import Passes, counted
+from metarobust.lab.cost.spec import NAME, RIVALS, SCALES, SUMMARY, Spec, make_spec
 from metarobust.lab.cost.text import brief, markdown, table
 from metarobust.lab.engine import Rows, Unit, Worker
 from metarobust.lab.results import LEARNED
-from metarobust.lab.spec import from_dict, slug
-from metarobust.lab.spec import network_kind as kind
+from metarobust.lab.spec import check_data, from_dict, network_kind, slug
 from metarobust.lab.stages.tune import best_point
 
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
-
-SUMMARY = "what a given robustness costs, and after how many patched models meta-training has paid"
-
-
-def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, Any]:
-    """The frozen specification as JSON. Raises InputError for a data set without a learned optimizer of its own."""
-    return asdict(cost_spec.make(scale, dataset, tuple(seeds) if seeds else None))
+__all__ = [
+    "NAME", "SCALES", "SUMMARY", "Passes", "break_even", "brief", "collect", "counted", "curve", "make_spec",
+    "markdown", "once", "table", "units", "value_of",
+]  # fmt: skip
 
 
 def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
-    """The resumable pieces of work, in order."""
-    frozen = from_dict(Spec, spec)
-    work = [Unit("meta-training", do, ("meta_training",))]
-    names = [method.name for method in rivals(frozen)]
-    searches = {(name, kind(network)): None for network in frozen.networks for name in names}
-    for name, group in searches:
-        work.append(Unit(f"search.{slug(name)}.{group}", do, ("search", name, group)))
-    for network in frozen.networks:
-        needs = tuple(f"search.{slug(name)}.{kind(network)}" for name in names)
-        work.append(Unit(f"{network}.before", do, ("before", network)))
-        for name in (LEARNED, *names):
-            mine = () if name == LEARNED else (f"search.{slug(name)}.{kind(network)}",)
-            work.append(Unit(f"{network}.{slug(name)}", do, ("steps", network, name), mine))
-        work.append(Unit(f"{network}.seconds", do, ("seconds", network), needs))
+    """What is paid once, then what each step of a patch costs and brings."""
+    frozen: Spec = from_dict(Spec, spec)
+    check_data(frozen.setting, dataset)
+    networks, work = frozen.setting.unseen, []
+
+    def add(name: str, *stage: Any, needs: tuple[str, ...] = ()) -> None:
+        work.append(Unit(name, at_work, stage, needs))
+
+    def searched(name: str, kind: str) -> str:
+        return f"search.{slug(name)}.{kind}"
+
+    add("meta-training", meta_training)
+    for kind in dict.fromkeys(map(network_kind, networks)):
+        for name in RIVALS:
+            add(searched(name, kind), search, name, kind)
+    for network in networks:
+        needs = {name: searched(name, network_kind(network)) for name in RIVALS}
+        add(f"{network}.before", before, network)
+        for name in (LEARNED, *RIVALS):
+            add(f"{network}.{slug(name)}", steps, network, name, needs=(needs[name],) if name in needs else ())
+        add(f"{network}.seconds", seconds, network, needs=tuple(needs.values()))
     return work
 
 
-def do(worker: Worker, name: str, *arguments: str) -> Rows:
-    """Unit: one of the methods of `Costs`, by name."""
-    costs = worker.once("costs", lambda: Costs(from_dict(Spec, worker.spec), worker))
-    return getattr(costs, name)(*arguments)
+def at_work(worker: Worker, stage: Callable[..., Rows], *arguments: Any) -> Rows:
+    """Unit: a stage with what all units share."""
+    return stage(worker.once("cost", lambda: Setting(worker)), *arguments)
 
 
 def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
-    """The rows of all pieces, and what is derived of them."""
-    frozen = from_dict(Spec, spec)
-    table = [row for each in rows.values() for row in each if "metric" in row]
-    summary: dict[str, Any] = {"tuned": {}}
+    """The table, with what it takes to reach each target; the best settings; and the pieces of meta-training."""
+    frozen: Spec = from_dict(Spec, spec)
+    summary: dict[str, Any] = {"tuned": {}, "meta-training": rows["meta-training"][-1]}
     for name, each in rows.items():
         for step in frozen.horizons:
             if points := [row for row in each if f"score {step}" in row]:
                 summary["tuned"][f"{name}.{step}"] = best_point(points, str(step))
-        if "pieces" in each[-1]:
-            summary["meta-training"] = each[-1]
-    kinds = {network: kind(network) for network in frozen.networks}
-    return table + derived(table, kinds, frozen.horizons[0], frozen.max_clean_drop), summary
+    measured = [row for each in rows.values() for row in each if "metric" in row]
+    return [*measured, *derived(measured, frozen.horizons[0], frozen.max_clean_drop)], summary

@@ -1,4 +1,4 @@
-"""After how many patched models does meta-training pay? Out of the rows of the experiment `cost`, and of nothing else.
+"""After how many patched models does meta-training pay? Out of the table of the experiment `cost`, and of nothing else.
 
 With M the cost of meta-training, S that of a baseline's search, and c, b what either needs to bring one model to the
 target, the learned optimizer has paid after n models where
@@ -13,14 +13,18 @@ Settings that were found in trials before, on either side, are not in any of the
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metarobust.lab.cost.once import COSTS, EVALUATIONS, SECONDS
-from metarobust.lab.cost.spec import LONG, SHORT
-from metarobust.lab.table import BEFORE, LEARNED, REFERENCE, Row, names, over
+import pandas as pd
 
+from metarobust.errors import InputError
+from metarobust.lab.results import BEFORE, LEARNED, REFERENCE, names
+
+SECONDS, EVALUATIONS, EXAMPLES = "seconds", "model evaluations", "adversarial examples"
+COSTS = SECONDS, EVALUATIONS, EXAMPLES
+SHORT, LONG = "short", "long"
 TARGETS = {
     "half-gain": "half of what PGD-7 training gains in its long run",
     "most-gain": "90 % of what PGD-7 training gains in its long run",
@@ -38,30 +42,39 @@ class Mark:
     step: int
     clean: float
     robust: float
-    cost: dict[str, float]
+    cost: Mapping[str, float]
 
 
-def curve(rows: Sequence[Row], model: str, method: str) -> list[Mark]:
-    """A way's marks on a network in the order of their steps, the models before the first step being 0."""
-    found: dict[int, list[Row]] = {}
-    for row in rows:
-        if row["model"] == model and (
-            row["part"] == BEFORE or (row["method"] == method and row["part"] in (SHORT, LONG))
-        ):
-            found.setdefault(row["step"], []).append(row)
+def curve(frame: pd.DataFrame, model: str, method: str) -> list[Mark]:
+    """A way's marks on a network in the order of their steps, the models before the first step being 0.
+
+    Raises:
+        InputError: There are none.
+    """
+    own = (frame["method"] == method) & frame["part"].isin([SHORT, LONG])
+    rows = frame[(frame["model"] == model) & (own | (frame["part"] == BEFORE))]
+    if not own.any() or rows.empty:
+        raise InputError(f"the results hold no curve of {method!r} on {model!r}: check the method and the network")
     marks = []
-    for step, mine in sorted(found.items()):
-        cost = {row["metric"]: row["value"] for row in mine if row["metric"] in COSTS} or dict.fromkeys(COSTS, 0.0)
-        marks.append(Mark(step, over(mine, "clean accuracy")[0], over(mine, "robust accuracy")[0], cost))
+    for step, mine in rows.groupby("step"):
+        values = mine.groupby("metric")["value"].first()
+        clean = mine.loc[mine["metric"] == "clean accuracy", "value"]
+        robust = mine.loc[(mine["metric"] == "robust accuracy") & (mine["scope"] == "worst case"), "value"]
+        cost = {metric: float(values.get(metric, 0.0)) for metric in COSTS}
+        marks.append(Mark(int(step), _mean(clean), _mean(robust), cost))
     return marks
 
 
-def targets(rows: Sequence[Row], model: str, short: int) -> dict[str, float]:
+def _mean(values: pd.Series) -> float:
+    return math.fsum(values) / len(values)
+
+
+def targets(frame: pd.DataFrame, model: str, short: int) -> dict[str, float]:
     """The robust accuracy of each target on a network. short: steps of the short run."""
-    reference, learned = curve(rows, model, REFERENCE), curve(rows, model, LEARNED)
-    before, final = reference[0].robust, reference[-1].robust
+    reference, learned = curve(frame, model, REFERENCE), curve(frame, model, LEARNED)
+    before, gain = reference[0].robust, reference[-1].robust - reference[0].robust
     own = next(mark.robust for mark in learned if mark.step == short)
-    return dict(zip(TARGETS, (before + 0.5 * (final - before), before + 0.9 * (final - before), own), strict=True))
+    return dict(zip(TARGETS, (before + 0.5 * gain, before + 0.9 * gain, own), strict=True))
 
 
 def reached(marks: Sequence[Mark], target: float, drop: float) -> Mark | None:
@@ -73,7 +86,8 @@ def reached(marks: Sequence[Mark], target: float, drop: float) -> Mark | None:
 def break_even(own_once: float, own_each: float, other_once: float, other_each: float) -> tuple[float, float]:
     """The first and the last number of models, 1 or more, for which the own way is not dearer than the other.
 
-    (inf, inf) where there is none; the last is inf where it stays so for ever.
+    Returns:
+        (inf, inf) where there is none; the last is inf where it stays so for ever.
     """
     head_start, saved = other_once - own_once, other_each - own_each
     if saved > 0:
@@ -84,30 +98,44 @@ def break_even(own_once: float, own_each: float, other_once: float, other_each: 
     return (1.0, float(last)) if last >= 1 else (math.inf, math.inf)
 
 
-def once(rows: Sequence[Row], method: str, group: str) -> dict[str, float]:
-    """What is paid once: the meta-training of the learned optimizer, or a search for this kind of network."""
-    part, model = ("meta-training", "") if method == LEARNED else ("search", group)
-    mine = [row for row in rows if (row["part"], row["model"], row["method"]) == (part, model, method)]
-    return {row["metric"]: row["value"] for row in mine}
+def once(frame: pd.DataFrame, method: str, network: str) -> dict[str, float]:
+    """What is paid once, by metric: the meta-training of the learned optimizer, or a search for a kind of network."""
+    part, model = ("meta-training", "") if method == LEARNED else ("search", network)
+    mine = frame[(frame["part"] == part) & (frame["model"] == model) & (frame["method"] == method)]
+    return dict(zip(mine["metric"], mine["value"], strict=True))
 
 
-def derived(rows: Sequence[Row], groups: dict[str, str], short: int, drop: float) -> Iterator[dict[str, Any]]:
+def value_of(frame: pd.DataFrame, part: str, model: str, method: str, metric: str) -> float | None:
+    """A value of the table, or None where there is no such row."""
+    at = (frame["part"] == part) & (frame["model"] == model) & (frame["method"] == method)
+    values = frame.loc[at & (frame["metric"] == metric), "value"]
+    return None if values.empty else float(values.iloc[0])
+
+
+def derived(rows: Sequence[Mapping[str, Any]], short: int, drop: float) -> Iterator[dict[str, Any]]:
     """Rows of what each way needs to reach each target, and of the models after which meta-training has paid.
 
-    groups: the kind of each network. A cost that is infinite says that the way never reaches the target; where either
-    way never does, no models to break even are given.
-    """
-    tiers = {row["method"]: row for row in rows}
-    ways = [method for method in names(rows, "method") if method != BEFORE]
-    for model, group in groups.items():
-        for part, target in targets(rows, model, short).items():
-            marks = {method: reached(curve(rows, model, method), target, drop) for method in ways}
-            common = {"part": part, "model": model, "seed": None, "split": "", "attack": "", "eps": None, "n": 1}
+    A cost that is infinite says that the way never reaches the target; where either way never does, no models to break
+    even are given.
 
-            def row(method: str, metric: str, value: float, common: dict = common, marks: dict = marks) -> dict:
-                how = {key: tiers[method][key] for key in ("experiment", "dataset", "method", "meta_seed", "tier")}
+    Args:
+        rows: All others of the table.
+        short: Steps of the short run.
+        drop: The share of clean accuracy that a model may lose.
+    """
+    frame = pd.DataFrame(rows)
+    about = {row["method"]: row for row in rows}
+    ways = [method for method in names(frame, "method") if method != BEFORE]
+    for model, network in {row["model"]: row["network"] for row in rows if row["part"] == BEFORE}.items():
+        for part, target in targets(frame, model, short).items():
+            marks = {method: reached(curve(frame, model, method), target, drop) for method in ways}
+            empty = {"seed": None, "split": "", "attack": "", "eps": None, "n": 1, "scope": ""}
+
+            def row(method: str, metric: str, value: float, common: dict = {"part": part, "model": model} | empty,
+                    marks: dict = marks, network: str = network) -> dict:  # fmt: skip
                 step = marks[method].step if marks[method] else None
-                return common | how | {"step": step, "metric": metric, "value": value}
+                own = {"network": network, "step": step, "metric": metric, "value": value}
+                return about[method] | common | own
 
             yield row(LEARNED, "target robust accuracy", target)
             for method in ways:
@@ -120,13 +148,8 @@ def derived(rows: Sequence[Row], groups: dict[str, str], short: int, drop: float
                 for metric in (SECONDS, EVALUATIONS):
                     for counts, words in SEARCH.items():
                         first, last = break_even(
-                            once(rows, LEARNED, group)[metric], marks[LEARNED].cost[metric],
-                            once(rows, method, group)[metric] * counts, marks[method].cost[metric],
+                            once(frame, LEARNED, network)[metric], marks[LEARNED].cost[metric],
+                            once(frame, method, network)[metric] * counts, marks[method].cost[metric],
                         )  # fmt: skip
                         yield row(method, f"{FIRST} in {metric}, {words}", first)
                         yield row(method, f"{LAST} in {metric}, {words}", last)
-
-
-def timed(metric: str) -> bool:
-    """Whether a metric's values are times or come of them, so that they are others in every run."""
-    return SECONDS in metric

@@ -1,10 +1,10 @@
 """What is paid once, in the experiment `cost`: meta-training, and the search for each baseline's settings.
 
-Three costs are taken of everything: seconds (see `Once.clock`), model evaluations (passes, see `passes`) and
-adversarial examples; the last two are counted while the thing is done.
+Three costs are taken of everything: seconds (see `clock`), model evaluations (passes, see `passes`) and adversarial
+examples; the last two are counted while the thing is done.
 
 Meta-training is not repeated: a piece of the very same is counted and timed, and scaled up. A first part makes the
-models that it learns on, a second are its episodes, a third its looks at validation networks.
+models that it learns on, a second are its episodes, a third its validations.
 """
 
 import math
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import reduce
 from typing import Any
 
 import torch
@@ -21,24 +21,21 @@ from torch import Tensor
 from metarobust import pretrained
 from metarobust.attacks import counting
 from metarobust.family import Family, Training, make_tasks, train_clean
-from metarobust.lab import cards, catalogue
 from metarobust.lab.baselines import as_hyper, fit_baseline, repeat
+from metarobust.lab.cost.break_even import COSTS
 from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.spec import NAME, Spec, drawn, rivals
-from metarobust.lab.engine import Worker
-from metarobust.lab.results import BEFORE, LEARNED
-from metarobust.lab.spec import network_kind as kind
+from metarobust.lab.engine import Rows, Worker
+from metarobust.lab.results import LEARNED
+from metarobust.lab.spec import from_dict, network_kind
 from metarobust.lab.stages.context import Context
-from metarobust.lab.stages.meta_train import validation as validation_of
+from metarobust.lab.stages.meta_train import validation
 from metarobust.learned import TIERS, make
-from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.meta import MetaTrainConfig, generator_of, meta_train
 from metarobust.objectives import Adversarial, Mixed, clean
 from metarobust.tasks import Tasks
 from metarobust.training import Inner, accuracy
 
-SECONDS, EVALUATIONS, EXAMPLES = "seconds", "model evaluations", "adversarial examples"
-COSTS = SECONDS, EVALUATIONS, EXAMPLES
 BRIEFLY = 20
 """Steps of training that are counted and timed, of a model to learn on or to tune on."""
 
@@ -51,133 +48,42 @@ class Cost:
     evaluations: float = 0.0
     examples: float = 0.0
 
-    def plus(self, other: "Cost", times: float = 1.0) -> "Cost":
-        """The sum, the other taken so many times."""
-        return Cost(
-            self.seconds + times * other.seconds,
-            self.evaluations + times * other.evaluations,
-            self.examples + times * other.examples,
-        )
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
 
-    def by_metric(self) -> dict[str, float]:
-        """The three by their names in the table."""
-        return dict(zip(COSTS, (self.seconds, self.evaluations, self.examples), strict=True))
+    def times(self, factor: float) -> "Cost":
+        """The same so many times."""
+        return Cost(*(factor * value for value in self.values()))
+
+    def values(self) -> tuple[float, float, float]:
+        """The three in the order of COSTS."""
+        return self.seconds, self.evaluations, self.examples
 
 
-class Once:
-    """What is paid once, on one data set; and how costs are taken and written down."""
+class Setting(Context):
+    """What all units of the experiment share in one process."""
 
-    def __init__(self, spec: Spec, worker: Worker):
-        self.spec, self.worker, self.dataset, self.device = spec, worker, worker.dataset, worker.device
-        # Images as in the run that the optimizer is from: what it learned from is nobody's to be patched with.
-        base = catalogue.make("patch", "small", spec.dataset, spec.seeds)
-        base = replace(
-            base, test_images=spec.test_images, tuning_seeds=spec.tuning_seeds, attack_steps=spec.attack_steps,
-            eps=spec.eps, unseen=spec.networks, meta_images=self.card["meta_trained_on"]["images"],
-        )  # fmt: skip
-        self.stage = Context(base, replace(base.parts[0], measures=spec.measures), worker)
-        self.rivals = rivals(spec)
+    def __init__(self, worker: Worker):
+        self.cost: Spec = from_dict(Spec, dict(worker.spec))
+        super().__init__(self.cost.setting, self.cost.setting.parts[0], worker)
+        self.rivals = rivals(self.spec.eps)
+        self.card = pretrained.card(self.cost.optimizer)
+        self.learned = pretrained.load(self.cost.optimizer).to(self.device)
 
-    @cached_property
-    def card(self) -> dict[str, Any]:
-        """What is known of the learned optimizer."""
-        return cards.card(self.spec.optimizer)
+    def row(self, part: str, model: str, method: str, step: int, tier: str = "") -> dict[str, Any]:
+        """What all rows of a thing say, and the columns that most leave empty."""
+        learned = method == LEARNED
+        meta_seed, tier = (self.card["meta_seed"], TIERS[self.card["kind"]]) if learned else (None, tier)
+        network = model if model in ("", "dense", "convolutional") else network_kind(model)
+        split = "test" if part in ("before", "short", "long") else ""
+        return super().common(model, method, tier, meta_seed, step, learned=learned) | {
+            "experiment": NAME, "part": part, "network": network, "seed": None, "split": split, "attack": "",
+            "eps": None,
+        }  # fmt: skip
 
-    @cached_property
-    def learned(self) -> LearnedOptimizer:
-        """The learned optimizer."""
-        return pretrained.load(self.spec.optimizer).to(self.device)
-
-    def making(self, members: tuple[str, ...], each: int, how: Training) -> tuple[Cost, dict[str, Tensor]]:
-        """What it costs to train `each` models of these networks, from a few steps; and the models that these give."""
-        pool, starts, cost = self.stage.pool, {}, Cost()
-        steps = min(BRIEFLY, how.steps)
-        with self.taking(cost) as tally:
-            for name in members:
-                rows = torch.arange(len(pool), device=self.device).expand(each, -1)
-                generator = generator_of(self.device, 1)
-                tasks = make_tasks(name, pool, self.dataset.classes, rows, rows, generator)
-                starts[name] = train_clean(counted(tasks, tally), replace(how, steps=steps), generator)
-        return Cost().plus(cost, how.steps / steps), starts
-
-    def meta_training(self) -> list[dict[str, Any]]:
-        """The whole cost of the learned optimizer's meta-training, from a piece of it; and the piece."""
-        past, piece = self.card["meta_trained_on"], self.spec.piece
-        plan = MetaTrainConfig(**past["plan"] | {"horizons": tuple(past["plan"]["horizons"])})
-        training, family = Training(**past["their_training"]), tuple(past["family"])
-        # The first time takes longer, here and below, and is not to be scaled up.
-        self.making(family[:1], 1, replace(training, steps=2))
-        models, starts = self.making(family, past["models_of_each"], training)
-        source = Family(family, self.stage.pool, self.dataset.classes, self.dataset.classes * past["per_class"], starts)
-        attack, episodes, looks = past["attack"], Cost(), Cost()
-
-        def learn(episodes: int, tally: Passes) -> None:
-            meta_train(
-                make(self.card["kind"], torch.Generator().manual_seed(0)).to(self.device),
-                lambda tasks, generator: counted(source.sample(tasks, generator), tally),
-                replace(plan, episodes=episodes), inner=clean, seed=0,
-                meta=Mixed(Adversarial(attack["eps"], attack["steps"]), attack["weight"]),
-                label=f"{episodes} of {plan.episodes} episodes",
-            )  # fmt: skip
-
-        learn(1, Passes())
-        with self.taking(episodes) as tally:
-            learn(piece, tally)
-        often = math.ceil(plan.episodes / plan.validate_every) if self.stage.spec.validated else 0
-        if often:
-            more, _ = self.making(self.stage.spec.validation, past["models_of_each"], training)
-            models = models.plus(more)
-            validation = validation_of(self.stage, replace(self.stage.part.rules[0], plan=plan))
-            with self.taking(looks) as tally:
-                replace(validation, groups=tuple(counted(group, tally) for group in validation.groups))(self.learned)
-        parts = {
-            "models to learn on": models,
-            "episodes": Cost().plus(episodes, plan.episodes / piece),
-            "looks at validation networks": Cost().plus(looks, often),
-        }
-        total = Cost()
-        for part in parts.values():
-            total = total.plus(part)
-        common = self.common("meta-training", "", LEARNED, plan.episodes)
-        pieces = {name: part.by_metric() for name, part in parts.items()}
-        return [*self.rows(common, total, 1), {"pieces": pieces, "episodes counted": piece}]
-
-    def search(self, name: str, group: str) -> list[dict[str, Any]]:
-        """The cost of a baseline's search on the validation networks of a kind; and every point with its scores.
-
-        One run of each point serves both horizons: it is scored where the short run ends, too. Points and seeds
-        train side by side, which takes fewer seconds than one after the other.
-        """
-        spec, stage = self.spec, self.stage
-        method = next(each for each in self.rivals if each.name == name)
-        points, scores = drawn(method, spec.points), {}
-        members = tuple(name for name in stage.spec.validation if kind(name) == group)
-        total, _ = self.making(members, len(spec.tuning_seeds), stage.spec.training)
-        here = stage.pool[stage.held_back]
-        for name in members:
-            tasks = stage.tasks(name, spec.tuning_seeds, without=stage.held_back)
-            cost = Cost()
-            with self.taking(cost) as tally:
-                many = repeat(counted(tasks, tally), len(points))
-
-                def watch(step: int, params: Tensor, made: int, many: Tasks = many, name: str = name) -> None:
-                    if step in spec.horizons:
-                        how = {"eps": spec.eps, "steps": 10, "generator": stage.generator(name, 2)}
-                        found = accuracy(many, params, here, **how)
-                        both = torch.tensor([found["clean"], found["robust"]]).mean(0)
-                        scores.setdefault(step, []).append(both.nan_to_num().view(len(points), -1).mean(1))
-
-                hyper = as_hyper(points, len(tasks), tasks.params)
-                how = Inner(max(spec.horizons), spec.batch_size)
-                fit_baseline(many, method, hyper, how, stage.generator(name, 1), watch)
-            total = total.plus(cost)
-        rows = self.rows(self.common("search", group, method.name, max(spec.horizons), method.tier), total, len(points))
-        found = {step: torch.stack(of).mean(0).tolist() for step, of in scores.items()}
-        return rows + [
-            point | {f"score {step}": values[i] for step, values in found.items()} for i, point in enumerate(points)
-        ]
-
-    # Taking a cost, and writing it down
+    def cost_rows(self, common: dict[str, Any], cost: Cost, n: int) -> Rows:
+        """Rows of the three costs. n: how many models, settings or rounds are behind them."""
+        return [common | {"metric": m, "value": v, "n": n} for m, v in zip(COSTS, cost.values(), strict=True)]
 
     @contextmanager
     def taking(self, cost: Cost) -> Iterator[Passes]:
@@ -199,16 +105,87 @@ class Once:
             return time.perf_counter()
         return time.process_time()
 
-    def rows(self, common: dict[str, Any], cost: Cost, n: int) -> list[dict[str, Any]]:
-        """Rows of the three costs. n: how many models, settings or rounds are behind them."""
-        return [common | {"metric": metric, "value": value, "n": n} for metric, value in cost.by_metric().items()]
+    def making(self, members: tuple[str, ...], each: int, training: Training) -> tuple[Cost, dict[str, Tensor]]:
+        """What it costs to train `each` models of these networks, from a few steps; and the models that these give."""
+        starts, cost, steps = {}, Cost(), min(BRIEFLY, training.steps)
+        with self.taking(cost) as tally:
+            for name in members:
+                rows, rng = (
+                    torch.arange(len(self.pool), device=self.device).expand(each, -1),
+                    generator_of(self.device, 1),
+                )
+                tasks = make_tasks(name, self.pool, self.dataset.classes, rows, rows, rng)
+                starts[name] = train_clean(counted(tasks, tally), replace(training, steps=steps), rng)
+        return cost.times(training.steps / steps), starts
 
-    def common(self, part: str, model: str, method: str, step: int, tier: str | None = None) -> dict[str, Any]:
-        """What all rows of a thing say, and the columns that most leave empty."""
-        if tier is None:
-            tier = "" if method == BEFORE else TIERS[self.card["kind"]]
-        meta_seed = self.card["meta_seed"] if method == LEARNED else None
-        return self.stage.common(model, method, tier, meta_seed, step, learned=method == LEARNED) | {
-            "experiment": NAME, "part": part, "seed": None, "attack": "", "eps": None,
-            "split": "test" if part in ("before", "short", "long") else "",
-        }  # fmt: skip
+
+def meta_training(setting: Setting) -> Rows:
+    """The whole cost of the learned optimizer's meta-training, from a piece of it; and the piece."""
+    past, piece, dataset = setting.card["meta_trained_on"], setting.cost.piece, setting.dataset
+    config: MetaTrainConfig = from_dict(MetaTrainConfig, past["plan"])
+    training, family = Training(**past["their_training"]), tuple(past["family"])
+    # The first time takes longer, here and below, and is not to be scaled up.
+    setting.making(family[:1], 1, replace(training, steps=2))
+    models, starts = setting.making(family, past["models_of_each"], training)
+    source = Family(family, setting.pool, dataset.classes, dataset.classes * past["per_class"], starts)
+    attack, episodes, validations = past["attack"], Cost(), Cost()
+
+    def learn(number: int, tally: Passes) -> None:
+        meta_train(
+            make(setting.card["kind"], torch.Generator().manual_seed(0)).to(setting.device),
+            lambda tasks, generator: counted(source.sample(tasks, generator), tally),
+            replace(config, episodes=number), inner=clean, seed=0,
+            meta=Mixed(Adversarial(attack["eps"], attack["steps"]), attack["weight"]),
+            label=None if setting.worker.quiet else f"{number} of {config.episodes} episodes",
+        )  # fmt: skip
+
+    learn(1, Passes())
+    with setting.taking(episodes) as tally:
+        learn(piece, tally)
+    often = math.ceil(config.episodes / config.validate_every) if setting.spec.validated else 0
+    if often:
+        models += setting.making(setting.spec.validation, past["models_of_each"], training)[0]
+        held_out = validation(setting, replace(setting.part.rules[0], plan=config))
+        with setting.taking(validations) as tally:
+            replace(held_out, groups=tuple(counted(group, tally) for group in held_out.groups))(setting.learned)
+    parts = {
+        "models to learn on": models,
+        "episodes": episodes.times(config.episodes / piece),
+        "validations": validations.times(often),
+    }
+    common = setting.row("meta-training", "", LEARNED, config.episodes)
+    pieces = {name: dict(zip(COSTS, part.values(), strict=True)) for name, part in parts.items()}
+    total = reduce(Cost.__add__, parts.values())
+    return [*setting.cost_rows(common, total, 1), {"pieces": pieces, "episodes counted": piece}]
+
+
+def search(setting: Setting, name: str, network: str) -> Rows:
+    """The cost of a baseline's search on the validation networks of a kind; and every point with its scores.
+
+    One run of each point serves both horizons: it is scored where the short run ends, too. Points and seeds train side
+    by side, which takes fewer seconds than one after the other.
+    """
+    spec, method = setting.cost, setting.rivals[name]
+    points, scores = drawn(method, spec.points), {}
+    members = tuple(each for each in setting.spec.validation if network_kind(each) == network)
+    total, _ = setting.making(members, len(setting.spec.tuning_seeds), setting.spec.training)
+    images = setting.pool[setting.held_back]
+    for member in members:
+        tasks, cost = setting.tasks(member, setting.spec.tuning_seeds, without=setting.held_back), Cost()
+        with setting.taking(cost) as tally:
+            many = repeat(counted(tasks, tally), len(points))
+
+            def watch(step: int, params: Tensor, made: int, many: Tasks = many, member: str = member) -> None:
+                if step in spec.horizons:
+                    rng = setting.generator(member, 2)
+                    shares = accuracy(many, params, images, eps=setting.spec.eps, steps=10, generator=rng)
+                    both = torch.tensor([shares["clean"], shares["robust"]]).mean(0)
+                    scores.setdefault(step, []).append(both.nan_to_num().view(len(points), -1).mean(1))
+
+            hyper = as_hyper(points, len(tasks), tasks.params)
+            inner = Inner(max(spec.horizons), spec.batch_size)
+            fit_baseline(many, method, hyper, inner, setting.generator(member, 1), watch)
+        total += cost
+    means = {step: torch.stack(each).mean(0).tolist() for step, each in scores.items()}
+    rows = setting.cost_rows(setting.row("search", network, name, max(spec.horizons), method.tier), total, len(points))
+    return rows + [point | {f"score {s}": values[i] for s, values in means.items()} for i, point in enumerate(points)]

@@ -1,4 +1,4 @@
-"""What was learned: which rule the learned patcher is, and how much of its effect a rule written by hand keeps.
+"""What was learned: what the learned rule for patching does, and how much of its effect a rule written by hand keeps.
 
 1. Look: watch it patch trained validation networks, move one of its inputs at a time (`responses`), and ask which plain
    rules account for the change of the weights (`explained`).
@@ -18,25 +18,15 @@ network and a layer of it, `method` is a rule if nothing else is said, and `eps`
                       on them, as a share of their length, one for each seed
 """
 
-from collections.abc import Mapping
-from typing import Any
+from metarobust.lab.what_was_learned.column_decay import ColumnDecay
+from metarobust.lab.what_was_learned.dissection import moved, watch, weights
+from metarobust.lab.what_was_learned.explained import explain
+from metarobust.lab.what_was_learned.imitation import fit_to_steps
+from metarobust.lab.what_was_learned.inquiry import NAME, SCALES, SUMMARY, best_fit, collect, make_spec, units
+from metarobust.lab.what_was_learned.kept import brief, kept, markdown, table
+from metarobust.lab.what_was_learned.knockouts import PARTS, Knockout
 
-from metarobust.lab.engine import Rows
-from metarobust.lab.stages.tune import best_point
-from metarobust.lab.what_was_learned.inquiry import CONSTANTS, NAME, SCALES, best_fit, make_spec, units
-from metarobust.lab.what_was_learned.kept import brief, markdown, table
-
-__all__ = ["NAME", "SCALES", "SUMMARY", "brief", "collect", "make_spec", "markdown", "table", "units"]
-
-SUMMARY = "look into the learned patcher, and imitate it by a rule written by hand"
-
-
-def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
-    """The rows of all units, and the best setting of every search."""
-    table = [row for each in rows.values() for row in each if "metric" in row]
-    tuned: dict[str, Any] = {CONSTANTS: best_fit(rows[CONSTANTS])}
-    for name, each in rows.items():
-        for kind in ("dense", "convolutional"):
-            if f"score {kind}" in each[0]:
-                tuned[f"{name}.{kind}"] = best_point(each, kind)
-    return table, {"tuned": tuned}
+__all__ = [
+    "NAME", "PARTS", "SCALES", "SUMMARY", "ColumnDecay", "Knockout", "best_fit", "brief", "collect", "explain",
+    "fit_to_steps", "kept", "make_spec", "markdown", "moved", "table", "units", "watch", "weights",
+]  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarobust.lab.baselines import Baseline
-from metarobust.lab.column_decay import ColumnDecay
+from metarobust.lab.what_was_learned.column_decay import ColumnDecay
 from metarobust.lab.what_was_learned.dissection import Look
 from metarobust.params import ParamSpec
 

@@ -9,13 +9,12 @@ t * sd(residuals) / (sqrt(n) * mean of g_learned), the linearised form of Fielle
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from statistics import fmean
 
-from metarobust.errors import InputError, choose
-from metarobust.lab.results import as_rows
-from metarobust.lab.stats import over_seeds
-from metarobust.lab.table import ADAM, LEARNED, Row, by_seed, cell, measured, names, over, pick, setting
+import pandas as pd
+
+from metarobust.errors import choose
+from metarobust.lab.results import ADAM, LEARNED, accuracy, interval, names, select, to_markdown, to_text
+from metarobust.lab.summary import Cells, setting
 
 CONTROL, IMITATION = "learned, clean outside", "imitation"
 PATCH, EXPLAINED, COLUMN = "patch", "explained", "response to column"
@@ -26,102 +25,79 @@ def without(part: str) -> str:
     return f"{LEARNED} without {part}"
 
 
-def robust(rows: Iterable[Row], method: str, models: Sequence[str]) -> list[float]:
-    """Robust accuracy for each seed, the mean over these networks. Raises InputError where there is none."""
-    ours = [row for row in rows if (row["part"], row["method"]) == (PATCH, method) and row["model"] in models]
-    found = by_seed(measured(ours, "robust accuracy"))
-    if not found:
-        raise InputError(f"the results hold no robust accuracy of {method!r} on {', '.join(models)}")
-    return [found[seed] for seed in sorted(found)]
-
-
-def kept(rows: Sequence[Row], method: str, models: Sequence[str]) -> tuple[float, float]:
+def kept(frame: pd.DataFrame, method: str, models: list[str] | None = None) -> tuple[float, float]:
     """The share of the learned rule's gain that a method keeps, over these networks, and the interval's half-width.
 
-    (nan, inf) where the learned rule gains nothing.
+    Returns:
+        (nan, inf) where the learned rule gains nothing.
+
+    Raises:
+        InputError: A method or a network is not there.
     """
-    adam, learned, own = (robust(rows, name, models) for name in (ADAM, LEARNED, method))
-    goal = [a - b for a, b in zip(learned, adam, strict=True)]
-    gain = [a - b for a, b in zip(own, adam, strict=True)]
-    if fmean(goal) <= 0:
+    adam, learned, own = (
+        accuracy(select(frame, part=PATCH, method=name, model=models)).groupby(level="seed").mean()
+        for name in (ADAM, LEARNED, method)
+    )
+    goal, gain = learned - adam, own - adam
+    if goal.mean() <= 0:
         return math.nan, math.inf
-    share = fmean(gain) / fmean(goal)
-    _, half = over_seeds([a - share * b for a, b in zip(gain, goal, strict=True)])
-    return share, half / fmean(goal)
+    share = gain.mean() / goal.mean()
+    return float(share), float(interval(gain - share * goal).half / goal.mean())
 
 
-def percent(found: tuple[float, float]) -> str:
+def percent(share: tuple[float, float]) -> str:
     """`mean ±half-width` in per cent; a dash where there is no share."""
-    return "-" if math.isnan(found[0]) else f"{100 * found[0]:.0f} ±{100 * found[1]:.0f}"
+    return "-" if math.isnan(share[0]) else f"{100 * share[0]:.0f} ±{100 * share[1]:.0f}"
 
 
-def lines(rows: Sequence[Row], part: str) -> list[list[str]]:
+def lines(frame: pd.DataFrame, part: str) -> list[list[str]]:
     """A header and the lines of the part `patch`, `explained` or `response to column`. Raises InputError for others."""
     choose(part, (PATCH, EXPLAINED, COLUMN), f"part with a table; the curves in {COLUMN!r} and its like are drawn")
-    here = [row for row in rows if row["part"] == part]
-    models = names(here, "model")
+    rows = select(frame, part=part)
+    models, methods = names(rows, "model"), names(rows, "method")
     if part == PATCH:
-        found = [["clean/robust", "gain kept, %", *models]]
-        for method in names(here, "method"):
-            cells = [cell(pick(here, part, model, method)) for model in models]
-            found.append([method, percent(kept(rows, method, models)), *cells])
-        return found
+        cells = Cells(rows)
+        body = [[m, percent(kept(frame, m)), *(cells(part, model, m) for model in models)] for m in methods]
+        return [["clean/robust", "gain kept, %", *models], *body]
     if part == EXPLAINED:
-        ways = names(here, "method")
-        found = [["explained, %", *ways]]
-        for model in models:
-            mine = {way: [row["value"] for row in pick(here, part, model, way)] for way in ways}
-            found.append([model, *(f"{100 * fmean(mine[way]):.0f}" if mine[way] else "-" for way in ways)])
-        return found
-    here = [row for row in here if row["metric"] == "share given up"]
-    places = names(here, "eps")[::2]
-    found = [["share given up, %", *(f"{math.exp(place):.2f}" for place in places)]]
-    for method in names(here, "method"):
-        for model in models:
-            at = {row["eps"]: row["value"] for row in pick(here, part, model, method)}
-            if not at:
-                continue
-            found.append([f"{model}, {method}", *(f"{100 * at[place]:.1f}" for place in places)])
-    return found
+        shares = rows.groupby(["model", "method"])["value"].mean()
+        body = [[model, *(_percent(shares.get((model, m))) for m in methods)] for model in models]
+        return [["explained, %", *methods], *body]
+    rows = select(rows, metric="share given up")
+    places = names(rows, "eps")[::2]
+    curves = rows.pivot_table(index=["method", "model"], columns="eps", values="value", sort=False)
+    body = [[f"{model}, {m}", *(f"{100 * curve[at]:.1f}" for at in places)] for (m, model), curve in curves.iterrows()]
+    return [["share given up, %", *(f"{math.exp(place):.2f}" for place in places)], *body]
 
 
-def aligned(found: list[list[str]]) -> str:
-    """Lines of cells as text: names to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in found) for i in range(len(found[0]))]
-    return "\n".join(
-        "  ".join([f"{line[0]:{widths[0]}}", *(f"{word:>{w}}" for word, w in zip(line[1:], widths[1:], strict=True))])
-        for line in found
-    )
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}"
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(frame: pd.DataFrame) -> str:
     """The comparison, the explanations, and how much of a weight is given up by how much gradient its column has."""
-    rows = as_rows(rows)
-    made = sum(row["value"] for row in rows if row["metric"] == "adversarial examples")
+    made = frame.loc[frame["metric"] == "adversarial examples", "value"].sum()
     notes = {
-        PATCH: f"{setting(rows, PATCH)}\naccuracy in %, ± 95 %; all of these made {made:,.0f} adversarial examples; "
+        PATCH: f"{setting(frame, PATCH)}\naccuracy in %, ± 95 %; all of these made {made:,.0f} adversarial examples; "
         "kept: share of the learned gain in robust accuracy over Adam",
         EXPLAINED: "How much of the change of the weights plain rules account for, on validation networks",
         COLUMN: "What share of a weight a step takes away, by the gradient of its column over that of its matrix",
     }
-    return "\n\n".join(f"{note}\n{aligned(lines(rows, part))}" for part, note in notes.items())
+    return "\n\n".join(f"{note}\n{to_text(lines(frame, part), right=True)}" for part, note in notes.items())
 
 
-def markdown(rows: Sequence[Row], part: str) -> str:
+def markdown(frame: pd.DataFrame, part: str) -> str:
     """The table of one part in Markdown."""
-    rows = as_rows(rows)
-    head, *body = lines(rows, part)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
+    return to_markdown(lines(frame, part))
 
 
-def brief(rows: Sequence[Row]) -> str:
+def brief(frame: pd.DataFrame) -> str:
     """The comparison alone, each method over all networks."""
-    rows = as_rows(rows)
-    here = [row for row in rows if row["part"] == PATCH]
-    models, found = names(here, "model"), [["all networks, %", "clean", "robust", "gain kept"]]
-    for method in names(here, "method"):
-        # `over` takes the mean over networks first, so that the interval is over seeds.
-        mine = [row for row in here if row["method"] == method]
-        figures = [f"{100 * over(mine, metric)[0]:.1f}" for metric in ("clean accuracy", "robust accuracy")]
-        found.append([method, *figures, percent(kept(rows, method, models))])
-    return f"{setting(rows, PATCH)}\n{aligned(found)}"
+    rows = select(frame, part=PATCH)
+    table = [["all networks, %", "clean", "robust", "gain kept"]]
+    for method in names(rows, "method"):
+        # The mean over networks comes first, so that the interval of what is kept is over seeds.
+        own = select(rows, method=method)
+        means = (accuracy(own, metric).groupby(level="seed").mean().mean() for metric in ("clean", "robust"))
+        table.append([method, *(f"{100 * mean:.1f}" for mean in means), percent(kept(frame, method))])
+    return f"{setting(frame, PATCH)}\n{to_text(table, right=True)}"

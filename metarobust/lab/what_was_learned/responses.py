@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 @torch.no_grad()
 def answer(rule: FeatureMLP, seen: Tensor) -> Answer:
     """The rule's answer to features `[..., len(NAMES)]`."""
-    turn, pace, give = rule.net(seen * rule.sees).unbind(-1)
+    turn, pace, give = rule.net(seen * rule.mask).unbind(-1)
     rate, share = (rule.log_lr + pace.clamp(-6, 4)).exp(), rule.cap * torch.tanh(give)
     step = -rate * (seen[..., MOMENTUM] + turn) - share * seen[..., AT["weight over tensor"]]
     return Answer(step, rate, share, turn)
