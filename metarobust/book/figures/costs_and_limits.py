@@ -13,10 +13,19 @@ from metarobust.book.figures.results import LABELS, frontier, points
 from metarobust.book.figures.style import as_percent, label_column, role, rows_of, style, ticks
 from metarobust.book.figures.style import points as in_points
 from metarobust.errors import InputError, choose
-from metarobust.lab.cost.break_even import SEARCH, TARGETS, curve, once
-from metarobust.lab.cost.once import COSTS, EVALUATIONS, SECONDS
-from metarobust.lab.cost.text import FIRST, networks, value_of
-from metarobust.lab.results import ATTACKED, BEFORE, LEARNED, as_rows, select
+from metarobust.lab.cost.break_even import (
+    COSTS,
+    EVALUATIONS,
+    FIRST,
+    SEARCH,
+    SECONDS,
+    TARGETS,
+    curve,
+    once,
+    value_of,
+)
+from metarobust.lab.cost.text import networks
+from metarobust.lab.results import ATTACKED, BEFORE, LEARNED, select
 
 __all__ = ["against_cost", "frontier", "picked", "points", "search", "told", "whole_bill"]
 
@@ -45,10 +54,10 @@ def against_cost(frame: pd.DataFrame, model: str, metric: str = EVALUATIONS) -> 
     examples`; ways that make none are then left out. A dotted line shows the models before the first step.
     Raises InputError for another network or metric.
     """
-    rows, roles = as_rows(frame), _roles(frame)
-    choose(model, networks(rows), "network in these results")
+    roles = _roles(frame)
+    choose(model, networks(frame), "network in these results")
     choose(metric, COSTS, "cost")
-    marks = {way: curve(rows, model, way) for way in roles}
+    marks = {way: curve(frame, model, way) for way in roles}
     before = next(iter(marks.values()))[0].robust
     paid = {way: shown for way, found in marks.items() if (shown := [m for m in found if m.cost[metric] > 0])}
     with style():
@@ -83,16 +92,16 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
     Raises:
         InputError: another network, target or metric, or a target that the learned optimizer does not reach.
     """
-    rows, roles = as_rows(frame), _roles(frame)
-    choose(model, networks(rows), "network in these results")
+    roles = _roles(frame)
+    choose(model, networks(frame), "network in these results")
     choose(part, TARGETS, "target")
     choose(metric, (SECONDS, EVALUATIONS), "cost of a bill")
-    each = {way: value_of(rows, part, model, way, f"{metric} to reach it") for way in roles}
+    each = {way: value_of(frame, part, model, way, f"{metric} to reach it") for way in roles}
     each = {way: cost for way, cost in each.items() if cost is not None and cost < float("inf")}
     if LEARNED not in each:
         raise InputError(f"the learned optimizer does not reach {part!r} on {model}; give another target")
     network = select(frame, model=model)["network"].iloc[0]
-    start = {way: once(rows, way, network)[metric] for way in each}
+    start = {way: once(frame, way, network)[metric] for way in each}
     counts = [10 ** (i / 20) for i in range(101)]
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 3.4))
@@ -102,7 +111,7 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
             times = [(start[way] + n * cost) / (start[LEARNED] + n * each[LEARNED]) for n in counts]
             axes.plot(counts, times, color=how.colour, linestyle=how.line)
             ends.append((LABELS.get(way, way), counts[-1], times[-1], roles[way]))
-            first = value_of(rows, part, model, way, f"{FIRST} in {metric}, {SEARCH[True]}")
+            first = value_of(frame, part, model, way, f"{FIRST} in {metric}, {SEARCH[True]}")
             if first is not None and first <= MOST:
                 axes.plot([first], [1], ls="", marker="o", ms=7, color=how.colour)
         axes.set(xscale="log", ylim=(0, None), xlabel="models that are patched", title=model)
