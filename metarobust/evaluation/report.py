@@ -79,14 +79,7 @@ class Report:
         return "\n".join([*rows, self.setting, f"{self.seconds:.1f} s, {asked}", *self.verdict()])
 
     def _repr_html_(self) -> str:
-        """The report as a table, for a notebook."""
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(value)}</td></tr>'
-            for name, value in self.lines()
-        )
-        items = "".join(f"<li>{html.escape(text)}</li>" for text in self.verdict())
-        return f"<table>{rows}</table><p>{html.escape(self.setting)}</p><ul>{items}</ul>"
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def save(self, path: str | Path) -> None:
         """Write the report as a JSON file, atomically: each field by its name."""

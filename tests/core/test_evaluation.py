@@ -10,7 +10,6 @@ from functools import partial
 
 import pytest
 import torch
-from bs4 import BeautifulSoup
 from scipy import stats as scipy_stats
 from torch import nn
 from toy import generator
@@ -287,14 +286,12 @@ def test_a_report_is_kept_as_json_and_a_damaged_or_foreign_file_refused(tmp_path
         Report.load(path)
 
 
-def test_a_notebook_shows_a_table_with_everything_in_words():
+def test_the_report_says_all_that_belongs_together():
     report = measure(checks=8)
     for part in ("clean", " 75.0 %", "robust", " 50.0 %", "linf", "eps 0.1", "8 images", "pgd-5-ce", "pgd-5-margin"):
         assert part in str(report)
-    text = BeautifulSoup(report._repr_html_(), "html.parser")
-    assert [row.th.text for row in text.find_all("tr")] == ["clean", "robust", "under pgd-5-ce", "under pgd-5-margin"]
-    assert "no check raised a flag" in text.li.text
+    assert "no check raised a flag" in str(report)
     report = replace(report, flags=(Flag("eps zero", "a < b & c"),))
-    assert "FLAG, eps zero: a < b & c." in BeautifulSoup(report._repr_html_(), "html.parser").li.text
     assert "FLAG, eps zero: a < b & c." in str(report)
+    assert "FLAG, eps zero: a &lt; b &amp; c." in report._repr_html_()
     assert "no checks were made" in str(measure())
