@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -130,8 +131,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         "--workers",
         "2",
     ]
-    with subprocess.Popen(command, env=engine.os.environ | {fake_experiment.PAUSE: "30"}) as process:
-        until = time.monotonic() + 60
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2]), fake_experiment.PAUSE: "30"}
+    with subprocess.Popen(command, env=os.environ | paths, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 300
         while not (children := children_of(process.pid)) and time.monotonic() < until:
             time.sleep(0.2)
         process.kill()
