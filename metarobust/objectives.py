@@ -72,7 +72,3 @@ class Mixed:
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         robust = self.adversarial(predict, images, labels, generator)
         return (1 - self.weight) * clean(predict, images, labels, generator) + self.weight * robust
-
-    def at(self, share: float) -> "Mixed":
-        """The same with a share of the radius, from 0 to 1: for a curriculum."""
-        return replace(self, adversarial=self.adversarial.at(share))
