@@ -19,10 +19,7 @@ A row is one value. Columns that carry what names used to: `learned` (1 or 0), `
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
-import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -33,7 +30,8 @@ import pandas as pd
 from scipy import stats
 
 from metarobust.errors import InputError, choose
-from metarobust.storage import damaged, read_bytes, read_json, sha256
+from metarobust.lab.tables import read_csv
+from metarobust.storage import read_json
 
 RECORDED = Path(__file__).parent / "recorded"
 """The folder of the runs that are shipped with the package."""
@@ -90,20 +88,7 @@ def load(folder: Path | str) -> Results:
         raise InputError(f"the run in {folder} is not finished; repeat its command with --resume")
     path = folder / "results.csv"
     path = path if path.exists() else folder / "results.csv.gz"
-    content = read_bytes(path)
-    kinds = manifest["columns"]
-    numbers = {name: [""] for name, kind in kinds.items() if kind != "str"}
-    try:
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-        if sha256(content) != manifest["files_sha256"]["results.csv"]:
-            raise ValueError
-        text = pd.read_csv(io.BytesIO(content), dtype=object, na_values=numbers, keep_default_na=False)
-        # By way of float, as Python reads it: what pandas reads by itself may be off in the last digit.
-        frame = text.astype(dict.fromkeys(numbers, float))
-        frame = frame.astype({name: "Int64" for name, kind in kinds.items() if kind == "int"})
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise damaged(path) from error
-    return Results(manifest, frame)
+    return Results(manifest, read_csv(path, manifest["columns"], manifest["files_sha256"]["results.csv"]))
 
 
 def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
