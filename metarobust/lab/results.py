@@ -91,16 +91,8 @@ def load(folder: Path | str) -> Results:
     return Results(manifest, read_csv(path, manifest["columns"], manifest["files_sha256"]["results.csv"]))
 
 
-def load_results(folder: Path | str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The manifest and the rows of a finished run, as dictionaries."""
-    manifest, frame = load(folder)
-    return manifest, as_rows(frame)
-
-
-def as_rows(frame: pd.DataFrame | list[dict[str, Any]]) -> list[dict[str, Any]]:
+def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dictionaries, None for what is missing."""
-    if not isinstance(frame, pd.DataFrame):
-        return frame
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 

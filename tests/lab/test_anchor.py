@@ -20,7 +20,8 @@ from metarobust.evaluation import Flag
 from metarobust.lab import anchor, engine
 from metarobust.lab.anchor import Recipe
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.results import load_results
+from metarobust.lab.results import as_rows
+from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.models import build
 
@@ -36,7 +37,8 @@ def execute(out):
     dataset = load("digits")
     run = Run(out, SPEC, resume=Path(out).exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     engine.complete(anchor, run, dataset, CPU)
-    return load_results(out)
+    manifest, frame = load_run(out)
+    return manifest, as_rows(frame)
 
 
 @pytest.fixture(autouse=True)
@@ -310,7 +312,7 @@ def test_at_scale_smoke_adversarial_training_beats_chance_and_clean_training(tmp
     command = [sys.executable, "-m", "metarobust", "run", "anchor", "--scale", "smoke", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    _, rows = load_results(out)
+    rows = as_rows(load_run(out).frame)
 
     def values(method, start):
         return [row["value"] for row in rows if row["method"] == method and row["attack"].startswith(start)]

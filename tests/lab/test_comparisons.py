@@ -20,7 +20,8 @@ from metarobust.lab.baselines import methods
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.engine import Worker
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.results import FLAGS, LEARNED, load_results
+from metarobust.lab.results import FLAGS, LEARNED, as_rows
+from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import Run, Units
 from metarobust.lab.spec import (
     ALL,
@@ -74,7 +75,8 @@ def execute(out, spec, **pool):
     dataset = load("digits")
     run = Run(out, spec.as_dict(), resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     engine.complete(Comparison("patch"), run, dataset, CPU, **pool)
-    return load_results(out)
+    manifest, frame = load_run(out)
+    return manifest, as_rows(frame)
 
 
 @pytest.fixture(autouse=True)

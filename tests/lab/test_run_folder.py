@@ -19,7 +19,8 @@ from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.lab import engine, environment, run_folder
 from metarobust.lab.environment import code
-from metarobust.lab.results import load_results
+from metarobust.lab.results import as_rows
+from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import COLUMNS, LOCK, Run
 from metarobust.lab.running import only_writer, pick_device
 
@@ -47,7 +48,8 @@ def execute(out, resume=False, seeds=(0, 1)):
 
 def test_a_finished_run_reads_back(tmp_path):
     run = execute(tmp_path / "a" / "b")
-    manifest, stored = load_results(run.out)
+    manifest, frame = load_run(run.out)
+    stored = as_rows(frame)
     assert manifest["status"] == "complete"
     assert manifest["spec"] == SPEC | {"steps": [2, 4]}
     assert manifest["data_sha256"] == "abc"
@@ -80,7 +82,7 @@ def test_the_manifest_is_there_at_once(tmp_path):
     run = start(tmp_path)
     assert (storage.read_json(tmp_path / "manifest.json")["status"], run.complete) == ("running", False)
     with pytest.raises(InputError, match=r"not finished.*--resume"):
-        load_results(tmp_path)
+        load_run(tmp_path)
 
 
 def test_rows_are_read_as_they_are_stored(tmp_path):
@@ -166,18 +168,18 @@ def test_what_a_kill_leaves_behind_is_cleaned_up(tmp_path):
 def test_a_damaged_table_is_refused_and_a_packed_one_read(tmp_path):
     execute(tmp_path)
     plain, packed = tmp_path / "results.csv", tmp_path / "results.csv.gz"
-    rows, content = load_results(tmp_path)[1], plain.read_bytes()
+    rows, content = as_rows(load_run(tmp_path).frame), plain.read_bytes()
     for damaged in (content[: len(content) // 2], content.replace(b"digits", b"digitS", 1)):
         plain.write_bytes(damaged)
         with pytest.raises(InputError, match=r"results\.csv is damaged"):
-            load_results(tmp_path)
+            load_run(tmp_path)
     plain.unlink()
     for damaged in (gzip.compress(content)[:-9], b"no gzip", gzip.compress(content.replace(b"digits", b"digitS", 1))):
         packed.write_bytes(damaged)
         with pytest.raises(InputError, match=r"results\.csv\.gz is damaged"):
-            load_results(tmp_path)
+            load_run(tmp_path)
     packed.write_bytes(gzip.compress(content))
-    assert load_results(tmp_path)[1] == rows
+    assert as_rows(load_run(tmp_path).frame) == rows
 
 
 def test_wall_time_adds_up_over_sessions(tmp_path, monkeypatch):
