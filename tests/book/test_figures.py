@@ -115,6 +115,7 @@ WEIGHT = draws(1, 16, 3) * 6 - 3
 X, Y = draws(2, 3, 1, 4, 4), torch.tensor([0, 1, 2])
 SIZES = torch.logspace(-3, 1, 20)
 W = torch.tensor([2.0, 1.0])
+MODEL = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
 CURVES = {"first": ("clean", [0.9, 0.8, 0.7]), "second": ("robust", [0.9, 0.3, 0.1])}
 LOSSES = {"SGD": ("control", (SIZES.log() + 1).square() + 0.1), "Adam": ("rule", (SIZES.log() + 4).square() + 0.2)}
 CUT = geometry_of_attacks.between(X[:1], X[:1] + 0.1, X[:1] + 0.1 * (draws(9, 1, 1, 4, 4) - 0.5).sign(), 0.1)
@@ -156,7 +157,8 @@ def attacked():
     kinds = {"none": 0.0, "fgsm": 0.1, "pgd-40-ce": 0.1, "apgd-50-dlr-targeted": 0.1, "square-500": 0.1}
     kinds |= {"worst of pgd-40-ce, square-500": 0.1, "pgd-40 ce, margin in l2": 0.4}
     rows = [table(attack=attack, eps=eps) for attack, eps in kinds.items()]
-    return pd.concat(rows + [table(attack="pgd-40 ce, margin", eps=eps) for eps in (0.05, 0.2)])
+    every = pd.concat(rows + [table(attack="pgd-40 ce, margin", eps=eps) for eps in (0.05, 0.2)])
+    return every[every["scope"] == "worst case"]
 
 
 METHODS = {"adam": "clean", "PGD-7 training": "reference", "learned": "learned"}
@@ -176,7 +178,7 @@ FIGURES = {
     "along_a_line": lambda: broken_defences.along_a_line([0, 1], {name: [1, 2] for name in "abcd"}),
     "claimed_and_found": lambda: broken_defences.claimed_and_found({"a": (0.9, 0.1), "b": (0.8, 0.3)}, 0.4),
     "shares": lambda: lines.shares([1, 2, 5], CURVES, xlabel="steps", log=True, zoom=True),
-    "over_eps": lambda: lines.over_eps(evaluate(predict, X, Y, eps=0.1, attacks="quick", steps=5, checks=3)),
+    "over_eps": lambda: lines.over_eps(evaluate(MODEL, X, Y, eps=0.1, attacks="quick", steps=5, checks=3)),
     "over_step_sizes": lambda: optimizers_as_functions.over_step_sizes(SIZES, LOSSES, guess=2.3),
     "valley": lambda: optimizers_as_functions.valley((1.0, 25.0), {"SGD": ("clean", draws(3, 9, 2) - 0.5)}),
     "answers": lambda: optimizers_as_functions.answers({"t": draws(1, 9)}, {"t": {"Adam": ("rule", draws(3, 9))}}),
@@ -327,7 +329,7 @@ def test_cells_of_a_matrix_are_paired_changes():
     assert (found.gap, found.home) == (1, {(0, 1)})
     assert "best *all*, +8.0 ± 0.0 points under attack (clean: 0)" in matrix.reading(found)
     attacks = new_data.by_attack(attacked(), {"learned": "PGD judge", "adam": "Adam"}, home={"PGD judge": "pgd"})
-    assert (attacks.gap, attacks.home, attacks.cells[0][0].big) == (1, {(0, 2)}, "46")
+    assert (attacks.gap, attacks.home, attacks.cells[0][0].big) == (1, {(0, 2)}, "28")
     with pytest.raises(InputError, match="column of this matrix"):
         found.at("all", "mlp-81-gelu")
 

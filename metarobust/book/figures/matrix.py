@@ -18,7 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from metarobust.book.figures.results import by_seed
+from metarobust.book.figures.results import by_method
 from metarobust.book.figures.style import points, style
 from metarobust.errors import choose
 from metarobust.lab.results import BEFORE, interval, select
@@ -107,26 +107,27 @@ def transfer(
         home: (label of a row, label of a column) to whether the cell gets a frame.
     """
     rows = {**learned, **rivals}
-    cells = tuple(
-        tuple(_change(frame, method, row, column, *where) for column, where in used.items())
-        for method, row in rows.items()
-    )
-    labels = tuple(rows.values())
+    columns = []
+    for column, (part, models) in used.items():
+        mine = select(select(frame, part=part), model=list(models))
+        tables = {metric: by_method(mine, metric) for metric in ("robust", "clean")}
+        spoken = models[0] if len(models) == 1 else column
+        columns.append([_change(tables, method, f"{row}, used on {spoken}") for method, row in rows.items()])
+    labels, cells = tuple(rows.values()), tuple(zip(*columns, strict=True))
     framed = ((i, j) for i, row in enumerate(labels[: len(learned)]) for j, c in enumerate(used) if home(row, c))
     return Matrix("change under attack, in points", labels, tuple(used), cells, len(learned), frozenset(framed))
 
 
-def _change(frame: pd.DataFrame, method: str, row: str, column: str, part: str, models: Sequence[str]) -> Cell:
+def _change(tables: Mapping[str, pd.DataFrame], method: str, what: str) -> Cell:
     changes, words = [], []
     for metric, kind in (("robust", "under attack"), ("clean", "as they are")):
-        before, after = (by_seed(frame, part, name, metric, list(models)) for name in (BEFORE, method))
+        table = tables[metric]
+        before, after = (table.loc[choose(name, table.index, "method here")] for name in (BEFORE, method))
         changes.append(interval((after - before).dropna()))
         spread = points(*changes[-1]) + (" points" if metric == "robust" else "")
         words.append(f"{kind} {100 * before.mean():.1f} → {100 * after.mean():.1f} % ({spread})")
     (gain, half), (cost, _) = changes
-    spoken = models[0] if len(models) == 1 else column
-    text = f"{row}, used on {spoken}: {', '.join(words)}"
-    return Cell(gain, half, signed(gain), f"clean {signed(cost)}", gain / FULL, text)
+    return Cell(gain, half, signed(gain), f"clean {signed(cost)}", gain / FULL, f"{what}: {', '.join(words)}")
 
 
 def signed(change: float) -> str:

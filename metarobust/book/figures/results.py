@@ -112,6 +112,11 @@ def by_seed(
     return values.groupby(level="seed", sort=False).mean()
 
 
+def by_method(frame: pd.DataFrame, metric: str = "robust") -> pd.DataFrame:
+    """Accuracy of each method (rows) for each seed (columns): the mean over networks and meta-seeds."""
+    return accuracy(frame, metric).groupby(level=["method", "seed"], sort=False).mean().unstack("seed")
+
+
 def difference(
     frame: pd.DataFrame, part: str, ours: str, theirs: str, metric: str = "robust", models: object = None
 ) -> Interval:

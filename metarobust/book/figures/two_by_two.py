@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
-from metarobust.book.figures.results import difference
+from metarobust.book.figures.results import by_method
 from metarobust.book.figures.style import finite, points, role, rows_of, style
 from metarobust.errors import InputError, choose
-from metarobust.lab.results import LEARNED, names, select
+from metarobust.lab.results import LEARNED, interval, select
 
 Corner = tuple[str, str]
 SIDES = ("clean", "attacked")
@@ -121,20 +121,19 @@ def differences(frame: pd.DataFrame, part: str = "patch", models: Sequence[str] 
     Returns:
         Names without the words that all variants have, to differences.
     """
-    rows = select(frame, part=part, model=list(models) or None)
+    rows = select(select(frame, part=part), model=list(models) or None)
     rows = rows[rows["learned"] == 1]
+    robust, clean = by_method(rows), by_method(rows, "clean")
+    by_meta_seed = [by_method(mine) for _, mine in rows.groupby("meta_seed")]
 
-    def minus_base(rows: pd.DataFrame, method: str, metric: str) -> tuple[float, float]:
-        return tuple(difference(rows, part, method, LEARNED, metric))
+    def minus_base(table: pd.DataFrame, method: str) -> pd.Series:
+        return (table.loc[method] - table.loc[LEARNED]).dropna()
 
     found = {}
-    for method in names(rows, "method"):
-        if method != LEARNED:
-            of_both = [set(rows.loc[rows["method"] == one, "meta_seed"].dropna()) for one in (method, LEARNED)]
-            each = [rows[rows["meta_seed"] == seed] for seed in sorted(set.intersection(*of_both))]
-            alone = tuple(minus_base(one, method, "robust")[0] for one in each)
-            both = minus_base(rows, method, "robust") + minus_base(rows, method, "clean")
-            found[method.removeprefix(f"{LEARNED}, ")] = Difference(*both, alone)
+    for method in robust.index.drop(LEARNED):
+        halves = [*interval(minus_base(robust, method)), *interval(minus_base(clean, method))]
+        alone = (minus_base(table, method) for table in by_meta_seed if {method, LEARNED} <= set(table.index))
+        found[method.removeprefix(f"{LEARNED}, ")] = Difference(*halves, tuple(one.mean() for one in alone))
     return found
 
 
