@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metarobust.book.figures.results import LABELS, frontier, points
+from metarobust.book.figures.results import LABELS, by_seed, frontier, points
 from metarobust.book.figures.style import as_percent, label_column, role, rows_of, style, ticks
 from metarobust.book.figures.style import points as in_points
 from metarobust.errors import InputError, choose
@@ -27,7 +27,7 @@ from metarobust.lab.cost.break_even import (
 from metarobust.lab.cost.text import networks
 from metarobust.lab.results import ATTACKED, BEFORE, LEARNED, select
 
-__all__ = ["against_cost", "frontier", "picked", "points", "search", "told", "whole_bill"]
+__all__ = ["against_cost", "by_seed", "frontier", "picked", "points", "search", "told", "whole_bill"]
 
 MOST = 100_000
 """Models at the right end of `whole_bill`."""
