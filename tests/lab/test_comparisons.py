@@ -385,7 +385,8 @@ def test_adversarial_gradients_inside_are_counted_and_a_rule_goes_on_from_anothe
 
 
 def test_many_attacks_are_told_apart(compare):
-    mine = pick(compare(Part("patch", methods=("adam",), measures="attacks", **SIZE)), "adam", seed=0)
+    part = Part("patch", methods=("adam",), measures="attacks", **SIZE)
+    mine = pick(compare(part, training=Training(100, 16, 0.01)), "adam", seed=0)
     value = {(row["attack"], round(row["eps"], 4)): row["value"] for row in mine}
     at = {name: found for (name, eps), found in value.items() if eps == 0.1}
     (worst,) = (row["attack"] for row in mine if row["scope"] == "worst case")
