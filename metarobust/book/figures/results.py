@@ -79,7 +79,7 @@ def points(frame: pd.DataFrame, part: str = "patch") -> list[Point]:
     Raises InputError where the part is not in the table.
     """
     rows = select(frame, part=part)
-    both = intervals(accuracy(rows, "clean")).join(intervals(accuracy(rows)), rsuffix="_robust")
+    both = intervals(accuracy(rows, "clean")).join(intervals(accuracy(rows)).add_suffix("_robust"))
     about = rows.drop_duplicates(["model", "method"]).set_index(["model", "method"])
     every = []
     for (_, model, method), clean, clean_half, robust, robust_half in both.itertuples():
