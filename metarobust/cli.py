@@ -58,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         again = shlex.join([*argv, *([] if "--resume" in argv else ["--resume"])])
-        how = {"run": f"go on with: metarobust {again}", "grade": "the same command goes on where it was stopped"}
-        print(f"\nmetarobust: interrupted{'; ' * (command in how)}{how.get(command, '')}", file=sys.stderr)
+        remedies = {
+            "run": f"; go on with: metarobust {again}",
+            "grade": "; the same command goes on where it was stopped",
+        }
+        print(f"\nmetarobust: interrupted{remedies.get(command or '', '')}", file=sys.stderr)
         return 130
     return 0
 
