@@ -125,8 +125,8 @@ def test_nothing_but_the_result_changes(name):
     model, images, labels, targets = problem()
     model = nn.Sequential(model, nn.Dropout(0.0), nn.BatchNorm1d(CLASSES, affine=False)).eval()
     model[1].train()
-    model[0][2].weight.requires_grad_(False)
-    model[0][2].bias.grad = torch.full_like(model[0][2].bias, 7)
+    model[0][-1].weight.requires_grad_(False)
+    model[0][-1].bias.grad = torch.full_like(model[0][-1].bias, 7)
 
     def state():
         grads = [None if p.grad is None else p.grad.tolist() for p in model.parameters()]
