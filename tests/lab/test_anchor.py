@@ -220,14 +220,14 @@ def test_flags_of_the_checks_are_counted_and_kept_in_words(tmp_path, monkeypatch
 
 
 def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
-    calls, write = iter(range(1, 10_000)), Run.save
+    calls, write = iter(range(1, 10_000)), engine.Worker.save
 
     def dying(self, *arguments):
         write(self, *arguments)
         if next(calls) in (2, 5, 7):
             raise Killed
 
-    monkeypatch.setattr(Run, "save", dying)
+    monkeypatch.setattr(engine.Worker, "save", dying)
     for _ in range(3):
         with pytest.raises(Killed):
             execute(tmp_path / "run")
