@@ -13,7 +13,7 @@ from metarobust.book.figures.results import LABELS, by_seed, frontier, points
 from metarobust.book.figures.style import as_percent, label_column, role, rows_of, style, ticks
 from metarobust.book.figures.style import points as in_points
 from metarobust.errors import InputError, choose
-from metarobust.lab.cost.break_even import (
+from metarobust.lab.cost.payback import (
     COSTS,
     EVALUATIONS,
     FIRST,

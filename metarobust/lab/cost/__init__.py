@@ -9,7 +9,7 @@ Rows of results.csv, by `part`:
     before, short, long         clean and robust accuracy of each seed at marks of steps, and a model's cost until then
     meta-training, search       what is paid once; step: episodes, or steps of each setting's run
     half-gain, most-gain, as-learned    targets: what each way needs to reach it (inf: it never does), and the number of
-                                models after which meta-training has paid (inf: it never has), see `break_even`
+                                models after which meta-training has paid (inf: it never has), see `payback`
 
 A metric with "seconds" in its name is measured time or comes of it, and is another in each run; all others are the
 same. On a CPU they are seconds of the processor, of all threads together, and on a GPU seconds of the wall. Marks of
@@ -22,10 +22,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from metarobust.data import Dataset
-from metarobust.lab.cost.break_even import break_even, curve, derived, once, value_of
 from metarobust.lab.cost.each import before, seconds, steps
-from metarobust.lab.cost.once import Setting, meta_training, search
+from metarobust.lab.cost.one_off import Setting, meta_training, search
 from metarobust.lab.cost.passes import Passes, counted
+from metarobust.lab.cost.payback import break_even, curve, derived, once, value_of
 from metarobust.lab.cost.spec import NAME, RIVALS, SCALES, SUMMARY, Spec, make_spec
 from metarobust.lab.cost.text import brief, markdown, table
 from metarobust.lab.engine import Rows, Unit, Worker

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from metarobust.lab.baselines import as_hyper, fit_baseline
-from metarobust.lab.cost.break_even import SECONDS
-from metarobust.lab.cost.once import Cost, Setting
+from metarobust.lab.cost.one_off import Cost, Setting
 from metarobust.lab.cost.passes import Passes, counted
+from metarobust.lab.cost.payback import SECONDS
 from metarobust.lab.engine import Rows
 from metarobust.lab.results import BEFORE, LEARNED
 from metarobust.lab.spec import network_kind, slug

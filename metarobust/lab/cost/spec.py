@@ -12,7 +12,7 @@ from metarobust.errors import InputError, choose
 from metarobust.lab import catalogue
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import Baseline, methods, settings
-from metarobust.lab.cost.break_even import LONG, SHORT
+from metarobust.lab.cost.payback import LONG, SHORT
 from metarobust.storage import sha256
 
 NAME = "cost"

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from metarobust.errors import choose
-from metarobust.lab.cost.break_even import (
+from metarobust.lab.cost.payback import (
     COSTS,
     EVALUATIONS,
     EXAMPLES,
