@@ -35,6 +35,7 @@ def chance(n: int) -> float:
 
 
 def percent(share: float) -> str:
+    """A share in per cent, with one decimal."""
     return f"{100 * share:.1f} %"
 
 
