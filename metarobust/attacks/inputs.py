@@ -70,10 +70,11 @@ def check_inputs(images: Tensor, labels: Tensor, *, eps: float, norm: str, targe
     Raises:
         InputError: for what is out of shape or range, and for a target that is the label.
     """
+    if not _checked.get():
+        _check_images(images)  # first: who gives bytes gives eps in bytes, too
     check_eps(eps, norm)
     if _checked.get():
         return 2
-    _check_images(images)
     far = math.sqrt(math.prod(images.shape[1:]))
     if norm == "l2" and eps > far:
         raise InputError(
