@@ -455,7 +455,7 @@ def test_where_nothing_is_gained_no_share_is_shown():
     assert math.isnan(none[0])
     assert none[1] == math.inf
     assert percent(none) == "-"
-    with pytest.raises(InputError, match="hold no method 'noise'"):
+    with pytest.raises(InputError, match="unknown method 'noise'"):
         kept(frame, "noise")
 
 
