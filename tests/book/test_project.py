@@ -122,7 +122,13 @@ def test_bad_address_is_refused_in_one_line(bad):
 
 
 def test_no_file_names_a_package_registry_or_a_folder_of_a_machine(texts):
-    hosts = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("anaconda", "org"), ("pytorch", "org/whl")]
+    hosts = [
+        ("pypi", "org"),
+        ("python" + "hosted", "org"),
+        ("npmjs", "org"),
+        ("anaconda", "org"),
+        ("pytorch", "org/whl"),
+    ]
     home = re.compile(
         "|".join(re.escape(".".join(host)) for host in hosts) + r"|(?<![\w.~}])/(?:home|Users|root|work)/[\w.]"
     )
