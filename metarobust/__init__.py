@@ -2,7 +2,8 @@
 
     patched, report = metarobust.patch(model, images, labels)             more robust, without an adversarial example
     print(metarobust.evaluate(patched, images, labels, eps=0.1))          clean and robust accuracy, and what is suspect
-    optimizer = metarobust.MetaOptimizer(model.parameters(), total_steps=20)    in a training loop of your own
+    trained, report = metarobust.train(model, images, labels)             a fresh one, robust from the start
+    optimizer = metarobust.MetaOptimizer(model.parameters(), "train", total_steps=200)    in a loop of your own
 
 Where what is, from the bottom up; a module uses those above it:
 
@@ -15,7 +16,7 @@ Where what is, from the bottom up; a module uses those above it:
     learned                 learned optimizers: modules whose parameters are theta, and optimizers beside SGD and Adam
     family, meta            inner problems to sample from; meta-training moves theta by a meta-gradient
     pretrained, optim       theta of recorded runs, with cards; a learned optimizer as a torch.optim.Optimizer
-    patching                `patch`
+    fitting, patching       `train` and `patch`
     lab, book, course       complete experiments; figures, exercises and claims of the book; grading
 
 Errors that a user can cause are `metarobust.errors.InputError`, and say what to do.
@@ -24,7 +25,8 @@ Errors that a user can cause are `metarobust.errors.InputError`, and say what to
 __version__ = "0.2.0.dev0"
 
 from metarobust.evaluation import evaluate
+from metarobust.fitting import train
 from metarobust.optim import MetaOptimizer
 from metarobust.patching import patch
 
-__all__ = ["MetaOptimizer", "__version__", "evaluate", "patch"]
+__all__ = ["MetaOptimizer", "__version__", "evaluate", "patch", "train"]

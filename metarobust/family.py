@@ -62,7 +62,7 @@ class Family:
     """What `sample` draws from.
 
     images: how many of the pool one task trains on; the others are its held-out images. starts: trained models
-    `[V, N]` to patch, by architecture; None to start from fresh parameters.
+    `[V, N]` to patch, by architecture; None to start from fresh parameters. eps: radius that they are to stand.
     """
 
     architectures: Sequence[str]
@@ -70,6 +70,7 @@ class Family:
     classes: int
     images: int
     starts: dict[str, Tensor] | None = None
+    eps: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.images < len(self.pool):
@@ -85,7 +86,7 @@ class Family:
         name = self.architectures[pick]
         order = torch.stack([torch.randperm(len(self.pool), generator=generator, device=device) for _ in range(tasks)])
         train, held_out = order[:, : self.images], order[:, self.images :]
-        drawn = make_tasks(name, self.pool, self.classes, train, held_out, generator)
+        drawn = replace(make_tasks(name, self.pool, self.classes, train, held_out, generator), eps=self.eps)
         if self.starts is None:
             return drawn
         trained = self.starts[name]

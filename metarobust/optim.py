@@ -1,16 +1,17 @@
 """A learned optimizer in an ordinary training loop: `MetaOptimizer` is a `torch.optim.Optimizer`.
 
-    optimizer = MetaOptimizer(model.parameters(), total_steps=20)
+    optimizer = MetaOptimizer(model.parameters(), "train", total_steps=200)
     for images, labels in batches:
         optimizer.zero_grad()
-        loss(model(optimizer.inputs(images)), labels).backward()
+        optimizer.loss(model, images, labels).backward()
         optimizer.step()
 
 It takes the step that `metarobust.unroll` takes with the same learned optimizer, and is tested against it. What differs
 from Adam and the like: it has to know how many steps there will be, because what a learned optimizer sees includes
 step / total_steps; it looks at a whole network, layer by layer, so each parameter group is taken for a network of its
-own, its parameters in the order of `model.parameters()` (give a model's biases no group of their own); and some kinds
-want their gradients at noised images, which `inputs` makes of the given ones.
+own, its parameters in the order of `model.parameters()` (give a model's biases no group of their own); and it has a
+say in what is minimised: `loss` is cross-entropy for kinds of tier 0, has noised images for tier 1, and penalties on
+how steep and how bent the loss is in the images for tier 2.
 
 Sources: `metarobust.learned` for the updates; the protocol is PyTorch's.
 """
@@ -26,10 +27,13 @@ import torch
 from torch import Tensor
 
 from metarobust import pretrained
+from metarobust.attacks.threat import check_eps
 from metarobust.errors import InputError
 from metarobust.learned import describe
 from metarobust.learned.protocol import LearnedOptimizer, ParamBlock, State, StepContext, param_infos
+from metarobust.objectives import clean
 from metarobust.params import ParamSpec
+from metarobust.penalties import Penalised, check_second_derivative
 
 
 class MetaOptimizer(torch.optim.Optimizer):
@@ -42,8 +46,10 @@ class MetaOptimizer(torch.optim.Optimizer):
 
     Args:
         params: as for any PyTorch optimizer; a group may have `total_steps` of its own.
-        optimizer: one of `pretrained.available()`, or a learned optimizer of any kind, which is copied.
+        optimizer: "train" for fresh models, "patch" for trained ones, another of `pretrained.available()`, or a learned
+            optimizer of any kind, which is copied.
         total_steps: how many steps there will be; one more is refused, for nothing was learned about it.
+        eps: L-infinity radius that the model is to stand, in pixel units: what noise and penalties are relative to.
 
     Raises:
         InputError: for another optimizer or number of steps, and for parameters on several devices or of a type that
@@ -53,16 +59,17 @@ class MetaOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        optimizer: str | LearnedOptimizer = pretrained.DEFAULT,
+        optimizer: str | LearnedOptimizer,
         *,
         total_steps: int,
+        eps: float = 0.1,
     ):
         if not isinstance(optimizer, str | LearnedOptimizer):
             names = ", ".join(pretrained.available())
             raise InputError(f"the optimizer is {type(optimizer).__name__}; give a learned optimizer or one of {names}")
         own = pretrained.load(optimizer) if isinstance(optimizer, str) else copy.deepcopy(optimizer)
         self.optimizer = own.requires_grad_(False)
-        defaults = {"total_steps": total_steps, "step": 0, "shared": {}, "sha256": _digest(self.optimizer)}
+        defaults = {"total_steps": total_steps, "eps": eps, "step": 0, "shared": {}, "sha256": _digest(self.optimizer)}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -95,19 +102,36 @@ class MetaOptimizer(torch.optim.Optimizer):
                 self._step_group(group, params)
         return loss
 
-    def inputs(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The images at which the learned optimizer wants the gradient of the coming step.
+    def loss(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What the learned optimizer wants the gradient of, in the coming step of the first group.
 
         Args:
-            images: `[n, C, H, W]`.
+            model: maps images in [0, 1] to logits `[n, classes]`. A penalty asks for its gradient in the images, and
+                then for the gradient of that in the parameters.
+            images: `[n, C, H, W]`, clean ones.
+            labels: `[n]`, int64.
             generator: where noise is drawn from, on the images' device; PyTorch's own if None.
 
         Returns:
-            Noised images, for the kinds of tier 1 (the learned schedule and the joint optimizer); otherwise `images`.
-            The noise is that of the first group's step.
+            A scalar to call `backward` of.
+
+        Raises:
+            InputError: before the first step, for a model that has no second derivative where a penalty needs it.
         """
         group = self.param_groups[0]
-        return self.optimizer.inputs(images, _state(group, _filled(group)), generator)
+        objective = self.optimizer.objective(clean, _state(group, _filled(group)), group["eps"])
+        if isinstance(objective, Penalised):
+            if group["step"] == 0:
+                check_second_derivative(model, images[:2], [p for g in self.param_groups for p in g["params"]])
+            images = images.detach()
+        with torch.enable_grad():
+            return objective(model, images, labels, generator).mean()
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         total, done = group["total_steps"], group["step"]
@@ -165,6 +189,7 @@ class MetaOptimizer(torch.optim.Optimizer):
 
 
 def _check(group: dict[str, Any]) -> None:
+    check_eps(group["eps"], "linf")
     total = group["total_steps"]
     if isinstance(total, bool) or not isinstance(total, int) or total < 1:
         raise InputError(f"total_steps is {total!r}; give how many steps there will be, a whole number above 0")

@@ -8,12 +8,13 @@ from metarobust.evaluation.report import Report
 
 @dataclass(frozen=True)
 class PatchReport:
-    """What `patch` did. `before` and `tried` evaluate the original and the patch on the same held-out images.
+    """What `patch` or `train` did. `before` and `tried` evaluate the original and the copy on the same held-out images.
 
     part is how much of the patch was taken: less than 1 where the whole cost more clean accuracy than max_clean_drop,
     and 0 where any part did, so that the original was returned and `tried` is the whole patch. images: how many it
-    trained on. examples_in_use: adversarial examples generated while patching, counted; examples_to_measure: by the two
-    evaluations. seconds: of the patch alone, left out when two reports are compared.
+    trained on. examples_in_use: adversarial examples generated on the way, counted; points_in_use: points beside images
+    at which penalties took a gradient; examples_to_measure: adversarial examples of the two evaluations. seconds: of
+    the steps alone, left out when two reports are compared. done: what happened to the model, in a word.
     """
 
     before: Report
@@ -27,6 +28,8 @@ class PatchReport:
     examples_in_use: int
     examples_to_measure: int
     seconds: float = field(compare=False)
+    points_in_use: int = 0
+    done: str = "patched"
 
     @property
     def undone(self) -> bool:
@@ -42,7 +45,8 @@ class PatchReport:
         """How it was made and measured, and what came of it, a sentence each."""
         sentences = [
             f"{self.optimizer}: {self.steps} steps of {self.batch_size} out of {self.images:,} clean images, "
-            f"{self.examples_in_use:,} adversarial examples, {self.seconds:.1f} s",
+            f"{self.examples_in_use:,} adversarial examples, {self.points_in_use:,} points visited, "
+            f"{self.seconds:.1f} s",
             f"held-out images: {self.before.setting}; {self.examples_to_measure:,} adversarial examples to measure it",
         ]
         if self.undone:
@@ -57,14 +61,14 @@ class PatchReport:
                 f"{100 * self.max_clean_drop:g} points of clean accuracy; a larger max_clean_drop goes further"
             )
         if not self.undone and self.tried.robust <= self.before.robust:
-            sentences.append("robust accuracy did not rise: the patch does not help this model")
-        for model, report in (("before", self.before), ("patched", self.tried)):
+            sentences.append(f"robust accuracy did not rise: {self.optimizer} does not help this model")
+        for model, report in (("before", self.before), (self.done, self.tried)):
             sentences += [f"{model}: {text}" for text in report.verdict()]
         return sentences
 
     def __str__(self) -> str:
         both = zip(self.before.lines()[:2], self.tried.lines()[:2], strict=True)
-        lines = [("", "before", "patched"), *((name, before, after) for (name, before), (_, after) in both)]
+        lines = [("", "before", self.done), *((name, before, after) for (name, before), (_, after) in both)]
         table = [f"{name:8}{before:23}  {after}" for name, before, after in lines]
         return "\n".join([*table, *self.verdict()])
 

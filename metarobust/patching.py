@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from metarobust.attacks import counting
 from metarobust.attacks.inputs import check_inputs
-from metarobust.attacks.losses import cross_entropy
 from metarobust.errors import InputError, check_count
 from metarobust.evaluation import correct, evaluate
-from metarobust.evaluation.measure import eval_mode
 from metarobust.evaluation.probe import share
+from metarobust.fitting import mode, split, take_steps, trainable_copy
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
-from metarobust.pretrained import DEFAULT
+from metarobust.pretrained import PATCH
 
 PARTS = (1.0, 0.75, 0.5, 0.25)
 """How much of a patch is tried, in this order."""
@@ -35,27 +34,28 @@ def patch(
     images: Tensor,
     labels: Tensor,
     *,
-    optimizer: str | LearnedOptimizer = DEFAULT,
-    steps: int = 20,
+    optimizer: str | LearnedOptimizer = PATCH,
+    steps: int = 100,
     batch_size: int = 64,
     eps: float = 0.1,
     held_out: float = 0.2,
     max_clean_drop: float = 0.05,
     attacks: str = "quick",
     seed: int = 0,
+    label: str | None = "patch",
 ) -> tuple[nn.Module, PatchReport]:
     """A patched copy of a model, and what the patch did.
 
-    The model itself is left as it is. The copy is patched in eval mode, the way it will be used: dropout is off, and
-    normalisation layers keep the averages that they have. Parameters that are frozen stay. The copy comes back in the
-    modes of the original, and without gradients.
+    The model itself is left as it is. The copy is patched in eval mode, the way it will be used: dropout is off. Batch
+    normalisation alone is in train mode, so that its averages follow the weights; all is measured in eval mode.
+    Parameters that are frozen stay. The copy comes back in the modes of the original, and without gradients.
 
     Args:
         model: maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`.
         images: clean images `[n, C, H, W]` to patch with and to measure on.
         labels: `[n]`, int64.
         optimizer: a name of `pretrained.available()`, or a learned optimizer of any kind.
-        steps: how many the patch has; the pretrained optimizers learned with 20.
+        steps: how many the patch has; "patch" learned with 20 to 200, those of the first edition with 20.
         batch_size: images a step; they learned with 64.
         eps: L-infinity radius to measure at, in pixel units.
         held_out: the share of each class that is measured on and not trained on. Best are images that the model was
@@ -64,7 +64,8 @@ def patch(
             of the patch, 3/4, 1/2 or 1/4, that does not cost so much is returned, or the old parameters. Since these
             images decide, the clean accuracy reported of a part is a little on the bright side.
         attacks: as in `evaluate`.
-        seed: of the split, the batches and the attacks.
+        seed: of the split, the batches, the noise and the attacks.
+        label: of a progress bar; None for none.
 
     Raises:
         InputError: a bad number, images outside [0, 1], too few images of every class to hold some out, or a model
@@ -72,36 +73,23 @@ def patch(
     """
     check_inputs(images, labels, eps=eps, norm="linf")
     check_count("steps", steps)
-    check_count("batch_size", batch_size)
     if not max_clean_drop >= 0:
         raise InputError(f"max_clean_drop is {max_clean_drop!r}; give a share of 0 or more, such as 0.05 for 5 points")
     train, test = split(labels, held_out, torch.Generator().manual_seed(seed))
-    patched = copy.deepcopy(model)
-    patched.zero_grad(set_to_none=True)
-    if not any(p.requires_grad for p in patched.parameters()):
-        raise InputError("the model has no parameter to train; unfreeze some: p.requires_grad_()")
-    meta_optimizer = MetaOptimizer(patched.parameters(), optimizer, total_steps=steps)
+    patched, how = trainable_copy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
+    meta_optimizer = MetaOptimizer(patched.parameters(), optimizer, total_steps=steps, eps=eps)
     old = copy.deepcopy(patched.state_dict())
-
     with counting() as measured:
-        before = evaluate(patched, images[test], labels[test], eps=eps, attacks=attacks, seed=seed)
+        before = evaluate(patched, images[test], labels[test], **how)
     start = time.perf_counter()
-    with counting() as in_use, eval_mode(patched):
-        batch_rng = torch.Generator().manual_seed(seed)
-        noise_rng = torch.Generator(images.device).manual_seed(seed + 1)  # where the optimizer asks for noise
-        for _ in range(steps):  # batches at random with repetition, as in meta-training
-            index = train[torch.randint(len(train), (batch_size,), generator=batch_rng).to(train.device)]
-            meta_optimizer.zero_grad()
-            with torch.enable_grad():
-                logits = patched(meta_optimizer.inputs(images[index], noise_rng))
-                cross_entropy(logits, labels[index]).mean().backward()
-            meta_optimizer.step()
-        meta_optimizer.zero_grad()
+    with counting() as in_use:
+        with mode(patched, train=False):
+            take_steps(patched, meta_optimizer, images, labels, train, steps, batch_size, seed, label)
         part = _keep_largest_part(patched, old, images[test], labels[test], max_clean_drop)
     seconds = time.perf_counter() - start
     # What is measured where no part is cheap enough is the whole patch: the report says what was undone.
     with counting() as measured_again:
-        tried = evaluate(patched, images[test], labels[test], eps=eps, attacks=attacks, seed=seed)
+        tried = evaluate(patched, images[test], labels[test], **how)
     if part == 0:
         patched.load_state_dict(old)
     name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
@@ -115,32 +103,10 @@ def patch(
         batch_size=batch_size,
         images=len(train),
         examples_in_use=in_use.examples,
+        points_in_use=in_use.points,
         examples_to_measure=measured.examples + measured_again.examples,
         seconds=seconds,
     )
-
-
-def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices to train on and to hold out: that share of each class, rounded; at least one where there are two.
-
-    Raises:
-        InputError: the share is outside (0, 1), or no class has two images.
-    """
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out is {held_out!r}; give the share of the images to measure on, between 0 and 1")
-    known = labels.cpu()
-    order = torch.randperm(len(known), generator=generator)
-    train, test = [], []
-    for label in known.unique():
-        rows = order[known[order] == label]
-        count = min(max(round(held_out * len(rows)), 1), len(rows) - 1)
-        test.append(rows[:count])
-        train.append(rows[count:])
-    if not train or not sum(map(len, test)):
-        raise InputError(
-            f"{len(known)} images, no class with two of them: give more, some to patch with, some to measure"
-        )
-    return torch.cat(train).to(labels.device), torch.cat(test).to(labels.device)
 
 
 def _keep_largest_part(

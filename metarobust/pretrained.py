@@ -25,7 +25,8 @@ from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.storage import load_tensors, read_bytes, read_json, save_tensors, sha256, write_json
 
 FOLDER = Path(__file__).parent / "weights"
-DEFAULT = "patch-mnist"
+TRAIN, PATCH = "train", "patch"
+"""The rules that serve by default: for fresh models and for trained ones."""
 
 
 def available() -> list[str]:
@@ -33,7 +34,7 @@ def available() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
-def load(name: str = DEFAULT) -> LearnedOptimizer:
+def load(name: str) -> LearnedOptimizer:
     """The learned optimizer of this name, on the CPU.
 
     Raises:
@@ -51,7 +52,7 @@ def load(name: str = DEFAULT) -> LearnedOptimizer:
     return optimizer
 
 
-def card(name: str = DEFAULT) -> dict[str, Any]:
+def card(name: str) -> dict[str, Any]:
     """All that was written down of a pretrained optimizer when it was made, as a JSON object.
 
     `works` are the unseen networks where it was more robust than every rule that makes no adversarial example; `fails`

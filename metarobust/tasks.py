@@ -21,6 +21,7 @@ class Tasks:
         labels: `[n]`.
         train: `[T, m]` indices into the pool.
         held_out: the same of what each is scored on; the two never overlap.
+        eps: radius of the attack that they are to stand, in pixel units.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class Tasks:
     labels: Tensor
     train: Tensor
     held_out: Tensor
+    eps: float = 0.1
 
     def __len__(self) -> int:
         return len(self.params)

@@ -9,6 +9,7 @@ Source: Andrychowicz et al. 2016 (arXiv 1606.04474), section 2; dropping the gra
 is their section 2.1.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,8 +86,8 @@ def unroll(
     noise_rng = generator if noise_rng is None else noise_rng
     for _ in range(steps):
         images, labels = tasks.batch(tasks.train, batch_size, generator)
-        images = optimizer.inputs(images, state, noise_rng)
-        grads = gradient(tasks, params, images, labels, inner, noise_rng, second_order=second_order)
+        objective = optimizer.objective(inner, state, tasks.eps)
+        grads = gradient(tasks, params, images, labels, objective, noise_rng, second_order=second_order)
         updates, state = optimizer.update(grads, state, params)
         params = params + updates
     return params, state
@@ -94,11 +95,16 @@ def unroll(
 
 def detach(state: Any) -> Any:
     """The same state, cut off from the computation that made it: where a truncated run begins anew."""
+    return map_tensors(Tensor.detach, state)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """The same state, with the function applied to each tensor in it, in order."""
     if isinstance(state, Tensor):
-        return state.detach()
+        return function(state)
     if isinstance(state, dict):
-        return {name: detach(part) for name, part in state.items()}
+        return {name: map_tensors(function, part) for name, part in state.items()}
     if isinstance(state, tuple):
-        parts = [detach(part) for part in state]
+        parts = [map_tensors(function, part) for part in state]
         return tuple(parts) if type(state) is tuple else type(state)(*parts)  # the others are NamedTuples
     return state

@@ -1,4 +1,8 @@
-"""Counts the adversarial examples that were made, so that "none" is a measurement and not a promise."""
+"""Counts the adversarial examples that were made, so that "none" is a measurement and not a promise.
+
+Points near an image at which a penalty takes a gradient are counted apart: no label is asked of them, and nothing is
+trained to be right there, but one step along the sign of a gradient finds a point as FGSM does.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +12,15 @@ from dataclasses import dataclass
 
 @dataclass
 class ExampleCounter:
-    """How many adversarial images were generated inside a `counting()` block, in `examples`."""
+    """What was made inside a `counting()` block.
+
+    Attributes:
+        examples: adversarial images that were generated.
+        points: points beside the images at which a penalty took a gradient.
+    """
 
     examples: int = 0
+    points: int = 0
 
 
 _open: ContextVar[tuple[ExampleCounter, ...]] = ContextVar("_open", default=())
@@ -31,3 +41,9 @@ def count_examples(examples: int) -> None:
     """Every attack calls this once with the number of images it was given."""
     for counter in _open.get():
         counter.examples += examples
+
+
+def count_points(points: int) -> None:
+    """A penalty calls this with the number of points that it visits beside the images."""
+    for counter in _open.get():
+        counter.points += points

@@ -13,8 +13,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from metarobust.objectives import Adversarial, Objective, clean
-from metarobust.optimizers import SGD, Adam, Optimizer, ProximalL1, RMSprop
+from metarobust.objectives import Adversarial, NoisyFGSM, Objective, clean
+from metarobust.optimizers import SGD, Adam, Annealed, Optimizer, ProximalL1, RMSprop
 from metarobust.params import ParamSpec
 from metarobust.penalties import Curvature, InputGradient, Noise, Trades
 from metarobust.tasks import Tasks
@@ -75,7 +75,8 @@ def layer_mask(param_spec: ParamSpec, layer: int, like: Tensor) -> Tensor:
 
 
 def _adam(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:
-    return Adam(hyper["lr"], hyper.get("decay", 0.0))
+    adam = Adam(hyper["lr"], hyper.get("decay", 0.0))
+    return Annealed(adam, hyper["anneal"]) if "anneal" in hyper else adam
 
 
 def _adam_last(hyper: Hyper, param_spec: ParamSpec) -> Optimizer:
@@ -117,10 +118,11 @@ def std_prune(tasks: Tasks, hyper: Hyper) -> Tasks:
     return replace(tasks, params=tasks.param_spec.flatten(tensors))
 
 
-def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Baseline]:
+def methods(eps: float, *, patching: bool, wide: bool = True, annealed: bool = False) -> list[Baseline]:
     """All baselines for an attack radius eps; std-prune only where there is a trained model to prune.
 
-    wide: try all values of each hyperparameter, not the usual ones alone.
+    wide: try all values of each hyperparameter, not the usual ones alone. annealed: of those by Adam, try each setting
+    with a constant rate and with one that falls to 0.
     """
 
     def grid(**names: tuple[tuple[float, ...], ...]) -> dict[str, tuple[float, ...]]:
@@ -147,6 +149,7 @@ def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Baseline]:
             lambda h, t: Curvature(h["weight"], h["far"]),
         ),
         Baseline("FGSM training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 1)),
+        Baseline("N-FGSM training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: NoisyFGSM(eps)),
         Baseline("PGD-7 training", "adversarial", grid(lr=LR_ADAM), _adam, lambda h, t: Adversarial(eps, 7)),
         Baseline(
             "PGD-7 training + L1 on layer 1", "adversarial", grid(lr=LR_ADAM, l1=L1_BESIDE_PGD), _adam_l1,
@@ -156,6 +159,11 @@ def methods(eps: float, *, patching: bool, wide: bool = True) -> list[Baseline]:
             "TRADES", "adversarial", grid(lr=LR_ADAM, beta=BETA), _adam, lambda h, t: Trades(h["beta"], eps)
         ),
     ]  # fmt: skip
+    if annealed:
+        found = [
+            replace(method, grid={**method.grid, "anneal": (0.0, 1.0)}) if method.optimizer is _adam else method
+            for method in found
+        ]
     if patching:
         wanted = grid(lr=LR_PRUNE, threshold=THRESHOLD, keep=KEEP)
         found.insert(6, Baseline("std-prune", "0", wanted, _adam, prepare=std_prune))

@@ -145,7 +145,7 @@ def results(frame: pd.DataFrame, part: str, rule: str, meta_seed: int) -> dict[s
     return by_model
 
 
-def card(name: str = pretrained.DEFAULT) -> dict[str, Any]:
+def card(name: str) -> dict[str, Any]:
     """All that is known of a pretrained optimizer.
 
     Args:

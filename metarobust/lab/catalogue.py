@@ -15,10 +15,13 @@ from metarobust.lab.results import JOINT, LEARNED
 from metarobust.lab.spec import (
     ALL,
     CONVOLUTIONAL,
+    DEEPER,
     DENSE,
+    FRESH,
     NEW,
     UNSEEN,
     VALIDATION,
+    WIDER,
     OptimizerConfig,
     Part,
     Spec,
@@ -30,6 +33,8 @@ from metarobust.meta import MetaTrainConfig
 FROM_DIGITS = "learned on digits"
 STEERING = "learned steering"
 LSTM = "learned LSTM"
+PENALTIES = "learned penalties"
+PENALTIES_DENSE = "learned penalties, perceptrons"
 FEW = (NEW[0], NEW[1], NEW[3])
 FAST_RULES = ("adam", "std-prune", "falling noise + last-layer decay", "input-gradient penalty", "PGD-7 training")
 
@@ -205,6 +210,34 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
     return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
 
 
+def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
+    """Of learned penalties: the exact gradient through whole runs."""
+    return MetaTrainConfig(
+        episodes=8 if scale == "smoke" else episodes, horizons=(100,), estimator="exact", groups=1, tasks=tasks,
+        held_out=256, lr=0.03, beta2=0.98, warmup=5, validate_every=8,
+    )  # fmt: skip
+
+
+def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks."""
+    dense = OptimizerConfig(
+        PENALTIES_DENSE, "penalties", penalties_plan(scale, 48, 8), family=(*DENSE, *DEEPER), meta="margin",
+        compared=False,
+    )  # fmt: skip
+    both = OptimizerConfig(
+        PENALTIES, "penalties", penalties_plan(scale, 40, 4), begins=PENALTIES_DENSE, family=(*CONVOLUTIONAL, *WIDER),
+        meta="margin",
+    )  # fmt: skip
+    tiers = {0: ("adam",), 1: ("noise",), 2: ("input-gradient penalty", "curvature penalty")}
+    attacked = ("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES")
+    shared = {"methods": (*tiers[0], *tiers[1], *tiers[2], *attacked), "unseen": FRESH}
+    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
+    if scale == "smoke":
+        return (train,)
+    longer = Part("train, 250 steps", 250, 64, uses=(both,), home=train.name, trained=False, **shared)
+    return (train, longer, Part("patch, 100 steps", 100, 64, (dense, both), **shared))
+
+
 def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
     """For those who would give up less clean accuracy: the meta-loss, and whoever tunes the baselines, count robust
     accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
@@ -217,6 +250,7 @@ def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
+    "frontier": frontier,
     "trade-off": trade_off,
     "robust-training": robust_training,
     "low-data": low_data,
@@ -260,5 +294,6 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
-        tuning_seeds=tuple(tuning), validated=name != "ablation", finalists=8, deciding_seeds=tuple(range(110, 120)),
+        tuning_seeds=tuple(tuning), annealed=name == "frontier", validated=name != "ablation", finalists=8,
+        deciding_seeds=tuple(range(110, 120)),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from metarobust.lab.summary import brief, markdown, table
 SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",
     "train": "learn from adversarial examples once; train unseen fresh networks without any",
+    "frontier": "the learned penalties against all that is tuned as hard: clean, robust, and passes that it takes",
     "trade-off": "patch at a lower price: the meta-loss weighs robustness less; and pixels that say nothing",
     "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
     "low-data": "train with few images a class; how much is lost from training to test images",
@@ -102,6 +103,6 @@ def comparisons(spec: Spec, number: int) -> Iterator[Unit]:
         for name in part_baselines(spec, part):
             needs = (search(part, name),)
             yield Unit(f"{prefix}.{slug(name)}", in_part, (number, compare, network, name), needs)
-        for rule in (*part.rules, *part.uses):
+        for rule in (*(rule for rule in part.rules if rule.compared), *part.uses):
             needs = tuple(unit_name(part, rule, seed) for seed in spec.meta_seeds)
             yield Unit(f"{prefix}.{slug(rule.name)}", in_part, (number, compare_learned, network, rule.name), needs, 2)

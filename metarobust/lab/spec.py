@@ -25,6 +25,11 @@ UNSEEN = ("mlp-64-sigmoid", "mlp-128-relu", "mlp-36-36-softplus", "mlp-30-30-30-
 """Fixed before anything was measured on them: wider, deeper, with activations and channels that the family lacks."""
 NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-tanh", "resnet-6-1-relu")
 """The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these."""
+FRESH = ("mlp-96-relu", "mlp-72-gelu", "mlp-44-30-tanh", "mlp-26-26-26-26-elu", "cnn-7-12-gelu", "cnn-5-8-10-tanh")
+"""And for those of the learned penalties, whose trials looked at all of the above."""
+DEEPER = ("mlp-24-24-24-relu", "mlp-16-16-16-16-tanh", "mlp-24-24-softplus", "mlp-24-gelu")
+"""What they learn on beside DENSE; and CONVOLUTIONAL with these."""
+WIDER = ("cnn-8-8-gelu", "cnn-4-6-8-relu")
 SCALES = ("smoke", "small", "full")
 ALL = 0
 """A part's per_class for all images that are left, be the classes equal or not."""
@@ -42,7 +47,8 @@ class OptimizerConfig:
         source: The data set to learn on, where it is not the one that is measured on.
         family: The networks to learn on, where not all of the spec's.
         inner: Where its gradients are taken, when it learns and when it is used: `clean`, `fgsm` or `pgd` images.
-        meta: The attack of the meta-loss: `clean`, `fgsm` or `pgd`.
+        meta: The attack of the meta-loss: `clean`, `fgsm`, `pgd`, or `margin` for PGD on it and calibrated losses.
+        compared: Whether it is compared, or only there for another to go on from.
         shape: Numbers of the kind that are not in theta.
     """
 
@@ -54,6 +60,7 @@ class OptimizerConfig:
     family: tuple[str, ...] = ()
     inner: str = "clean"
     meta: str = "pgd"
+    compared: bool = True
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +133,7 @@ class Spec:
         attack_steps: Of the PGDs that measure.
         victims: Trained models of each network of the family, to learn to patch.
         wide_grids: Whether the baselines are tuned over all values of their hyperparameters.
+        annealed: Whether they are tuned with a rate that falls to 0 too.
         validated: Whether meta-training keeps the theta that did best on validation networks, instead of the last.
         finalists: So many of the best settings are scored again, on networks of the deciding_seeds; without such seeds,
             none are.
@@ -150,6 +158,7 @@ class Spec:
     training: Training = field(default_factory=Training)
     elsewhere: Mapping[str, Sizes] = field(default_factory=dict)
     wide_grids: bool = True
+    annealed: bool = False
     validated: bool = True
     finalists: int = 0
     deciding_seeds: tuple[int, ...] = ()

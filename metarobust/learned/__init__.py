@@ -13,6 +13,7 @@ from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.joint import Joint
 from metarobust.learned.lstm import CoordinateLSTM
 from metarobust.learned.mlp import FeatureMLP
+from metarobust.learned.penalties import LearnedPenalties
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.learned.schedule import LearnedSchedule
 
@@ -22,15 +23,17 @@ KINDS: dict[str, type[LearnedOptimizer]] = {
     "feature-lstm": FeatureLSTM,
     "steering": LearnedSchedule,
     "joint": Joint,
+    "penalties": LearnedPenalties,
 }
-TIERS = {"lstm": "0", "features": "0", "feature-lstm": "0", "steering": "1", "joint": "1"}
-"""What each may look at: 0, clean gradients; 1, also gradients at noised inputs."""
+TIERS = {"lstm": "0", "features": "0", "feature-lstm": "0", "steering": "1", "joint": "1", "penalties": "2"}
+"""What each may look at: 0, clean gradients; 1, also gradients at noised inputs; 2, also in the input."""
 SHAPES = {
     "lstm": ("hidden", "scale"),
     "features": ("hidden", "cap"),
     "feature-lstm": ("hidden", "cap"),
     "steering": (),
     "joint": ("hidden", "cap"),
+    "penalties": ("at_random",),
 }
 """The numbers of each that are not in theta."""
 

@@ -4,7 +4,7 @@ With rate, decay and a as in `metarobust.learned.schedule`, and phi the features
 
     (d, s, c) = net(phi)
     update    = -rate_l(s) * exp(s) * (a + d)  -  ( decay_l(s) + cap * tanh(c) ) * w
-    inputs    = images + noise(s) * N(0, 1)
+    images    = images + noise(s) * N(0, 1)
 
 The head of the net starts at 0: an untrained joint optimizer *is* its schedule, and meta-training goes on from one that
 is trained. Gradients at noised inputs put it in tier 1. The combination is ours.
@@ -19,6 +19,7 @@ from metarobust.learned.features import ACCUMULATORS
 from metarobust.learned.mlp import FeatureOptimizer, Prepared, make_mlp, run_mlp
 from metarobust.learned.protocol import Accumulators, ParamBlock, State, StepContext
 from metarobust.learned.schedule import LearnedSchedule, adam_direction, of_layer
+from metarobust.objectives import Objective
 
 
 class Joint(FeatureOptimizer):
@@ -44,9 +45,9 @@ class Joint(FeatureOptimizer):
     def accumulators(self) -> dict[str, tuple[int, ...]]:
         return ACCUMULATORS | self.steering.accumulators  # both average the square alike
 
-    def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
-        """The images with as much noise as this step asks for."""
-        return self.steering.inputs(images, state, generator)
+    def objective(self, inner: Objective, state: State, eps: float) -> Objective:
+        """The inner objective at images with as much noise as this step asks for."""
+        return self.steering.objective(inner, state, eps)
 
     def first_layer(self) -> tuple[Tensor, Tensor]:
         return self.net.get_parameter("0.weight"), self.net.get_parameter("0.bias")

@@ -145,6 +145,10 @@ class LearnedOptimizer(nn.Module, Optimizer):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What is added to some rows of a tensor, `[..., rows, columns]`, and the accumulators that change with it."""
 
+    def for_tasks(self, tasks: int) -> "LearnedOptimizer":
+        """The same with a theta of its own for each of the tasks, where a kind can; else itself."""
+        return self
+
     def init(self, params: Tensor, param_spec: ParamSpec, total: int) -> State:
         """The state before the first of `total` steps, for params `[..., N]`."""
         accumulators = {name: params.new_zeros(*axes, *params.shape) for name, axes in self.accumulators.items()}

@@ -5,7 +5,7 @@ With a the bias-corrected Adam direction, s = t / T in [0, 1) how much of the ru
 
     value(s) = exp( start + (end - start) * s )
     update   = -rate_l(s) * a  -  decay_l(s) * w
-    inputs   = images + noise(s) * N(0, 1)          what the training loop has to do for it: `inputs`
+    images   = images + noise(s) * N(0, 1)          where it wants the gradient: `objective`
 
 Two sets of sixteen numbers are all that is learned: one for networks with convolutions, one for those without. They
 mean the same at any size, and set the pace of convolutions too, where a rule per coordinate learned less. Gradients at
@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from metarobust.learned.features import HUGE
 from metarobust.learned.protocol import Accumulators, LearnedOptimizer, ParamBlock, ParamInfo, State, StepContext
+from metarobust.objectives import Objective
 from metarobust.params import ParamSpec
+from metarobust.penalties import Noise
 
 LAYERS = ("first", "middle", "last")
 HYPERPARAMETERS = (*(f"rate {layer}" for layer in LAYERS), *(f"decay {layer}" for layer in LAYERS), "noise", "forget")
@@ -73,29 +75,36 @@ class LearnedSchedule(LearnedOptimizer):
         line = SCALE * torch.lerp(start, end, progress)
         return line.clamp(low, high).exp()
 
-    def inputs(self, images: Tensor, state: State, generator: torch.Generator | None) -> Tensor:
-        """The images with as much noise as this step asks for."""
-        sigma = self.at(state.step / state.total, network_kind(state.param_spec))[NOISE]
-        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-        return images + sigma.to(images) * noise
+    def values(self, state: State) -> Tensor:
+        """Every hyperparameter of the coming step, `[..., H]`; axes in front are tasks, where each has its own."""
+        return self.at(state.step / state.total, network_kind(state.param_spec))
+
+    def objective(self, inner: Objective, state: State, eps: float) -> Objective:
+        """The inner objective at images with as much noise as this step asks for."""
+        return Noise(self.values(state)[..., NOISE], inner)
 
     def prepare(self, state: State) -> tuple[Hyperparameters, dict[str, Tensor]]:
-        values = self.at(state.step / state.total, network_kind(state.param_spec))
-        weight = state.shared["weight"] if state.step else values.new_zeros(())
-        weight = torch.lerp(weight, values.new_ones(()), values[FORGET])
+        values = self.values(state)
+        forget = values[..., FORGET]
+        weight = state.shared["weight"] if state.step else torch.zeros_like(forget)
+        weight = torch.lerp(weight, torch.ones_like(forget), forget)
         return Hyperparameters(values, weight), {"weight": weight}
 
     def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
         grads = grads.clamp(-HUGE, HUGE)
-        mean = torch.lerp(accumulators["mean"], grads, context.prepared.values[FORGET])
+        mean = torch.lerp(accumulators["mean"], grads, per_task(context.prepared.values[..., FORGET], grads))
         return {"mean": mean, "square": torch.addcmul(0.99 * accumulators["square"], grads, grads, value=0.01)}
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        rate, decay = of_layer(context.prepared, block.info)
+        rate, decay = (per_task(x, block.params) for x in self.rate_and_decay(context.prepared, block.info))
         direction = adam_direction(block.accumulators, context.prepared, context.step)
         return -rate * direction - decay * block.params, {}
+
+    def rate_and_decay(self, hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
+        """Those of a tensor."""
+        return of_layer(hyperparameters, info)
 
 
 def network_kind(param_spec: ParamSpec) -> int:
@@ -107,10 +116,16 @@ def adam_direction(accumulators: Accumulators, hyperparameters: Hyperparameters,
     """The bias-corrected Adam direction, for the mean as it was weighted."""
     # 1e-14 inside the root, for its slope at 0 is infinite.
     scale = (accumulators["square"] / (1 - 0.99**step) + 1e-14).rsqrt()
-    return (accumulators["mean"] / hyperparameters.weight) * scale
+    return (accumulators["mean"] / per_task(hyperparameters.weight, scale)) * scale
+
+
+def per_task(value: Tensor, like: Tensor) -> Tensor:
+    """A value for all, or one for each task `[T]`, in a shape that broadcasts to `[T, ...]`."""
+    return value.view(*value.shape, *[1] * (like.ndim - value.ndim)) if value.ndim else value
 
 
 def of_layer(hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
     """Rate and decay of a tensor by the position of its layer; nothing but weights decays."""
     place = 2 if info.layer == info.last_layer else 0 if info.layer == 0 else 1
-    return hyperparameters.values[place], hyperparameters.values[3 + place] * float(len(info.shape) >= 2)
+    values = hyperparameters.values
+    return values[..., place], values[..., 3 + place] * float(len(info.shape) >= 2)

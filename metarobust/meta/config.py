@@ -7,7 +7,7 @@ import torch
 
 from metarobust.errors import InputError, choose
 
-ESTIMATORS = ("backprop", "es", "pes")
+ESTIMATORS = ("backprop", "exact", "es", "pes")
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,15 @@ class MetaTrainConfig:
     Attributes:
         episodes: outer steps; each is one inner run from start to horizon.
         horizons: lengths of inner runs, in steps; one is drawn for each episode.
-        truncation: inner steps between two moves of theta.
+        truncation: inner steps between two moves of theta; `exact` takes the whole run as one.
         groups: batches of optimizees whose meta-gradients are averaged, each of one architecture.
         tasks: optimizees in a group.
         batch_size: images of an inner step.
         held_out: images of a meta-loss.
         lr: step size of Adam on theta, after a linear warm-up, falling to a tenth by a cosine.
+        beta2: of that Adam: how long it remembers the squares of meta-gradients.
         warmup: episodes of the warm-up.
-        clip: longest meta-gradient.
+        clip: longest meta-gradient; of `exact`, also that of each task.
         mid_loss_weight: share of the meta-loss that is taken half-way through a truncation; the rest at its end.
         estimator: how the meta-gradient is found, see `metarobust.meta.estimators`.
         second_order: of backprop, whether gradients of gradients count.
@@ -46,6 +47,7 @@ class MetaTrainConfig:
     batch_size: int = 64
     held_out: int = 128
     lr: float = 3e-3
+    beta2: float = 0.999
     warmup: int = 10
     clip: float = 1.0
     mid_loss_weight: float = 0.3
@@ -57,7 +59,8 @@ class MetaTrainConfig:
     validate_every: int = 10
 
     def __post_init__(self) -> None:
-        fits = self.truncation >= 2 and all(h > 0 and h % self.truncation == 0 for h in self.horizons)
+        truncations = [self.steps_between_moves(horizon) for horizon in self.horizons]
+        fits = all(h > 0 and k >= 2 and h % k == 0 for h, k in zip(self.horizons, truncations, strict=True))
         if not fits or not self.horizons:
             raise InputError(
                 f"horizons {list(self.horizons)} with truncation {self.truncation}: "
@@ -70,6 +73,10 @@ class MetaTrainConfig:
         if not 0 <= self.mid_loss_weight <= 1:
             raise InputError(f"mid_loss_weight {self.mid_loss_weight}: give a share from 0 to 1")
         choose(self.estimator, ESTIMATORS, "estimator of the meta-gradient")
+
+    def steps_between_moves(self, horizon: int) -> int:
+        """Inner steps between two moves of theta, in a run of this length."""
+        return horizon if self.estimator == "exact" else self.truncation
 
     def lr_at(self, episode: int) -> float:
         """The step size of theta's Adam in an episode."""

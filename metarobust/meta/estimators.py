@@ -29,6 +29,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.meta.config import generator_of
 from metarobust.meta.problem import Point, Problem
+from metarobust.unroll import map_tensors
 
 
 class GradientEstimate(NamedTuple):
@@ -61,6 +62,50 @@ class Backprop:
         # A parameter may have no part in it: without gradients of gradients, a noise level has none.
         gradient = torch.autograd.grad(meta_loss, theta, allow_unused=True, materialize_grads=True)
         return GradientEstimate(meta_loss.item(), list(gradient), after.detach())
+
+
+class Exact:
+    """Through all steps of the run at a cost that is linear in them: points are kept, and graphs are made again.
+
+    The run is done once without a graph. Backwards, each step is done again, with one, from the point it began at:
+    what is held at a time is the graph of one step. Where the optimizer can have a theta for each task, `for_tasks`,
+    their meta-gradients are clipped one by one, so that a chaotic task does not drown the others; one that is not
+    finite counts as 0. Source: recomputation is Chen et al. 2016 (arXiv 1604.06174).
+    """
+
+    def begin(self, optimizer: LearnedOptimizer, problem: Problem) -> Point:
+        """What is carried into the run."""
+        return problem.start(optimizer)
+
+    def step(
+        self, optimizer: LearnedOptimizer, problem: Problem, carried: Point, generator: torch.Generator
+    ) -> GradientEstimate:
+        """The meta-gradient of the whole run."""
+        tasks, config = problem.tasks, problem.config
+        each = optimizer.for_tasks(len(tasks))
+        theta, points, streams = list(each.parameters()), [carried], []
+        with torch.no_grad():
+            for _ in range(problem.horizon):
+                streams.append(generator.get_state())
+                points.append(problem.run(each, points[-1], 1, generator).detach())
+        end, leaves = as_leaves(points.pop())
+        losses = problem.meta_losses(end, generator)
+        after = generator.get_state()
+        cotangents = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True)
+        gradient = [torch.zeros_like(p) for p in theta]
+        for point, stream in zip(reversed(points), reversed(streams), strict=True):
+            start, leaves = as_leaves(point)
+            generator.set_state(stream)
+            ends = tensors_of(problem.run(each, start, 1, generator, second_order=True))
+            found = torch.autograd.grad(ends, [*leaves, *theta], cotangents, allow_unused=True, materialize_grads=True)
+            cotangents = found[: len(leaves)]
+            gradient = [total + g for total, g in zip(gradient, found[len(leaves) :], strict=True)]
+        generator.set_state(after)
+        if each is optimizer:
+            gradient = [g / len(tasks) for g in gradient]
+        else:
+            gradient = mean_of_clipped(gradient, optimizer, config.clip)
+        return GradientEstimate(float(losses.detach().mean()), gradient, end.detach())
 
 
 class Candidates(NamedTuple):
@@ -119,7 +164,29 @@ class PES(ES):
     persistent = True
 
 
-ESTIMATORS = {"backprop": Backprop, "es": ES, "pes": PES}
+ESTIMATORS = {"backprop": Backprop, "exact": Exact, "es": ES, "pes": PES}
+
+
+def tensors_of(point: Point) -> list[Tensor]:
+    """All tensors of a point, in order."""
+    found: list[Tensor] = []
+    map_tensors(lambda tensor: found.append(tensor) or tensor, point)
+    return found
+
+
+def as_leaves(point: Point) -> tuple[Point, list[Tensor]]:
+    """The same point made of leaves of a new graph, and these."""
+    point = map_tensors(lambda tensor: tensor.detach().requires_grad_(), point)
+    return point, tensors_of(point)
+
+
+def mean_of_clipped(gradient: list[Tensor], optimizer: nn.Module, longest: float) -> list[Tensor]:
+    """The mean over tasks of meta-gradients `[T, ...]`, each clipped; one that is not finite counts as 0."""
+    flat = torch.cat([g.flatten(1) for g in gradient], 1)
+    norms = flat.norm(dim=1)
+    share = torch.where(norms.isfinite(), longest / norms.clamp_min(longest), 0)
+    flat = torch.where(share[:, None] > 0, flat, 0)
+    return split((flat * share[:, None]).mean(0), optimizer)
 
 
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -49,14 +49,26 @@ class Problem:
         Returns:
             The meta-loss, a scalar: a weighted mean of that half-way and that at the end; and where the steps lead.
         """
-        config, tasks = self.config, self.tasks
-        (params, state), meta_loss = at, tasks.params.new_zeros(())
+        config = self.config
+        point, meta_loss = at, self.tasks.params.new_zeros(())
         half = config.truncation // 2
         for weight, steps in ((config.mid_loss_weight, half), (1 - config.mid_loss_weight, config.truncation - half)):
-            params, state = unroll(
-                tasks, optimizer, params, state, steps=steps, batch_size=config.batch_size, inner=self.inner,
-                generator=generator, second_order=config.second_order,
-            )  # fmt: skip
-            images, labels = tasks.batch(tasks.held_out, config.held_out, generator)
-            meta_loss = meta_loss + weight * self.meta(tasks.predictor(params), images, labels, generator).mean()
-        return meta_loss, Point(params, state)
+            point = self.run(optimizer, point, steps, generator, second_order=config.second_order)
+            meta_loss = meta_loss + weight * self.meta_losses(point, generator).mean()
+        return meta_loss, point
+
+    def run(
+        self, optimizer: Optimizer, at: Point, steps: int, generator: torch.Generator, *, second_order: bool = False
+    ) -> Point:
+        """Where some steps lead."""
+        return Point(
+            *unroll(
+                self.tasks, optimizer, *at, steps=steps, batch_size=self.config.batch_size, inner=self.inner,
+                generator=generator, second_order=second_order,
+            )
+        )  # fmt: skip
+
+    def meta_losses(self, at: Point, generator: torch.Generator) -> Tensor:
+        """The meta-loss of each task at a point, `[T]`, on images that are held out."""
+        images, labels = self.tasks.batch(self.tasks.held_out, self.config.held_out, generator)
+        return self.meta(self.tasks.predictor(at.params), images, labels, generator).view(len(self.tasks), -1).mean(1)

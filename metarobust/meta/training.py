@@ -74,7 +74,7 @@ class MetaTrainer:
         self.inner, self.meta, self.validate = inner, meta, validate
         self.log: list[Record] = []
         self._theta = dict(optimizer.named_parameters())
-        self._adam = torch.optim.Adam(self._theta.values(), config.lr)
+        self._adam = torch.optim.Adam(self._theta.values(), config.lr, (0.9, config.beta2))
         self._last_good = pack(self._theta, self._adam)
         self._best: dict[str, Tensor] = {}
 
@@ -141,7 +141,7 @@ class MetaTrainer:
         samples = [self.sample(config.tasks, stream) for stream in streams]
         problems = [Problem(tasks, horizon, config, self.inner, self.meta) for tasks in samples]
         carried = [estimator.begin(self.optimizer, problem) for problem in problems]
-        for _ in range(horizon // config.truncation):
+        for _ in range(horizon // config.steps_between_moves(horizon)):
             loss, gradient = 0.0, [torch.zeros_like(p) for p in self._theta.values()]
             for group, problem in enumerate(problems):
                 estimate = estimator.step(self.optimizer, problem, carried[group], streams[group])

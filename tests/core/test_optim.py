@@ -17,6 +17,7 @@ from toy import generator, scatter, tasks
 
 from metarobust import learned
 from metarobust.errors import InputError
+from metarobust.learned.protocol import State
 from metarobust.learned.schedule import NOISE
 from metarobust.models import build
 from metarobust.objectives import clean
@@ -50,7 +51,7 @@ def train(model, optimizer, steps):
     for step in steps:
         images, labels = batch(step, next(model.parameters()).dtype)
         optimizer.zero_grad()
-        F.cross_entropy(model(optimizer.inputs(images, generator(step))), labels).backward()
+        optimizer.loss(model, images, labels, generator(step)).backward()
         optimizer.step()
 
 
@@ -79,7 +80,7 @@ def test_steps_are_those_of_unroll(name, kind):
     for _ in range(STEPS):
         images, labels = inner.batch(inner.train, 8, chance)
         optimizer.zero_grad()
-        F.cross_entropy(model(optimizer.inputs(images, chance)), labels).backward()
+        optimizer.loss(model, images, labels, chance).backward()
         optimizer.step()
     found = inner.param_spec.flatten(dict(model.named_parameters()))
     assert not torch.allclose(found, inner.params[0], atol=1e-2)
@@ -87,25 +88,30 @@ def test_steps_are_those_of_unroll(name, kind):
 
 
 @every_kind
-def test_inputs_are_noised_for_tier_1_alone(kind):
-    model, (images, _) = network(), batch()
+def test_the_loss_is_what_the_tier_may_look_at(kind):
+    """Cross-entropy for tier 0; at noised images for tier 1, with the noise of the step; penalised for tier 2."""
+    model, (images, labels) = network(), batch()
     optimizer = MetaOptimizer(model.parameters(), make(kind), total_steps=3)
-    torch.manual_seed(5)
-    found, again = optimizer.inputs(images), optimizer.inputs(images)
-    torch.manual_seed(5)
-    assert torch.equal(found, optimizer.inputs(images))
-    if learned.TIERS[kind] == "0":
-        assert found is images
-    else:
-        assert not torch.equal(found, again)
-        first = optimizer.inputs(images, generator()) - images
-        train(model, optimizer, range(2))
-        second = optimizer.inputs(images, generator()) - images
-        # The same draws, another level.
-        schedule = getattr(optimizer.optimizer, "steering", optimizer.optimizer)
-        level = schedule.at(2 / 3, 0)[NOISE] / schedule.at(0.0, 0)[NOISE]
-        torch.testing.assert_close(second, first * level, rtol=1e-3, atol=1e-5)
-        assert abs(float(level) - 1) > 0.01
+    seen = []
+    look = lambda x: seen.append(x.detach()) or model(x)  # noqa: E731
+    found = optimizer.loss(look, images, labels, generator())
+    if (tier := learned.TIERS[kind]) == "0":
+        assert torch.equal(seen[0], images)
+        torch.testing.assert_close(found, F.cross_entropy(model(images), labels))
+        return
+    seen.clear()
+    assert torch.equal(found, optimizer.loss(look, images, labels, generator()))
+    assert not torch.equal(found, optimizer.loss(model, images, labels, generator(1)))
+    train(model, optimizer, range(2))
+    later = []
+    optimizer.loss(lambda x: later.append(x.detach()) or model(x), images, labels, generator())
+    assert len(later) == {"1": 1, "2": 2}[tier]
+    # The same draws, another level.
+    schedule = getattr(optimizer.optimizer, "steering", optimizer.optimizer)
+    state = State(0, 3, ParamSpec.of(model), {}, {})
+    level = schedule.values(state._replace(step=2))[NOISE] / schedule.values(state)[NOISE]
+    torch.testing.assert_close(later[-int(tier)] - images, (seen[-int(tier)] - images) * level, rtol=1e-3, atol=1e-5)
+    assert abs(float(level) - 1) > 0.01
 
 
 def test_pretrained_by_name_and_the_original_is_left_alone():
@@ -295,13 +301,13 @@ def weight(dtype=torch.float32, device="cpu"):
 
 
 BAD = {
-    "no steps": (lambda: MetaOptimizer([weight()], total_steps=0), "total_steps is 0"),
-    "true": (lambda: MetaOptimizer([weight()], total_steps=True), "total_steps is True"),
-    "half a step": (lambda: MetaOptimizer([weight()], total_steps=0.5), "whole number above 0"),
+    "no steps": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0), "total_steps is 0"),
+    "true": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=True), "total_steps is True"),
+    "half a step": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0.5), "whole number above 0"),
     "name": (lambda: MetaOptimizer([weight()], "patch-mnits", total_steps=1), "did you mean 'patch-mnist'"),
     "class": (lambda: MetaOptimizer([weight()], nn.Linear(1, 1), total_steps=1), "optimizer is Linear; give a learned"),
-    "complex": (lambda: MetaOptimizer([weight(torch.complex64)], total_steps=1), "torch.complex64"),
-    "devices": (lambda: MetaOptimizer([weight(), weight(device="meta")], total_steps=1), "cpu and meta"),
+    "complex": (lambda: MetaOptimizer([weight(torch.complex64)], "patch-mnist", total_steps=1), "torch.complex64"),
+    "devices": (lambda: MetaOptimizer([weight(), weight(device="meta")], "patch-mnist", total_steps=1), "cpu and meta"),
 }
 
 

@@ -10,7 +10,7 @@ gradient is taken (as for an input-gradient penalty). Passes are not equally lon
 long as a forward one. What an optimizer computes from a gradient is no pass; it shows in the seconds alone.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -57,7 +57,7 @@ class Watched(Predictor):
 class Counted(Tasks):
     """Tasks whose models' passes are counted, in training and wherever else they are asked."""
 
-    tally: Passes
+    tally: Passes = field(default_factory=Passes)
 
     def predictor(self, params: Tensor) -> Watched:
         """Prediction by the T optimizees with these parameters `[T, N]`."""
@@ -66,4 +66,4 @@ class Counted(Tasks):
 
 def counted(tasks: Tasks, tally: Passes) -> Counted:
     """The same tasks; what their models are asked adds to the tally."""
-    return Counted(**{field.name: getattr(tasks, field.name) for field in fields(Tasks)}, tally=tally)
+    return Counted(**{each.name: getattr(tasks, each.name) for each in fields(Tasks)}, tally=tally)

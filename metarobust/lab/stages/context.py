@@ -92,6 +92,7 @@ class Context:
         rows = torch.stack([self._images_of(seed) for seed in seeds])
         generator = self.generator(architecture, 3, *seeds)
         tasks = make_tasks(architecture, self.rest, self.dataset.classes, rows, rows, generator)
+        tasks = replace(tasks, eps=self.spec.eps)
         if not self.part.trained:
             return tasks
         used = torch.ones(len(self.pool), dtype=torch.bool, device=self.device)
@@ -136,7 +137,7 @@ def in_part(worker: Worker, number: int, stage: Callable[..., Rows], *arguments:
 
 def part_baselines(spec: Spec, part: Part) -> dict[str, Baseline]:
     """The baselines that a part compares, by name. Raises InputError for an unknown one."""
-    known = methods(spec.eps, patching=part.trained, wide=spec.wide_grids)
+    known = methods(spec.eps, patching=part.trained, wide=spec.wide_grids, annealed=spec.annealed)
     if part.robust:
         beside = [method for method in known if method.name in ("adam", "TRADES")]
         known = robust_methods(spec.eps, wide=spec.wide_grids) + beside

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarobust.attacks import counting
 from metarobust.data import Split
 from metarobust.evaluation import evaluate
 from metarobust.lab.attacked import SHORTER, Measured, confined, speaking, under_attacks, under_pair, under_standard
 from metarobust.lab.baselines import as_hyper, fit_baseline
+from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.engine import Rows
 from metarobust.lab.results import BEFORE, FLAGS
 from metarobust.lab.spec import Part, network_kind, slug
@@ -27,6 +29,9 @@ from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
 from metarobust.training import Watch, fit_learned, over_models
 
+EXAMPLES, POINTS, PASSES = "adversarial examples", "points visited", "passes"
+"""Metrics of what a method took: images that were attacked; points beside images at which a penalty took a gradient;
+images that went through a model, forward or backward."""
 CHECKED = 100
 """So many images the checks look at."""
 
@@ -39,7 +44,7 @@ def search(part: Part, name: str) -> str:
 def start(context: Context, network: str) -> Rows:
     """The models before the first step."""
     tasks = context.tasks(network, context.spec.seeds)
-    return rows(context, context.common(network, BEFORE, "", None, 0), tasks, tasks.params, 0)
+    return rows(context, context.common(network, BEFORE, "", None, 0), tasks, tasks.params, {})
 
 
 def compare(context: Context, network: str, name: str) -> Rows:
@@ -49,7 +54,7 @@ def compare(context: Context, network: str, name: str) -> Rows:
     hyper = as_hyper([{key: best[key] for key in method.grid}], len(tasks), tasks.params)
     common = context.common(network, name, method.tier, None, 0)
     rng = context.generator(network, 4)
-    return trace(context, common, tasks, lambda watch: fit_baseline(tasks, method, hyper, context.inner, rng, watch))
+    return trace(context, common, tasks, lambda own, watch: fit_baseline(own, method, hyper, context.inner, rng, watch))
 
 
 def compare_learned(context: Context, network: str, name: str) -> Rows:
@@ -59,40 +64,43 @@ def compare_learned(context: Context, network: str, name: str) -> Rows:
     for seed in context.spec.meta_seeds:
         optimizer, inner = learned_optimizer(context, rule, seed), inner_objective(context, rule)
 
-        def fit(watch: Watch, optimizer: Any = optimizer, inner: Any = inner) -> tuple[Tensor, int]:
-            return fit_learned(tasks, optimizer, context.inner, context.generator(network, 4), inner, watch)
+        def fit(some: Tasks, watch: Watch, optimizer: Any = optimizer, inner: Any = inner) -> tuple[Tensor, int]:
+            return fit_learned(some, optimizer, context.inner, context.generator(network, 4), inner, watch)
 
         table += trace(context, context.common(network, name, tier, seed, 0, learned=True), tasks, fit)
     return table
 
 
 def trace(
-    context: Context, common: Mapping[str, Any], tasks: Tasks, fit: Callable[[Watch], tuple[Tensor, int]]
+    context: Context, common: Mapping[str, Any], tasks: Tasks, fit: Callable[[Tasks, Watch], tuple[Tensor, int]]
 ) -> Rows:
     """The rows of a method at each mark on its way, and in the end."""
-    part, marks = context.part, []
+    part, marks, passes = context.part, [], Passes()
+    with counting() as made:
 
-    def watch(step: int, params: Tensor, made: int) -> None:
-        if step in part.marks and step < part.steps:
-            marks.append((step, params, made))
+        def counts() -> dict[str, int]:
+            return {EXAMPLES: made.examples, POINTS: made.points, PASSES: passes.evaluations}
 
-    last = (part.steps, *fit(watch))
-    return [
-        row
-        for step, params, made in [*marks, last]
-        for row in rows(context, {**common, "step": step}, tasks, params, made)
-    ]
+        def watch(step: int, params: Tensor, _: int) -> None:
+            if step in part.marks and step < part.steps:
+                marks.append((step, params, counts()))
+
+        params, _ = fit(counted(tasks, passes), watch)
+        marks.append((part.steps, params, counts()))
+    return [row for step, *reached in marks for row in rows(context, {**common, "step": step}, tasks, *reached)]
 
 
-def rows(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tensor, made: int) -> Rows:
-    """Accuracies of each seed, and the adversarial examples that all seeds together were given.
+def rows(
+    context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tensor, counts: Mapping[str, int]
+) -> Rows:
+    """Accuracies of each seed, and what it took for all seeds together.
 
     Args:
         context: Of the part.
         common: What all of the rows say, see `Context.common`.
         tasks: T of them, one for each seed.
         params: The models that came out, `[T, N]`.
-        made: How many adversarial examples were generated on the way.
+        counts: Adversarial examples, points visited and passes on the way, by metric.
     """
     spec, part, model = context.spec, context.part, common["model"]
     # Many attacks take long, so that they get fewer images.
@@ -104,8 +112,9 @@ def rows(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tens
     last, first = common["step"] == part.steps or common["method"] == BEFORE, (None, spec.meta_seeds[0])
     if last and part.measures in ("standard", "confined") and common["meta_seed"] in first:
         table.append({**common, **checks(context, tasks, params[0])})
-    count = {"seed": None, "attack": "", "eps": None, "metric": "adversarial examples", "value": float(made)}
-    return [*table, {**common, **count, "n": len(tasks)}]
+    no_attack = {**common, "seed": None, "attack": "", "eps": None, "n": len(tasks)}
+    counts = {EXAMPLES: 0} | counts
+    return [*table, *({**no_attack, "metric": name, "value": float(count)} for name, count in counts.items())]
 
 
 def accuracies(context: Context, common: Mapping[str, Any], values: Iterable[Measured], n: int) -> Rows:

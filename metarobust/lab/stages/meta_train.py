@@ -80,9 +80,12 @@ def inner_objective(context: Context, rule: OptimizerConfig) -> Objective:
 
 def meta_objective(context: Context, rule: OptimizerConfig) -> Objective:
     """The meta-loss of a rule: what the models that come out of its steps are measured by."""
-    steps = {"clean": 0, "fgsm": 1, "pgd": context.part.attack_steps}[rule.meta]
-    eps = context.part.meta_eps * (radius(context, rule) / context.spec.eps)
-    return Mixed(Adversarial(eps, steps), context.part.weight) if steps else clean
+    part = context.part
+    steps = {"clean": 0, "fgsm": 1, "pgd": part.attack_steps, "margin": part.attack_steps}[rule.meta]
+    eps = part.meta_eps * (radius(context, rule) / context.spec.eps)
+    if rule.meta == "margin":
+        return Mixed(Adversarial(eps, steps, loss="margin"), part.weight, calibrated=True)
+    return Mixed(Adversarial(eps, steps), part.weight) if steps else clean
 
 
 def radius(context: Context, rule: OptimizerConfig) -> float:
@@ -95,15 +98,16 @@ def family(context: Context, source: str | None, members: tuple[str, ...]) -> Fa
     key = ("family", source, members)
     if key not in context.kept:
         spec, dataset, pool, per_class = context.spec, context.dataset, context.pool, context.spec.per_class
+        eps = spec.eps
         if source is not None:
             sizes = spec.elsewhere[source]
-            dataset, per_class = load(source, dataset.root, context.device), sizes.per_class
+            dataset, per_class, eps = load(source, dataset.root, context.device), sizes.per_class, sizes.eps
             pool = dataset.train[torch.arange(sizes.meta_images, device=context.device)]
         starts = None
         if context.part.trained:
             rng = generator_of(context.device, 1)
             starts = vulnerable(members, pool, dataset.classes, spec.victims, spec.training, rng)
-        context.kept[key] = Family(members, pool, dataset.classes, dataset.classes * per_class, starts)
+        context.kept[key] = Family(members, pool, dataset.classes, dataset.classes * per_class, starts, eps)
     return context.kept[key]
 
 
