@@ -221,11 +221,11 @@ def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
 def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks."""
     dense = OptimizerConfig(
-        PENALTIES_DENSE, "penalties", penalties_plan(scale, 48, 8), family=(*DENSE, *DEEPER), meta="margin",
+        PENALTIES_DENSE, "penalties", penalties_plan(scale, 40, 8), family=(*DENSE, *DEEPER), meta="margin",
         compared=False,
     )  # fmt: skip
     both = OptimizerConfig(
-        PENALTIES, "penalties", penalties_plan(scale, 40, 4), begins=PENALTIES_DENSE, family=(*CONVOLUTIONAL, *WIDER),
+        PENALTIES, "penalties", penalties_plan(scale, 32, 4), begins=PENALTIES_DENSE, family=(*CONVOLUTIONAL, *WIDER),
         meta="margin",
     )  # fmt: skip
     tiers = {0: ("adam",), 1: ("noise",), 2: ("input-gradient penalty", "curvature penalty")}
@@ -234,8 +234,7 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
     if scale == "smoke":
         return (train,)
-    longer = Part("train, 250 steps", 250, 64, uses=(both,), home=train.name, trained=False, **shared)
-    return (train, longer, Part("patch, 100 steps", 100, 64, (dense, both), **shared))
+    return (train, Part("patch, 100 steps", 100, 64, (dense, both), **shared))
 
 
 def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
@@ -281,6 +280,8 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     parts = [replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset)]
     others = [part.dataset for part in parts] + [rule.source for part in parts for rule in part.rules]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
+    if name == "frontier":  # patched are models as people have them: trained to the end
+        numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}

@@ -25,7 +25,7 @@ UNSEEN = ("mlp-64-sigmoid", "mlp-128-relu", "mlp-36-36-softplus", "mlp-30-30-30-
 """Fixed before anything was measured on them: wider, deeper, with activations and channels that the family lacks."""
 NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-tanh", "resnet-6-1-relu")
 """The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these."""
-FRESH = ("mlp-96-relu", "mlp-72-gelu", "mlp-44-30-tanh", "mlp-26-26-26-26-elu", "cnn-7-12-gelu", "cnn-5-8-10-tanh")
+FRESH = ("mlp-88-relu", "mlp-76-gelu", "mlp-42-32-tanh", "mlp-28-28-28-28-elu", "cnn-8-11-gelu", "cnn-5-7-9-tanh")
 """And for those of the learned penalties, whose trials looked at all of the above."""
 DEEPER = ("mlp-24-24-24-relu", "mlp-16-16-16-16-tanh", "mlp-24-24-softplus", "mlp-24-gelu")
 """What they learn on beside DENSE; and CONVOLUTIONAL with these."""
