@@ -29,7 +29,7 @@ from metarobust.meta import theta_of
 
 META_SEED = 0
 """Of a run's meta-seeds the first is shipped, whatever its test results."""
-FROM = ("patch", "train", "transfer-data")
+FROM = ("patch", "train", "transfer-data", "frontier")
 """The experiments whose learned optimizers may be shipped: they learn as one would use them."""
 GOALS = {True: ("patch", "patches a trained model"), False: ("train", "trains a fresh model")}
 """What an optimizer is good for, by whether the models it learned on were trained: a verb and its words."""
@@ -75,7 +75,7 @@ def describe(
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
         "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on {dataset}"
-        + (f" ({rule['kind']}, tier 1)" if TIERS[rule["kind"]] == "1" else ""),
+        + (f" ({rule['kind']}, tier {TIERS[rule['kind']]})" if TIERS[rule["kind"]] != "0" else ""),
         "rule": rule["name"],
         "run": run,
         "part": name,
@@ -83,7 +83,8 @@ def describe(
         "why_this_meta_seed": "the first of the run, whatever its test results",
         "meta_trained_on": {
             "dataset": dataset, "images": numbers["meta_images"], "images_of_one_task": "per_class of each class",
-            "per_class": numbers["per_class"], "family": spec["family"], "models_of_each": spec["victims"],
+            "per_class": numbers["per_class"], "family": family(part, rule) or spec["family"],
+            "models_of_each": spec["victims"],
             "their_training": spec["training"] if part["trained"] else None,
             "attack": {
                 "norm": "linf", "eps": part["meta_eps"] * (numbers["eps"] / spec["eps"]),
@@ -103,6 +104,12 @@ def describe(
         "untried": [f"images other than those of {', '.join(seen)}", *UNTRIED],
         "licence": "MIT",
     }  # fmt: skip
+
+
+def family(part: Mapping[str, Any], rule: Mapping[str, Any]) -> list[str]:
+    """The networks that an optimizer learned on, those of the one that it goes on from too; none where not its own."""
+    before = [each for each in part["rules"] if each["name"] == rule["begins"]]
+    return [*(network for each in before for network in family(part, each)), *rule["family"]]
 
 
 def ahead(frame: pd.DataFrame, rule: str, meta_seed: int) -> dict[str, dict[str, Any]]:
@@ -178,8 +185,9 @@ def export(
         meta_seed: of its meta-training.
 
     Returns:
-        The file: `patch-DATASET.safetensors` or `train-DATASET.safetensors`, where DATASET is the one that it learned
-        on; a kind other than `features` is added to the name.
+        The file: `train.safetensors` or `patch.safetensors` for learned penalties, the rules that serve by default; for
+        others `patch-DATASET.safetensors`, where DATASET is the one that it learned on, and the kind after that where
+        it is not `features`.
 
     Raises:
         InputError: the run is unfinished, of another experiment, or without its checkpoints.
@@ -208,6 +216,7 @@ def export(
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = dict(sorted(theta_of(tensors).items()))
     own = "" if found["kind"] == "features" else f"-{found['kind']}"
-    path = Path(out) / f"{GOALS[here['trained']][0]}-{learned_on(spec, found)}{own}.safetensors"
+    name = "" if found["kind"] == "penalties" else f"-{learned_on(spec, found)}{own}"
+    path = Path(out) / f"{GOALS[here['trained']][0]}{name}.safetensors"
     pretrained.save(path, theta, describe(manifest, frame, here, found, meta_seed, about["log"]))
     return path
