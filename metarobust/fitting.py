@@ -61,6 +61,8 @@ def train(
             without parameters to train.
     """
     check_inputs(images, labels, eps=eps, norm="linf")
+    check_count("steps", steps)
+    check_count("batch_size", batch_size)
     index, test = split(labels, held_out, torch.Generator().manual_seed(seed))
     trained, how = trainable_copy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
     meta_optimizer = MetaOptimizer(trained.parameters(), optimizer, total_steps=steps, eps=eps)
@@ -108,7 +110,6 @@ def take_steps(
         label: of a progress bar; None for none.
         The others are as in `train`.
     """
-    check_count("batch_size", batch_size)
     batch_rng = torch.Generator().manual_seed(seed)
     noise_rng = torch.Generator(images.device).manual_seed(seed + 1)
     for _ in tqdm(range(steps), desc=label, leave=False, disable=label is None):

@@ -73,6 +73,7 @@ def patch(
     """
     check_inputs(images, labels, eps=eps, norm="linf")
     check_count("steps", steps)
+    check_count("batch_size", batch_size)
     if not max_clean_drop >= 0:
         raise InputError(f"max_clean_drop is {max_clean_drop!r}; give a share of 0 or more, such as 0.05 for 5 points")
     train, test = split(labels, held_out, torch.Generator().manual_seed(seed))

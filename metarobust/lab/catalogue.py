@@ -219,7 +219,11 @@ def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
 
 
 def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
-    """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks."""
+    """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks.
+
+    On other data than the digits the rules are those that learned on digits, as they are shipped: there only the rivals
+    are fitted to the data.
+    """
     dense = OptimizerConfig(
         PENALTIES_DENSE, "penalties", penalties_plan(scale, 40, 8), family=(*DENSE, *DEEPER), meta="margin",
         compared=False,
@@ -231,6 +235,12 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     tiers = {0: ("adam",), 1: ("noise",), 2: ("input-gradient penalty", "curvature penalty")}
     attacked = ("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES")
     shared = {"methods": (*tiers[0], *tiers[1], *tiers[2], *attacked), "unseen": FRESH}
+    if dataset != "digits":
+        fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
+        return (
+            Part("train, 100 steps", 100, 64, uses=(fresh,), trained=False, **shared),
+            Part("patch, 100 steps", 100, 64, uses=(trained,), **shared),
+        )
     train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
     if scale == "smoke":
         return (train,)
@@ -292,9 +302,10 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
     # A network that had few images says less about a setting than one that had many: more of them are asked.
     tuning = range(100, 103) if name == "low-data" else range(100, 102)
-    most = 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
+    shipped = any(rule.pretrained for part in parts for rule in part.uses)
+    most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
-        tuning_seeds=tuple(tuning), annealed=name == "frontier", validated=name != "ablation", finalists=8,
-        deciding_seeds=tuple(range(110, 120)),
+        tuning_seeds=tuple(tuning), wide_grids=not shipped, annealed=name == "frontier",
+        validated=name != "ablation", finalists=8, deciding_seeds=tuple(range(110, 120)),
     )  # fmt: skip

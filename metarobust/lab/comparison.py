@@ -104,5 +104,6 @@ def comparisons(spec: Spec, number: int) -> Iterator[Unit]:
             needs = (search(part, name),)
             yield Unit(f"{prefix}.{slug(name)}", in_part, (number, compare, network, name), needs)
         for rule in (*(rule for rule in part.rules if rule.compared), *part.uses):
-            needs = tuple(unit_name(part, rule, seed) for seed in spec.meta_seeds)
+            learned = () if rule.pretrained else spec.meta_seeds
+            needs = tuple(unit_name(part, rule, seed) for seed in learned)
             yield Unit(f"{prefix}.{slug(rule.name)}", in_part, (number, compare_learned, network, rule.name), needs, 2)

@@ -48,6 +48,7 @@ class OptimizerConfig:
         family: The networks to learn on, where not all of the spec's.
         inner: Where its gradients are taken, when it learns and when it is used: `clean`, `fgsm` or `pgd` images.
         meta: The attack of the meta-loss: `clean`, `fgsm`, `pgd`, or `margin` for PGD on it and calibrated losses.
+        pretrained: The name of shipped weights that are compared as they are; then nothing is learned.
         compared: Whether it is compared, or only there for another to go on from.
         shape: Numbers of the kind that are not in theta.
     """
@@ -61,6 +62,7 @@ class OptimizerConfig:
     inner: str = "clean"
     meta: str = "pgd"
     compared: bool = True
+    pretrained: str | None = None
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -26,6 +26,7 @@ from metarobust.objectives import clean
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
 
+TRUNCATED = ("backprop", "es", "pes")  # `exact` takes whole runs: see test_learned_penalties
 RATE, CURVE, GOAL = 0.1, 0.7, 4.0
 SHRINK = 1 - RATE * CURVE
 
@@ -162,7 +163,7 @@ def test_the_mean_over_many_pairs(estimator, truncation, exact, not_it):
     assert standard_errors(found, exact / 0.3) > 4
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", TRUNCATED)
 def test_the_short_problem_has_the_same_numbers(estimator):
     by_network, short = (through(*linear(4, 2, estimator, kind, second_order=True))[0] for kind in (Problem, Short))
     torch.testing.assert_close(by_network, short)
@@ -198,7 +199,7 @@ def test_along_a_direction_it_agrees_with_backpropagation(monkeypatch, kind, est
 
 
 @pytest.mark.parametrize("kind", learned.KINDS)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", TRUNCATED)
 def test_a_seed_is_an_estimate_and_theta_is_left_as_it_was(kind, estimator):
     problem, optimizer = real(kind, estimator, 4, 2, ADVERSARIAL, pairs=2)
     before = [(p, p.detach().clone()) for p in optimizer.parameters()]

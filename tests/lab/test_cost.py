@@ -20,11 +20,11 @@ from metarobust.family import Training, make_tasks
 from metarobust.lab import cost, engine, results
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import as_hyper, fit_baseline, methods, settings
-from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.payback import FIRST, LAST, TARGETS, break_even, curve, derived, once, targets, value_of
 from metarobust.lab.cost.spec import NETWORKS, RIVALS, Spec, drawn, rivals
 from metarobust.lab.cost.text import amount, models
 from metarobust.lab.experiments import EXPERIMENTS
+from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import FLAGS
 from metarobust.lab.run_folder import COLUMNS, Run
 from metarobust.lab.spec import from_dict

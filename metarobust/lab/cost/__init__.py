@@ -24,11 +24,11 @@ from typing import Any
 from metarobust.data import Dataset
 from metarobust.lab.cost.each import before, seconds, steps
 from metarobust.lab.cost.one_off import Setting, meta_training, search
-from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.payback import break_even, curve, derived, once, value_of
 from metarobust.lab.cost.spec import NAME, RIVALS, SCALES, SUMMARY, Spec, make_spec
 from metarobust.lab.cost.text import brief, markdown, table
 from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import LEARNED
 from metarobust.lab.spec import check_data, from_dict, network_kind, slug
 from metarobust.lab.stages.tune import best_point

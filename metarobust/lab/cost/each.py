@@ -15,9 +15,9 @@ from torch import Tensor
 
 from metarobust.lab.baselines import as_hyper, fit_baseline
 from metarobust.lab.cost.one_off import Cost, Setting
-from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.payback import SECONDS
 from metarobust.lab.engine import Rows
+from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import BEFORE, LEARNED
 from metarobust.lab.spec import network_kind, slug
 from metarobust.lab.stages.evaluate import accuracies, checks, measured

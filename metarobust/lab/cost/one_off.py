@@ -22,10 +22,10 @@ from metarobust import pretrained
 from metarobust.attacks import counting
 from metarobust.family import Family, Training, make_tasks, train_clean
 from metarobust.lab.baselines import as_hyper, fit_baseline, repeat
-from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.cost.payback import COSTS
 from metarobust.lab.cost.spec import NAME, Spec, drawn, rivals
 from metarobust.lab.engine import Rows, Worker
+from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import LEARNED
 from metarobust.lab.spec import from_dict, network_kind
 from metarobust.lab.stages.context import Context

@@ -18,8 +18,8 @@ from metarobust.data import Split
 from metarobust.evaluation import evaluate
 from metarobust.lab.attacked import SHORTER, Measured, confined, speaking, under_attacks, under_pair, under_standard
 from metarobust.lab.baselines import as_hyper, fit_baseline
-from metarobust.lab.cost.passes import Passes, counted
 from metarobust.lab.engine import Rows
+from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import BEFORE, FLAGS
 from metarobust.lab.spec import Part, network_kind, slug
 from metarobust.lab.stages.context import Context
@@ -90,9 +90,7 @@ def trace(
     return [row for step, *reached in marks for row in rows(context, {**common, "step": step}, tasks, *reached)]
 
 
-def rows(
-    context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tensor, counts: Mapping[str, int]
-) -> Rows:
+def rows(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tensor, counts: Mapping[str, int]) -> Rows:
     """Accuracies of each seed, and what it took for all seeds together.
 
     Args:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from metarobust import pretrained
 from metarobust.data import load
 from metarobust.family import Family, vulnerable
 from metarobust.lab.engine import Rows
@@ -61,6 +62,8 @@ def learn(context: Context, name: str, seed: int) -> Rows:
 
 def learned_optimizer(context: Context, rule: OptimizerConfig, seed: int) -> nn.Module:
     """A meta-trained optimizer, from its checkpoint. Raises InputError where that is gone."""
+    if rule.pretrained is not None:
+        return pretrained.load(rule.pretrained).to(context.device)
     tensors, _ = context.worker.stored(unit_name(context.part, rule, seed))
     optimizer = make(rule.kind, **rule.shape).to(context.device)
     optimizer.load_state_dict(theta_of(tensors))
