@@ -131,7 +131,7 @@ class MetaOptimizer(torch.optim.Optimizer):
                 check_second_derivative(model, images[:2], [p for g in self.param_groups for p in g["params"]])
             images = images.detach()
         with torch.enable_grad():
-            return objective(model, images, labels, generator).mean()
+            return objective(model, images, labels, generator or _default_generator(images.device)).mean()
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         total, done = group["total_steps"], group["step"]
@@ -208,6 +208,13 @@ def _device(tensors: Iterable[Tensor]) -> torch.device:
             f"move the model to one device, or give each device's parameters a group, or an optimizer, of its own"
         )
     return devices[0] if devices else torch.device("cpu")
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    """PyTorch's own, which `torch.manual_seed` seeds."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or 0]
+    return torch.default_generator
 
 
 def _filled(group: dict[str, Any]) -> list[Tensor]:

@@ -25,7 +25,7 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.flatten().repeat_interleave(len(images) // values.numel())
 
 
-def _noised(images: Tensor, sigma: Tensor, generator: torch.Generator | None) -> Tensor:
+def _noised(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return images + _per_image(sigma, images).view(-1, 1, 1, 1).to(images) * noise
 
@@ -50,9 +50,7 @@ class Noise:
     sigma: Tensor
     inner: Objective = clean
 
-    def __call__(
-        self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return self.inner(predict, _noised(images, self.sigma, generator), labels, generator)
 
 
@@ -123,9 +121,7 @@ class Penalised:
     slack: Tensor
     at_random: bool = False
 
-    def __call__(
-        self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         count_points(len(images))
         # Not cut off from noise and far: a meta-gradient goes through the points into these.
         here = _noised(images.detach(), self.noise, generator)

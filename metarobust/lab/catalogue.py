@@ -11,17 +11,15 @@ from typing import Any
 
 from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
+from metarobust.lab.frontier import frontier
 from metarobust.lab.results import JOINT, LEARNED
 from metarobust.lab.spec import (
     ALL,
     CONVOLUTIONAL,
-    DEEPER,
     DENSE,
-    FRESH,
     NEW,
     UNSEEN,
     VALIDATION,
-    WIDER,
     OptimizerConfig,
     Part,
     Spec,
@@ -33,8 +31,6 @@ from metarobust.meta import MetaTrainConfig
 FROM_DIGITS = "learned on digits"
 STEERING = "learned steering"
 LSTM = "learned LSTM"
-PENALTIES = "learned penalties"
-PENALTIES_DENSE = "learned penalties, perceptrons"
 FEW = (NEW[0], NEW[1], NEW[3])
 FAST_RULES = ("adam", "std-prune", "falling noise + last-layer decay", "input-gradient penalty", "PGD-7 training")
 
@@ -208,43 +204,6 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
     names = (*FAST_RULES[:4], "FGSM training", "PGD-7 training")
     rules = rules[:1] if scale == "smoke" else rules
     return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
-
-
-def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
-    """Of learned penalties: the exact gradient through whole runs."""
-    return MetaTrainConfig(
-        episodes=8 if scale == "smoke" else episodes, horizons=(100,), estimator="exact", groups=1, tasks=tasks,
-        held_out=256, lr=0.03, beta2=0.98, warmup=5, validate_every=8,
-    )  # fmt: skip
-
-
-def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
-    """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks.
-
-    On other data than the digits the rules are those that learned on digits, as they are shipped: there only the rivals
-    are fitted to the data.
-    """
-    dense = OptimizerConfig(
-        PENALTIES_DENSE, "penalties", penalties_plan(scale, 40, 8), family=(*DENSE, *DEEPER), meta="margin",
-        compared=False,
-    )  # fmt: skip
-    both = OptimizerConfig(
-        PENALTIES, "penalties", penalties_plan(scale, 32, 4), begins=PENALTIES_DENSE, family=(*CONVOLUTIONAL, *WIDER),
-        meta="margin",
-    )  # fmt: skip
-    tiers = {0: ("adam",), 1: ("noise",), 2: ("input-gradient penalty", "curvature penalty")}
-    attacked = ("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES")
-    shared = {"methods": (*tiers[0], *tiers[1], *tiers[2], *attacked), "unseen": FRESH}
-    if dataset != "digits":
-        fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
-        return (
-            Part("train, 100 steps", 100, 64, uses=(fresh,), trained=False, **shared),
-            Part("patch, 100 steps", 100, 64, uses=(trained,), **shared),
-        )
-    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
-    if scale == "smoke":
-        return (train,)
-    return (train, Part("patch, 100 steps", 100, 64, (dense, both), **shared))
 
 
 def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:

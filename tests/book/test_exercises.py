@@ -47,7 +47,7 @@ FUNCTIONS = {
     "adversarial_training.trades", "optimizers_as_functions.adamw", "learning_a_step_size.meta_gradient",
     "exploding_meta_gradients.persistent", "learned_optimizers.around_adam", "learning_from_mistakes.pruned",
     "two_by_two.paired", "few_images.stopped", "new_architectures.row_sizes", "new_data.l2_step",
-    "what_was_learned.by_columns", "costs_and_limits.honest",
+    "what_was_learned.by_columns", "costs_and_limits.honest", "learning_penalties.bend",
 }  # fmt: skip
 
 NUMBERS = {
@@ -82,6 +82,8 @@ NUMBERS = {
         (0.8, 0.64): "swapped", (0.36, 0.6): "lost", (0.64, 0.64): "in L2 the best", (None, 0.8): "no two"}),
     "what_was_learned.given_up": (0.8, {
         0.2: "kept", 1 / 1.5: "power of the slope", 0.25: "the power alone", 1 / 1.01: "threshold first"}),
+    "learning_penalties.margin_left": (0.5, {
+        3.5: "lowers", 1.9: "every pixel", -13: "not by 1", 2: "before the attack", 1.5: "how much is left"}),
     "costs_and_limits.models_until_it_pays": (1067, {
         1600: "paid once", 800: "not free", 1200: "left out", 1066: "whole models", 3: "both bills"}),
 }  # fmt: skip
@@ -377,6 +379,14 @@ WRONG = {
         "for each row": lambda y, w: columns(y, w, over=1),
         "take off the mean": lambda y, w: columns(y, w, centre=True),
         "p the columns": lambda y, w: R(y, w) ** 3,
+    },
+    "learning_penalties.bend": lambda R: {
+        "it stops with": lambda m, x, y, f: m(x) @ y,
+        "one number an image": lambda *given: R(*given).sum(),
+        "square root": lambda *given: R(*given).sqrt(),
+        "averaged over the images": lambda *given: R(*given) / 36,
+        "goes up": lambda m, x, y, f: R(m, x, y, -f),
+        "term by term": lambda *given: 2 * R(*given),
     },
     "costs_and_limits.honest": lambda R: {
         "test images chose": lambda v, t: t.mean(1).max(),

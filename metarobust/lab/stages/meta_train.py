@@ -9,7 +9,7 @@ from metarobust import pretrained
 from metarobust.data import load
 from metarobust.family import Family, vulnerable
 from metarobust.lab.engine import Rows
-from metarobust.lab.spec import OptimizerConfig, Part, slug
+from metarobust.lab.spec import OptimizerConfig, Part, network_kind, slug
 from metarobust.lab.stages.context import Context
 from metarobust.learned import make
 from metarobust.meta import MetaTrainer, Validation, generator_of, hold_out, theta_of
@@ -115,7 +115,12 @@ def family(context: Context, source: str | None, members: tuple[str, ...]) -> Fa
 
 
 def validation(context: Context, rule: OptimizerConfig) -> Validation:
-    """Validation networks, which no rule learns from, to keep the theta that does best on them."""
-    groups = hold_out(family(context, rule.source, context.spec.validation).sample, 6, 2, device=context.device)
+    """Validation networks, which no rule learns from, to keep the theta that does best on them.
+
+    For one that learns on networks of its own they are of the same kinds: others would say nothing of it.
+    """
+    kinds = set(map(network_kind, rule.family or context.spec.family))
+    members = tuple(name for name in context.spec.validation if network_kind(name) in kinds)
+    groups = hold_out(family(context, rule.source, members).sample, 6, 2, device=context.device)
     part, inner = context.part, inner_objective(context, rule)
     return Validation(groups, inner, part.steps, part.batch_size, eps=radius(context, rule))
