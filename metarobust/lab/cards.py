@@ -70,7 +70,9 @@ def describe(
     spec, name, dataset = manifest["spec"], part["name"], learned_on(manifest["spec"], rule)
     run = "-".join((spec["experiment"], spec["dataset"].replace(":", "-"), spec["scale"]))
     numbers, made = spec if rule["source"] is None else vars(sizes(rule["source"])), manifest.get("learned", manifest)
-    by_part = ahead(frame, rule["name"], meta_seed)
+    # Parts that use what was learned in the same one: another part may have learned by the same name.
+    home = {each["name"]: each.get("home") or each["name"] for each in spec["parts"]}
+    by_part = {part: found for part, found in ahead(frame, rule["name"], meta_seed).items() if home[part] == home[name]}
     seen = [each.removeprefix("folder:") for each in names(frame, "dataset")]
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
@@ -108,7 +110,7 @@ def describe(
 
 def family(part: Mapping[str, Any], rule: Mapping[str, Any]) -> list[str]:
     """The networks that an optimizer learned on, those of the one that it goes on from too; none where not its own."""
-    before = [each for each in part["rules"] if each["name"] == rule["begins"]]
+    before = [each for each in part.get("rules", ()) if each["name"] == rule["begins"]]
     return [*(network for each in before for network in family(part, each)), *rule["family"]]
 
 

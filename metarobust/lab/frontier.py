@@ -2,19 +2,18 @@
 
 from dataclasses import replace
 
+from metarobust.lab.results import PENALTIES
 from metarobust.lab.spec import CONVOLUTIONAL, DEEPER, DENSE, FRESH, WIDER, OptimizerConfig, Part
 from metarobust.meta import MetaTrainConfig
 
-PENALTIES = "learned penalties"
-PENALTIES_DENSE = "learned penalties, perceptrons"
+PENALTIES_DENSE = f"{PENALTIES}, perceptrons"
 
 
 def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
     """Of learned penalties: the exact gradient through whole runs."""
-    return MetaTrainConfig(
-        episodes=8 if scale == "smoke" else episodes, horizons=(100,), estimator="exact", groups=1, tasks=tasks,
-        held_out=256, lr=0.03, beta2=0.98, warmup=5, validate_every=8,
-    )  # fmt: skip
+    numbers = {"held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
+    episodes = 8 if scale == "smoke" else episodes
+    return MetaTrainConfig(episodes, (100,), estimator="exact", tasks=tasks, **numbers)
 
 
 def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
@@ -23,14 +22,10 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     On other data than the digits the rules are those that learned on digits, as they are shipped: there only the rivals
     are fitted to the data.
     """
-    dense = OptimizerConfig(
-        PENALTIES_DENSE, "penalties", penalties_plan(scale, 40, 8), family=(*DENSE, *DEEPER), meta="margin",
-        compared=False,
-    )  # fmt: skip
-    both = OptimizerConfig(
-        PENALTIES, "penalties", penalties_plan(scale, 24, 4), begins=PENALTIES_DENSE, family=(*CONVOLUTIONAL, *WIDER),
-        meta="margin",
-    )  # fmt: skip
+    first, then = penalties_plan(scale, 40, 8), penalties_plan(scale, 24, 4)
+    how = {"kind": "penalties", "meta": "margin"}
+    dense = OptimizerConfig(PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, **how)
+    both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)
     tiers = {0: ("adam",), 1: ("noise",), 2: ("input-gradient penalty", "curvature penalty")}
     attacked = ("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES")
     shared = {"methods": (*tiers[0], *tiers[1], *tiers[2], *attacked), "unseen": FRESH}

@@ -16,6 +16,7 @@ from metarobust.lab.results import (
     GROUP,
     JOINT,
     LEARNED,
+    PENALTIES,
     PLAIN,
     accuracy,
     as_rows,
@@ -73,7 +74,7 @@ def section(folder: Path, run: dict[str, Any]) -> str:
         if "robust accuracy" not in names(rows, "metric"):
             continue
         learned = names(rows[rows["learned"] == 1], "method")
-        if compares and not {LEARNED, JOINT}.issuperset(learned):
+        if compares and not {LEARNED, JOINT, PENALTIES}.issuperset(learned):
             blocks.append(variants(frame, part))
         blocks += filter(None, [strongest(rows), trust(rows)])
         if learned:

@@ -11,6 +11,7 @@ from metarobust.lab.results import (
     BEFORE,
     JOINT,
     LEARNED,
+    PENALTIES,
     PLAIN,
     REFERENCE,
     accuracy,
@@ -81,7 +82,7 @@ def headline(frame: pd.DataFrame, part: str) -> list[list[str]]:
     rows = select(frame, part=part)
     cells, methods = Cells(rows), names(rows, "method")
     before = [BEFORE] if rows["start"].iloc[0] == "trained" else []
-    first = [*before, *(name for name in (LEARNED, JOINT) if name in methods)]
+    first = [*before, *(name for name in (LEARNED, JOINT, PENALTIES) if name in methods)]
     last = [name for name in (ADAM, REFERENCE) if name in methods]
     best = {"best plain rule": PLAIN}
     if REFERENCE not in methods and ((rows["tier"] == ATTACKED) & (rows["learned"] == 0)).any():

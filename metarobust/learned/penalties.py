@@ -33,15 +33,25 @@ from metarobust.penalties import Penalised
 WEIGHTS = ("noise", "bend", "far", "slope", "smooth", "slack")
 """What the loss is weighted with, by name in `Penalised`; noise, far, slope and slack are in units of eps."""
 LENGTHS = ("noise", "far", "slope", "slack")
-NAMES = (
-    "rate first", "rate middle", "rate last", "decay first", "decay middle", "decay last", "noise", "forget",
-    "bend", "far", "slope", "smooth", "slack",
-)  # fmt: skip
-START = (0.03, 0.03, 0.003, 1e-4, 1e-4, 1e-4, 0.2, 0.1, 0.1, 1.0, 0.1, 0.003, 0.4)
-BOUNDS = (
-    *([(1e-5, 0.04)] * 3), *([(1e-7, 0.1)] * 3), (1e-3, 5.0), (0.05, 1.0),
-    (1e-4, 10.0), (0.2, 5.0), (1e-4, 5.0), (1e-5, 0.2), (1e-4, 5.0),
-)  # fmt: skip
+HYPERPARAMETERS = {
+    "rate first": (0.03, 1e-5, 0.04),
+    "rate middle": (0.03, 1e-5, 0.04),
+    "rate last": (0.003, 1e-5, 0.04),
+    "decay first": (1e-4, 1e-7, 0.1),
+    "decay middle": (1e-4, 1e-7, 0.1),
+    "decay last": (1e-4, 1e-7, 0.1),
+    "noise": (0.2, 1e-3, 5.0),
+    "forget": (0.1, 0.05, 1.0),
+    "bend": (0.1, 1e-4, 10.0),
+    "far": (1.0, 0.2, 5.0),
+    "slope": (0.1, 1e-4, 5.0),
+    "smooth": (0.003, 1e-5, 0.2),
+    "slack": (0.4, 1e-4, 5.0),
+}
+"""By name where each begins, set by hand, and its bounds."""
+NAMES = tuple(HYPERPARAMETERS)
+START = tuple(start for start, _, _ in HYPERPARAMETERS.values())
+BOUNDS = tuple((low, high) for _, low, high in HYPERPARAMETERS.values())
 KINDS = ("dense", "convolutional", "normalised")
 OFFSETS = ("horizon", "depth", "fan-in")
 FAN_IN = 64
@@ -114,9 +124,8 @@ class Within(torch.autograd.Function):
 
 def which(param_spec: ParamSpec) -> int:
     """The number of a network's kind in KINDS, by its shapes: a layer that normalises has a vector more than a bias."""
-    vectors = [sum(info.layer == layer and len(info.shape) < 2 for info in param_infos(param_spec))
-               for layer in range(param_spec.layers[-1] + 1)]  # fmt: skip
-    return 2 if max(vectors) > 1 else network_kind(param_spec)
+    vectors = [info.layer for info in param_infos(param_spec) if len(info.shape) < 2]
+    return 2 if len(vectors) > len(set(vectors)) else network_kind(param_spec)
 
 
 def facts(param_spec: ParamSpec, total: int) -> list[float]:

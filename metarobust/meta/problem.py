@@ -61,12 +61,8 @@ class Problem:
         self, optimizer: Optimizer, at: Point, steps: int, generator: torch.Generator, *, second_order: bool = False
     ) -> Point:
         """Where some steps lead."""
-        return Point(
-            *unroll(
-                self.tasks, optimizer, *at, steps=steps, batch_size=self.config.batch_size, inner=self.inner,
-                generator=generator, second_order=second_order,
-            )
-        )  # fmt: skip
+        how = {"steps": steps, "batch_size": self.config.batch_size, "inner": self.inner, "generator": generator}
+        return Point(*unroll(self.tasks, optimizer, *at, **how, second_order=second_order))
 
     def meta_losses(self, at: Point, generator: torch.Generator) -> Tensor:
         """The meta-loss of each task at a point, `[T]`, on images that are held out."""

@@ -34,6 +34,7 @@ from metarobust.book.figures import (
     learned_optimizers,
     learning_a_step_size,
     learning_from_mistakes,
+    learning_penalties,
     lines,
     matrix,
     new_data,
@@ -209,6 +210,10 @@ FIGURES = {
     "share_given_up": lambda: what_was_learned.share_given_up([("learned", "learned", [0.1, 1], [0.2, 0.1])]),
     "step_by_weight": lambda: what_was_learned.step_by_weight(0.05, [-1, 1], {"a": ("rule", [0.5, -0.4])}, top=0.9),
     "explained": lambda: what_was_learned.explained({"first": {"a": 0.9, "b": -0.1}, "last": {"a": 0.2}}, mark="a"),
+    "over_the_run": lambda: learning_penalties.over_the_run(
+        learning_penalties.PANELS, {"a": ("learned", 2 + draws(1, 6, 5)), "b": ("rule", 3 + draws(2, 6, 5))}
+    ),
+    "by_passes": lambda: learning_penalties.by_passes(recorded("frontier-digits-small").frame, "train, 100 steps"),
     "headline": lambda: results.headline(table()),
     "frontier": lambda: results.frontier(table(), "patch", NETWORKS[0]),
     "against_cost": lambda: costs_and_limits.against_cost(recorded("cost-digits-small").frame, "mlp-72-elu"),

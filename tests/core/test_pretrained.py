@@ -18,16 +18,16 @@ from metarobust.storage import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    *("patch-digits", "patch-digits-joint", "patch-fashion-mnist", "patch-mnist", "patch-mnist-joint"),
-    *("train-digits", "train-digits-steering", "train-mnist"),
+    *("patch", "patch-digits", "patch-digits-joint", "patch-fashion-mnist", "patch-mnist", "patch-mnist-joint"),
+    *("train", "train-digits", "train-digits-steering", "train-mnist"),
 ]
 
 
 def test_names():
     assert pretrained.available() == NAMES
-    assert pretrained.DEFAULT in NAMES
+    assert {pretrained.TRAIN, pretrained.PATCH} <= set(NAMES)
     for wrong in ("patch-mnits", "../weights/patch-mnist", ""):
-        with pytest.raises(InputError, match="choose one of patch-digits"):
+        with pytest.raises(InputError, match="choose one of patch, patch-digits"):
             pretrained.load(wrong)
     assert all(0 < len(summary) < 80 for summary in pretrained.summaries().values())
 

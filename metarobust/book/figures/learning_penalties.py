@@ -9,13 +9,17 @@ from matplotlib.figure import Figure
 from metarobust.book.figures.results import label, points
 from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style
 from metarobust.book.figures.style import points as in_points
-from metarobust.lab.results import ATTACKED, accuracy, names, paired, select, to_markdown
+from metarobust.lab.results import ATTACKED, PENALTIES, accuracy, names, paired, select, to_markdown
 from metarobust.lab.summary import Cells
 
 PANELS = {
-    "rate middle": "step of a weight", "bend": "weight of the bend", "far": "how far it looks, in eps",
-    "slope": "weight of the slope, in eps", "slack": "lowered margin, in eps", "noise": "noise, in eps",
-}  # fmt: skip
+    "rate middle": "step of a weight",
+    "bend": "weight of the bend",
+    "far": "how far it looks, in eps",
+    "slope": "weight of the slope, in eps",
+    "slack": "lowered margin, in eps",
+    "noise": "noise, in eps",
+}
 
 
 def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str, Sequence[Sequence[float]]]]) -> Figure:
@@ -71,7 +75,7 @@ def by_passes(frame: pd.DataFrame, part: str) -> Figure:
     return figure
 
 
-def against(frame: pd.DataFrame, part: str, method: str = "learned penalties") -> str:
+def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
     """A Markdown table: on each network the rule's clean and robust accuracy in per cent, and how far its robust
     accuracy is ahead of each rival that may look as closely, in points: means over paired seeds, ± 95 %."""
     rows = select(frame, part=part)
