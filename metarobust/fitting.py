@@ -21,8 +21,9 @@ from metarobust.evaluation import evaluate
 from metarobust.evaluation.measure import eval_mode
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.optim import MetaOptimizer
+from metarobust.params import ParamSpec
 from metarobust.patch_report import PatchReport
-from metarobust.pretrained import TRAIN
+from metarobust.pretrained import TRAIN, unfamiliar
 
 
 def train(
@@ -88,7 +89,13 @@ def train(
         examples_to_measure=measured.examples + measured_again.examples,
         seconds=seconds,
         done="trained",
+        warning=warning(optimizer, trained),
     )
+
+
+def warning(optimizer: str | LearnedOptimizer, model: nn.Module) -> str:
+    """What to be told of a model whose like a pretrained optimizer did not learn on; nothing of one of your own."""
+    return unfamiliar(optimizer, ParamSpec.of(model)) if isinstance(optimizer, str) else ""
 
 
 def take_steps(

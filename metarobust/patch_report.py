@@ -14,7 +14,8 @@ class PatchReport:
     and 0 where any part did, so that the original was returned and `tried` is the whole patch. images: how many it
     trained on. examples_in_use: adversarial examples generated on the way, counted; points_in_use: points beside images
     at which penalties took a gradient; examples_to_measure: adversarial examples of the two evaluations. seconds: of
-    the steps alone, left out when two reports are compared. done: what happened to the model, in a word.
+    the steps alone, left out when two reports are compared. done: what happened to the model, in a word. warning: where
+    the rule has not met the like of it.
     """
 
     before: Report
@@ -30,6 +31,7 @@ class PatchReport:
     seconds: float = field(compare=False)
     points_in_use: int = 0
     done: str = "patched"
+    warning: str = ""
 
     @property
     def undone(self) -> bool:
@@ -49,6 +51,8 @@ class PatchReport:
             f"{self.seconds:.1f} s",
             f"held-out images: {self.before.setting}; {self.examples_to_measure:,} adversarial examples to measure it",
         ]
+        if self.warning:
+            sentences.append(f"CAREFUL: {self.warning}")
         if self.undone:
             drop = 100 * (self.before.clean - self.tried.clean)
             sentences.append(

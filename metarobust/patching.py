@@ -19,7 +19,7 @@ from metarobust.attacks.inputs import check_inputs
 from metarobust.errors import InputError, check_count
 from metarobust.evaluation import correct, evaluate
 from metarobust.evaluation.probe import share
-from metarobust.fitting import mode, split, take_steps, trainable_copy
+from metarobust.fitting import mode, split, take_steps, trainable_copy, warning
 from metarobust.learned.protocol import LearnedOptimizer
 from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
@@ -107,6 +107,7 @@ def patch(
         points_in_use=in_use.points,
         examples_to_measure=measured.examples + measured_again.examples,
         seconds=seconds,
+        warning=warning(optimizer, patched),
     )
 
 

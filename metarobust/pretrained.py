@@ -21,7 +21,9 @@ from torch import Tensor
 
 from metarobust.errors import InputError, choose
 from metarobust.learned import SHAPES, make
+from metarobust.learned.penalties import KINDS, which
 from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.params import ParamSpec
 from metarobust.storage import load_tensors, read_bytes, read_json, save_tensors, sha256, write_json
 
 FOLDER = Path(__file__).parent / "weights"
@@ -67,6 +69,26 @@ def card(name: str) -> dict[str, Any]:
         return read_json(FOLDER / f"{name}.json")
     except InputError as error:
         raise InputError(f"the card of {name!r} is damaged; install metarobust anew ({error})") from error
+
+
+def unfamiliar(name: str, param_spec: ParamSpec) -> str:
+    """What to be told of a network whose like an optimizer did not learn on, in a sentence; nothing where it did.
+
+    Args:
+        name: of a pretrained optimizer.
+        param_spec: of the network that it is to move.
+    """
+    by_name = {"mlp": "dense", "cnn": "convolutional", "resnet": "normalised"}
+    met = {by_name[network.partition("-")[0]] for network in card(name)["meta_trained_on"]["family"]}
+    kind = KINDS[which(param_spec)]
+    if kind in met:
+        return ""
+    has = {
+        "dense": "is a perceptron",
+        "convolutional": "has convolutions",
+        "normalised": "normalises between its layers",
+    }
+    return f"{name} learned on no network that {has[kind]}, as this one: what it does here nobody has measured"
 
 
 def summaries() -> dict[str, str]:

@@ -86,6 +86,7 @@ def test_a_patched_model_is_more_robust_on_held_out_images(kind, rule, digits, m
 
     assert report.examples_in_use == 0
     assert report.points_in_use == (steps * 64 if rule == "patch" else 0)
+    assert ("CAREFUL: patch learned on no network that normalises" in str(report)) == (kind == "norm")
     assert report.examples_to_measure > 0
     assert not report.undone
     assert report.after is report.tried
