@@ -25,11 +25,14 @@ from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import Run, Units
 from metarobust.lab.spec import (
     ALL,
+    DEEPER,
     FAMILY,
+    FRESH,
     NEW,
     SCALES,
     UNSEEN,
     VALIDATION,
+    WIDER,
     OptimizerConfig,
     Part,
     Spec,
@@ -218,7 +221,7 @@ def test_rows_are_tidy_and_say_what_they_are_of(whole):
             assert all(math.isclose(v * 20, round(v * 20), abs_tol=1e-5) for v in value.values())
     assert {(row["metric"], row["eps"], row["scope"]) for row in rows} == {
         ("clean accuracy", 0.0, ""), ("robust accuracy", 0.1, "single"), ("robust accuracy", 0.1, "worst case"),
-        ("adversarial examples", None, ""),
+        ("adversarial examples", None, ""), ("points visited", None, ""), ("passes", None, ""),
     }  # fmt: skip
 
 
@@ -525,7 +528,7 @@ def test_every_experiment_can_be_begun(name, scale, dataset):
     home = {part.name: part for part in spec.parts}
     assert len(home) == len(spec.parts)
     for part in spec.parts:
-        assert all(rule in home[part.home].rules for rule in part.uses)
+        assert all(rule.pretrained or rule in home[part.home].rules for rule in part.uses)
         assert not {name for rule in part.rules for name in rule.family or spec.family} & {
             *(part.unseen or spec.unseen)
         }
@@ -550,7 +553,7 @@ def test_a_radius_may_be_given_and_is_part_of_the_spec():
 
 
 def test_families_never_mix():
-    groups = [FAMILY, VALIDATION, UNSEEN, NEW]
+    groups = [FAMILY, VALIDATION, UNSEEN, NEW, FRESH, DEEPER, WIDER]
     assert len(set().union(*groups)) == sum(map(len, groups))
 
 

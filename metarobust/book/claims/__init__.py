@@ -4,7 +4,7 @@ A claim is a function in the module of its theme: its docstring is the sentence,
 comes from, which pages say it, and the range of each number that it returns. To add one, write such a function.
 """
 
-from metarobust.book.claims import abstract, costs, patching, training, transfer  # noqa: F401  they fill the ledger
+from metarobust.book.claims import abstract, costs, frontier, patching, training, transfer  # noqa: F401  they fill the ledger
 from metarobust.book.claims.cite import cite, cited, renew
 from metarobust.book.claims.claim import LEDGER, Claim
 

@@ -1,0 +1,46 @@
+"""The learned penalties against all that may look as closely, and against what attacks, at equal steps."""
+
+import pandas as pd
+
+from metarobust.book.claims.claim import ADDED, Range, claim
+from metarobust.lab.compare import acc, best, gap, made, value
+from metarobust.lab.results import PENALTIES, REFERENCE
+
+RUN = "frontier-digits-small"
+FRESH, TRAINED = {"part": "train, 100 steps"}, {"part": "patch, 100 steps"}
+PAGES = "README", "learning-penalties"
+
+
+def ahead(part: dict[str, str], **columns: object) -> pd.Series:
+    """On each network, how far the learned penalties are ahead under attack of the most robust of some methods."""
+    return acc(RUN, PENALTIES, **part) - best(RUN, by="robust", **part, **columns)
+
+
+@claim(ADDED, *PAGES, plain=Range(0), made=Range(0, 0, "", 0))
+def frontier_plain():
+    """Fresh networks of the digits, trained in a hundred steps, end {plain} more robust by the learned penalties than
+    by the best rule of tiers 0 to 2, constant or annealed; {made} adversarial examples were made."""
+    return {"plain": ahead(FRESH), "made": made(RUN, PENALTIES)}
+
+
+@claim(ADDED, *PAGES, pgd=Range(0))
+def frontier_attacked():
+    """The same networks are {pgd} more robust than after as many steps of PGD-7 training, constant or annealed."""
+    return {"pgd": gap(RUN, PENALTIES, REFERENCE, **FRESH)}
+
+
+@claim(ADDED, *PAGES, gain=Range(0), cost=Range(high=5))
+def frontier_patch():
+    """Trained networks of the digits, patched in a hundred steps by the learned penalties, gain {gain} under attack,
+    for {cost} of clean accuracy."""
+    cost = gap(RUN, "before", PENALTIES, "clean", **TRAINED)
+    return {"gain": gap(RUN, PENALTIES, "before", **TRAINED), "cost": cost}
+
+
+@claim(ADDED, "learning-penalties", cheaper=Range(1.01, 20, "times", 1), dearer=Range(1.01, 20, "times", 1))
+def frontier_passes():
+    """A step of PGD-7 training takes {cheaper} the passes of one of the learned penalties, and that {dearer} the passes
+    of one of N-FGSM."""
+    how = {"metric": "passes", **FRESH}
+    own, pgd, fast = (value(RUN, method=name, **how) for name in (PENALTIES, REFERENCE, "N-FGSM training"))
+    return {"cheaper": pgd / own, "dearer": own / fast}
