@@ -11,7 +11,7 @@ from metarobust import storage
 from metarobust.errors import InputError
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.report import report, strongest
-from metarobust.lab.results import ATTACKED, RECORDED, accuracy, available, names, recorded, select
+from metarobust.lab.results import ATTACKED, RECORDED, accuracy, names, recorded, select
 from metarobust.lab.summary import brief, headline
 
 RUN = "patch-digits-small"
@@ -25,7 +25,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", SHOWN)
 def test_tables_of_a_recorded_run_are_what_they_were_to_the_digit(name):
     manifest, frame = recorded(name)
     experiment = EXPERIMENTS[manifest["spec"]["experiment"]]
