@@ -18,6 +18,7 @@ from metarobust.attacks import counting
 from metarobust.attacks.inputs import check_inputs
 from metarobust.errors import InputError, check_count
 from metarobust.evaluation import correct, evaluate
+from metarobust.evaluation.measure import eval_mode
 from metarobust.evaluation.probe import share
 from metarobust.fitting import mode, split, take_steps, trainable_copy, warning
 from metarobust.learned.protocol import LearnedOptimizer
@@ -86,7 +87,8 @@ def patch(
     with counting() as in_use:
         with mode(patched, train=False):
             take_steps(patched, meta_optimizer, images, labels, train, steps, batch_size, seed, label)
-        part = _keep_largest_part(patched, old, images[test], labels[test], max_clean_drop)
+        with eval_mode(patched):
+            part = _keep_largest_part(patched, old, images[test], labels[test], max_clean_drop)
     seconds = time.perf_counter() - start
     # What is measured where no part is cheap enough is the whole patch: the report says what was undone.
     with counting() as measured_again:

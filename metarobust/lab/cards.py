@@ -77,7 +77,7 @@ def describe(
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
         "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on {dataset}"
-        + (f" ({rule['kind']}, tier {TIERS[rule['kind']]})" if TIERS[rule["kind"]] != "0" else ""),
+        + {"0": "", "1": f" ({rule['kind']}, tier 1)", "2": " (tier 2)"}[TIERS[rule["kind"]]],
         "rule": rule["name"],
         "run": run,
         "part": name,

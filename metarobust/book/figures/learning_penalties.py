@@ -13,7 +13,7 @@ from metarobust.lab.results import ATTACKED, PENALTIES, accuracy, names, paired,
 from metarobust.lab.summary import Cells
 
 PANELS = {
-    "rate middle": "step of a weight",
+    "rate first": "step, first layer",
     "bend": "weight of the bend",
     "far": "how far it looks, in eps",
     "slope": "weight of the slope, in eps",
