@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from metarobust.book.figures.results import label, points
-from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style
+from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style, ticks
 from metarobust.book.figures.style import points as in_points
 from metarobust.lab.results import ATTACKED, PENALTIES, accuracy, names, paired, select, to_markdown
 from metarobust.lab.summary import Cells
@@ -32,10 +32,14 @@ def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str,
     with style():
         figure, grid = plt.subplots(3, 2, figsize=(5.6, 5.4), sharex=True)
         for axes, (name, title) in zip(grid.flat, PANELS.items(), strict=True):
-            for how, rows in curves.values():
-                row = rows[list(hyperparameters).index(name)]
+            lines = [(how, rows[list(hyperparameters).index(name)]) for how, rows in curves.values()]
+            for how, row in lines:
                 axes.plot([i / (len(row) - 1) for i in range(len(row))], row, **(line(how) | {"marker": ""}))
             axes.set_yscale("log")
+            low, high = (pick(pick(row) for _, row in lines) for pick in (min, max))
+            places = [step * 10**power for power in range(-4, 2) for step in (1, 2, 5)]
+            ticks(axes, "y", [place for place in places if 0.7 * low <= place <= 1.4 * high])
+            axes.set_ylim(0.8 * low, 1.25 * high)
             axes.set_title(title, fontsize=10)
         for axes in grid[-1]:
             axes.set(xlabel="share of the run")
