@@ -256,7 +256,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
         numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
         return Spec(
             name, scale, dataset, seeds or (0, 1, 2), (0,), tuple(parts), **numbers, tuning_seeds=(100,),
-            attack_steps=20, wide_grids=False, validated=False,
+            attack_steps=20, wide_grids=False, annealed=name == "frontier", validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
     # A network that had few images says less about a setting than one that had many: more of them are asked.

@@ -300,7 +300,7 @@ def test_a_scale_is_a_whole_specification(scale, dataset):
 def test_the_counterpart_learns_as_the_shipped_rule_did(dataset):
     learned_as = pretrained.card(f"patch-{dataset}")["meta_trained_on"]
     spec = json.loads(json.dumps(what_was_learned.make_spec("small", dataset, None)))
-    assert spec["control"]["plan"] == learned_as["plan"]
+    assert spec["control"]["plan"] == {"beta2": 0.999} | learned_as["plan"]  # older than that number
     assert spec["setting"]["family"] == learned_as["family"]
 
 

@@ -199,7 +199,7 @@ def compare(inquiry: Inquiry, network: str, name: str) -> Rows:
     params, made = fit_learned(tasks, inquiry.optimizer(name), inquiry.inner, inquiry.generator(network, 4))
     meta_seed, steps = None if name == IMITATION else META_SEED, inquiry.inner.steps
     common = inquiry.common(network, name, "0", meta_seed, steps, learned=name != IMITATION)
-    return evaluate.rows(inquiry, common, tasks, params, made)
+    return evaluate.rows(inquiry, common, tasks, params, {evaluate.EXAMPLES: made})
 
 
 def look(inquiry: Inquiry, network: str) -> Rows:
