@@ -58,7 +58,7 @@ def stepping(size: Size, device: str) -> list[dict[str, Any]]:
     optimizers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         ADAM: torch.optim.Adam,
         FUSED: partial(torch.optim.Adam, fused=True),
-        META: partial(MetaOptimizer, total_steps=total),
+        META: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=total),
     }
     ways: dict[str, Callable[[], Any]] = {}
     for way, make_optimizer in optimizers.items():
