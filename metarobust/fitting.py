@@ -1,12 +1,12 @@
 """`train`: a fresh model trained to be robust by a learned optimizer, without an adversarial example.
 
-It is to fresh models what `metarobust.patch` is to trained ones; both are the loop of `take_steps`, a few lines that
-work as well in a training loop of your own.
+It is to fresh models what `metarobust.patch` is to trained ones. Both are `fit_and_report`: split, measure, take steps,
+measure again. The steps themselves are a few lines that work as well in a training loop of your own.
 """
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -25,6 +25,8 @@ from metarobust.params import ParamSpec
 from metarobust.patch_report import PatchReport
 from metarobust.pretrained import TRAIN, unfamiliar
 
+Tensors = dict[str, Tensor]
+
 
 def train(
     model: nn.Module,
@@ -32,7 +34,7 @@ def train(
     labels: Tensor,
     *,
     optimizer: str | LearnedOptimizer = TRAIN,
-    steps: int = 200,
+    steps: int = 100,
     batch_size: int = 64,
     eps: float = 0.1,
     held_out: float = 0.2,
@@ -49,7 +51,7 @@ def train(
         images: clean images `[n, C, H, W]` to train with and to measure on.
         labels: `[n]`, int64.
         optimizer: a name of `pretrained.available()`, or a learned optimizer of any kind.
-        steps: how many; "train" learned with 20 to 200.
+        steps: how many; "train" learned with 100, and knows of other numbers only that decay is to be spread over them.
         batch_size: images a step; it learned with 64.
         eps: L-infinity radius to be robust at, and to measure at, in pixel units.
         held_out: the share of each class that is measured on and not trained on.
@@ -61,41 +63,76 @@ def train(
         InputError: a bad number, images outside [0, 1], too few images of every class to hold some out, or a model
             without parameters to train.
     """
+    numbers = {"steps": steps, "batch_size": batch_size, "eps": eps, "held_out": held_out, "seed": seed}
+    return fit_and_report(
+        model, images, labels, optimizer, fresh=True, keep=lambda *_: 1.0, attacks=attacks, label=label, **numbers
+    )
+
+
+def fit_and_report(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: str | LearnedOptimizer,
+    *,
+    fresh: bool,
+    keep: Callable[[nn.Module, Tensors, Tensor, Tensor], float],
+    steps: int,
+    batch_size: int,
+    eps: float,
+    held_out: float,
+    attacks: str,
+    seed: int,
+    label: str | None,
+    max_clean_drop: float = 1.0,
+) -> tuple[nn.Module, PatchReport]:
+    """What `train` and `patch` do.
+
+    Args:
+        fresh: whether the copy is moved in train mode.
+        keep: given the moved copy in eval mode, its old state and the held-out images and labels, leaves it with the
+            part of the way that is to be kept, and returns which; 0 for none, and then with all of it.
+        max_clean_drop: what the report says of it.
+        The others are as in `train`.
+    """
     check_inputs(images, labels, eps=eps, norm="linf")
     check_count("steps", steps)
     check_count("batch_size", batch_size)
-    index, test = split(labels, held_out, torch.Generator().manual_seed(seed))
-    trained, how = trainable_copy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
-    meta_optimizer = MetaOptimizer(trained.parameters(), optimizer, total_steps=steps, eps=eps)
+    train, test = split(labels, held_out, torch.Generator().manual_seed(seed))
+    moved, how = trainable_copy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
+    meta_optimizer = MetaOptimizer(moved.parameters(), optimizer, total_steps=steps, eps=eps)
+    old = copy.deepcopy(moved.state_dict())
     with counting() as measured:
-        before = evaluate(trained, images[test], labels[test], **how)
+        before = evaluate(moved, images[test], labels[test], **how)
     start = time.perf_counter()
-    with counting() as in_use, mode(trained, train=True):
-        take_steps(trained, meta_optimizer, images, labels, index, steps, batch_size, seed, label)
+    with counting() as in_use:
+        with mode(moved, train=fresh):
+            take_steps(moved, meta_optimizer, images, labels, train, batch_size, seed, label)
+        with eval_mode(moved):
+            part = keep(moved, old, images[test], labels[test])
     seconds = time.perf_counter() - start
+    # What is measured where nothing is kept is the whole way: the report says what was undone.
     with counting() as measured_again:
-        after = evaluate(trained, images[test], labels[test], **how)
-    return trained, PatchReport(
+        tried = evaluate(moved, images[test], labels[test], **how)
+    if part == 0:
+        moved.load_state_dict(old)
+    known = isinstance(optimizer, str)
+    return moved, PatchReport(
         before=before,
-        tried=after,
-        part=1.0,
-        max_clean_drop=1.0,
-        optimizer=optimizer if isinstance(optimizer, str) else type(optimizer).__name__,
+        tried=tried,
+        part=part,
+        max_clean_drop=max_clean_drop,
+        optimizer=optimizer if known else type(optimizer).__name__,
         steps=steps,
         batch_size=batch_size,
-        images=len(index),
+        images=len(train),
         examples_in_use=in_use.examples,
         points_in_use=in_use.points,
         examples_to_measure=measured.examples + measured_again.examples,
         seconds=seconds,
-        done="trained",
-        warning=warning(optimizer, trained),
+        done="trained" if fresh else "patched",
+        warning=unfamiliar(optimizer, ParamSpec.of(moved)) if known else "",
     )
-
-
-def warning(optimizer: str | LearnedOptimizer, model: nn.Module) -> str:
-    """What to be told of a model whose like a pretrained optimizer did not learn on; nothing of one of your own."""
-    return unfamiliar(optimizer, ParamSpec.of(model)) if isinstance(optimizer, str) else ""
 
 
 def take_steps(
@@ -104,14 +141,14 @@ def take_steps(
     images: Tensor,
     labels: Tensor,
     index: Tensor,
-    steps: int,
     batch_size: int,
     seed: int,
     label: str | None,
 ) -> None:
-    """Moves a model, in the mode it is in, by steps on batches at random with repetition, as in meta-training.
+    """Takes all steps of an optimizer, on batches at random with repetition, as in meta-training.
 
     Args:
+        model: is moved in the mode it is in.
         index: of the images to train with.
         seed: of the batches; noise has a stream of its own.
         label: of a progress bar; None for none.
@@ -119,7 +156,7 @@ def take_steps(
     """
     batch_rng = torch.Generator().manual_seed(seed)
     noise_rng = torch.Generator(images.device).manual_seed(seed + 1)
-    for _ in tqdm(range(steps), desc=label, leave=False, disable=label is None):
+    for _ in tqdm(range(optimizer.param_groups[0]["total_steps"]), desc=label, leave=False, disable=label is None):
         rows = index[torch.randint(len(index), (batch_size,), generator=batch_rng).to(index.device)]
         optimizer.zero_grad()
         optimizer.loss(model, images[rows], labels[rows], noise_rng).backward()

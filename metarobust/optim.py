@@ -126,10 +126,8 @@ class MetaOptimizer(torch.optim.Optimizer):
         """
         group = self.param_groups[0]
         objective = self.optimizer.objective(clean, _state(group, _filled(group)), group["eps"])
-        if isinstance(objective, Penalised):
-            if group["step"] == 0:
-                check_second_derivative(model, images[:2], [p for g in self.param_groups for p in g["params"]])
-            images = images.detach()
+        if isinstance(objective, Penalised) and group["step"] == 0:
+            check_second_derivative(model, images[:2], [p for g in self.param_groups for p in g["params"]])
         with torch.enable_grad():
             return objective(model, images, labels, generator or _default_generator(images.device)).mean()
 

@@ -1,28 +1,24 @@
 """`patch`: a trained model made more robust by a learned optimizer, without an adversarial example.
 
-    phi_{t+1} = phi_t + u_t,    u_t = the learned step for the gradient of cross-entropy on a batch of *clean* images
+    phi_{t+1} = phi_t + u_t,    u_t = the learned step for the gradient of what the rule minimises on *clean* images
 
 A few such steps, a second of work. What came of it is then measured, with attacks, on images that the patch did not
 train on. A patch that costs too much clean accuracy is taken in part, phi_0 + part * (phi_T - phi_0), and where no part
 is cheap enough, not at all. Whether a patch helps depends on the model: the pretrained optimizers have seen small
-networks and handwritten digits alone (`pretrained.card`), so read the report.
+networks and small images alone (`pretrained.card`), so read the report.
 """
 
 import copy
-import time
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.attacks import counting
-from metarobust.attacks.inputs import check_inputs
-from metarobust.errors import InputError, check_count
-from metarobust.evaluation import correct, evaluate
-from metarobust.evaluation.measure import eval_mode
+from metarobust.errors import InputError
+from metarobust.evaluation import correct
 from metarobust.evaluation.probe import share
-from metarobust.fitting import mode, split, take_steps, trainable_copy, warning
+from metarobust.fitting import fit_and_report
 from metarobust.learned.protocol import LearnedOptimizer
-from metarobust.optim import MetaOptimizer
 from metarobust.patch_report import PatchReport
 from metarobust.pretrained import PATCH
 
@@ -56,9 +52,9 @@ def patch(
         images: clean images `[n, C, H, W]` to patch with and to measure on.
         labels: `[n]`, int64.
         optimizer: a name of `pretrained.available()`, or a learned optimizer of any kind.
-        steps: how many the patch has; "patch" learned with 20 to 200, those of the first edition with 20.
+        steps: how many the patch has; "patch" learned with 100, the other rules for patching with 20.
         batch_size: images a step; they learned with 64.
-        eps: L-infinity radius to measure at, in pixel units.
+        eps: L-infinity radius to be robust at, and to measure at, in pixel units.
         held_out: the share of each class that is measured on and not trained on. Best are images that the model was
             not trained on either.
         max_clean_drop: where clean accuracy on the held-out images falls by more (0.05 is 5 points), the largest part
@@ -72,44 +68,21 @@ def patch(
         InputError: a bad number, images outside [0, 1], too few images of every class to hold some out, or a model
             without parameters to train.
     """
-    check_inputs(images, labels, eps=eps, norm="linf")
-    check_count("steps", steps)
-    check_count("batch_size", batch_size)
     if not max_clean_drop >= 0:
         raise InputError(f"max_clean_drop is {max_clean_drop!r}; give a share of 0 or more, such as 0.05 for 5 points")
-    train, test = split(labels, held_out, torch.Generator().manual_seed(seed))
-    patched, how = trainable_copy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
-    meta_optimizer = MetaOptimizer(patched.parameters(), optimizer, total_steps=steps, eps=eps)
-    old = copy.deepcopy(patched.state_dict())
-    with counting() as measured:
-        before = evaluate(patched, images[test], labels[test], **how)
-    start = time.perf_counter()
-    with counting() as in_use:
-        with mode(patched, train=False):
-            take_steps(patched, meta_optimizer, images, labels, train, steps, batch_size, seed, label)
-        with eval_mode(patched):
-            part = _keep_largest_part(patched, old, images[test], labels[test], max_clean_drop)
-    seconds = time.perf_counter() - start
-    # What is measured where no part is cheap enough is the whole patch: the report says what was undone.
-    with counting() as measured_again:
-        tried = evaluate(patched, images[test], labels[test], **how)
-    if part == 0:
-        patched.load_state_dict(old)
-    name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
-    return patched, PatchReport(
-        before=before,
-        tried=tried,
-        part=part,
+    numbers = {"steps": steps, "batch_size": batch_size, "eps": eps, "held_out": held_out, "seed": seed}
+    keep = partial(_keep_largest_part, max_clean_drop=max_clean_drop)
+    return fit_and_report(
+        model,
+        images,
+        labels,
+        optimizer,
+        fresh=False,
+        keep=keep,
+        attacks=attacks,
+        label=label,
         max_clean_drop=max_clean_drop,
-        optimizer=name,
-        steps=steps,
-        batch_size=batch_size,
-        images=len(train),
-        examples_in_use=in_use.examples,
-        points_in_use=in_use.points,
-        examples_to_measure=measured.examples + measured_again.examples,
-        seconds=seconds,
-        warning=warning(optimizer, patched),
+        **numbers,
     )
 
 

@@ -207,13 +207,17 @@ def check_second_derivative(model: Callable[[Tensor], Tensor], images: Tensor, p
     Raises:
         InputError: it has no gradient in the images, or that has none in the parameters.
     """
-    try:
-        with torch.enable_grad(), eval_mode(model if isinstance(model, nn.Module) else None):
-            leaf = images.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(model(leaf).logsumexp(1).sum(), leaf, create_graph=True)
+    if not images.is_floating_point():
+        raise InputError(f"images are {images.dtype}; give floats in [0, 1]")
+    with torch.enable_grad(), eval_mode(model if isinstance(model, nn.Module) else None):
+        leaf = images.detach().requires_grad_()
+        score = model(leaf).logsumexp(1).sum()  # an error of the model's own is not ours to explain
+        try:
+            (slope,) = torch.autograd.grad(score, leaf, create_graph=True)
             torch.autograd.grad(slope.square().sum(), [p for p in params if p.requires_grad], allow_unused=True)
-    except RuntimeError as error:
-        raise InputError(
-            f"this rule penalises the model's gradient in the images, and that has no gradient of its own ({error}); "
-            f"take out no_grad, detach and whole numbers, use operations with a double backward, or a rule of tier 0"
-        ) from error
+        except RuntimeError as error:
+            raise InputError(
+                f"this rule penalises the model's gradient in the images, which has no gradient of its own ({error}); "
+                f"take out no_grad, detach and whole numbers, use operations with a double backward, or take a rule of "
+                f"tier 0"
+            ) from error

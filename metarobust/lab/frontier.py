@@ -7,6 +7,10 @@ from metarobust.lab.spec import CONVOLUTIONAL, DEEPER, DENSE, FRESH, WIDER, Opti
 from metarobust.meta import MetaTrainConfig
 
 PENALTIES_DENSE = f"{PENALTIES}, perceptrons"
+RIVALS = (
+    *("adam", "noise", "input-gradient penalty", "curvature penalty"),
+    *("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES"),
+)
 
 
 def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
@@ -26,9 +30,7 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     how = {"kind": "penalties", "meta": "margin"}
     dense = OptimizerConfig(PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, **how)
     both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)
-    tiers = {0: ("adam",), 1: ("noise",), 2: ("input-gradient penalty", "curvature penalty")}
-    attacked = ("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES")
-    shared = {"methods": (*tiers[0], *tiers[1], *tiers[2], *attacked), "unseen": FRESH}
+    shared = {"methods": RIVALS, "unseen": FRESH}
     if dataset != "digits":
         fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
         return (

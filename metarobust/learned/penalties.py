@@ -10,8 +10,11 @@ direction, every hyperparameter is a line on a logarithmic scale through three k
     update    = -rate_l(s) * r * a  -  decay_l(s) * r * w,    r = (64 / fan-in)^(1/2) where fan-in > 64, else 1
 
 There is one set of numbers for perceptrons, one for networks with convolutions, one for those that normalise on the
-way. A step relative to 1 / sqrt(fan-in), the size that a fresh weight has, means the same in wider layers, in the
-spirit of Yang and Hu 2021 (arXiv 2011.14522). It is of tier 2b: it may look at the gradient in the input, at the
+way. Those that are shipped have met one horizon, of 100 steps, and images of one size: what they do at others rests on
+the units, and on the offset of decay by the horizon, which is set by hand. A step relative to 1 / sqrt(fan-in), the
+size that a fresh weight has, means the same in wider layers, in the spirit of Yang and Hu 2021 (arXiv 2011.14522).
+
+The rule is of tier 2b: it may look at the gradient in the input, at the
 (noised) image and at a point one step along its sign; with at_random, of tier 2a, where a random sign leads there.
 
 Source: the form is ours; each plain rule that penalises the slope or the curvature of a loss is a special case.

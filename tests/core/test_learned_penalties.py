@@ -227,3 +227,12 @@ def test_a_model_without_a_second_derivative_is_refused_before_any_step(how):
     optimizer = MetaOptimizer(model.parameters(), LearnedPenalties(), total_steps=3)
     with pytest.raises(InputError, match="rule of tier 0"):
         optimizer.loss(model, IMAGES, LABELS)
+
+
+def test_other_errors_are_left_to_say_what_they_say():
+    model = network()
+    optimizer = MetaOptimizer(model.parameters(), LearnedPenalties(), total_steps=3)
+    with pytest.raises(InputError, match=r"images are torch\.int64; give floats"):
+        optimizer.loss(model, IMAGES.long(), LABELS)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        optimizer.loss(model, IMAGES[..., :2], LABELS)

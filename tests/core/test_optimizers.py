@@ -7,7 +7,7 @@ import torch
 from toy import generator
 
 from metarobust.models import build
-from metarobust.optimizers import SGD, Adam, ProximalL1, RMSprop
+from metarobust.optimizers import SGD, Adam, Annealed, ProximalL1, RMSprop
 from metarobust.params import ParamSpec
 
 LAYOUT = ParamSpec.of(build("mlp-3-tanh", (1, 2, 2), 3))
@@ -117,3 +117,17 @@ def test_l1_only_shrinks_where_it_is_told_to_and_reaches_zero():
     torch.testing.assert_close(plain[0, 12:], thin[0, 12:])
     assert int((thin == 0).sum()) > 0
     assert int((plain == 0).sum()) == 0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_annealed_steps_are_those_of_a_rate_on_a_line(share):
+    params = torch.nn.Parameter(start())
+    optimizer, path = torch.optim.AdamW([params], 0.03, weight_decay=0.7), []
+    line = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - share * step / 20)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss(params).backward()
+        optimizer.step()
+        line.step()
+        path.append(params.detach().clone())
+    torch.testing.assert_close(run(Annealed(Adam(0.03, decay=0.7), share), start()), torch.stack(path))

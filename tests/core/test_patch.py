@@ -17,11 +17,11 @@ from metarobust import patching
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.evaluation import evaluate
+from metarobust.fitting import split
 from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
 from metarobust.optim import MetaOptimizer
-from metarobust.patching import split
 
 HALF = 700  # of the digits' training images: the first half trains models, the other patches them
 
