@@ -32,13 +32,19 @@ def frontier_attacked():
     return {"pgd": (gap(RUN, PENALTIES, REFERENCE, **FRESH) > 0).sum(), "every": (everybody > 0).sum()}
 
 
-@claim(ADDED, *PAGES, gain=Range(0), cost=Range(high=5), behind=Range(0, 5, "", 0))
+@claim(ADDED, *PAGES, gain=Range(0), cost=Range(high=5))
 def frontier_patch():
     """Trained networks of the digits, patched in a hundred steps by the learned penalties, gain {gain} under attack,
-    for {cost} of clean accuracy. As many steps of PGD-7 training, constant or annealed, gain more on {behind} of the
-    six kinds."""
-    cost, ours = gap(RUN, "before", PENALTIES, "clean", **TRAINED), gap(RUN, PENALTIES, REFERENCE, **TRAINED)
-    return {"gain": gap(RUN, PENALTIES, "before", **TRAINED), "cost": cost, "behind": (ours < 0).sum()}
+    for {cost} of clean accuracy."""
+    cost = gap(RUN, "before", PENALTIES, "clean", **TRAINED)
+    return {"gain": gap(RUN, PENALTIES, "before", **TRAINED), "cost": cost}
+
+
+@claim(ADDED, *PAGES, more=Range(0, 5, "", 0))
+def frontier_patch_attacked():
+    """As many steps of PGD-7 training, constant or annealed, make {more} of the same six kinds of trained networks more
+    robust than the learned penalties do."""
+    return {"more": (gap(RUN, REFERENCE, PENALTIES, **TRAINED) > 0).sum()}
 
 
 @claim(ADDED, "learning-penalties", cheaper=Range(1.01, 20, "times", 1), dearer=Range(1.01, 20, "times", 1))
