@@ -110,7 +110,8 @@ class Mixed:
         moved = self.adversarial.move(predict, images, labels, generator)
         attacked, plain = predict(moved), predict(images)
         if self.calibrated:
-            models = len(params) if (params := getattr(predict, "params", images)).ndim == 2 else 1
+            params = getattr(predict, "params", None)  # a `Predictor` may stand for several models
+            models = len(params) if params is not None and params.ndim == 2 else 1
             scale = _inverse_temperature(plain.detach(), attacked.detach(), labels, self.weight, models)
             attacked, plain = scale * attacked, scale * plain
         return (1 - self.weight) * cross_entropy(plain, labels) + self.weight * cross_entropy(attacked, labels)

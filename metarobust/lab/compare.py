@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from metarobust.errors import InputError, choose
-from metarobust.lab.results import GROUP, RECORDED, accuracy, holm, intervals, paired, recorded, select
+from metarobust.lab.paired import holm, paired
+from metarobust.lab.results import GROUP, RECORDED, accuracy, intervals, recorded, select
 from metarobust.lab.results import lowered as _lowered
 from metarobust.storage import read_json
 

@@ -9,6 +9,7 @@ from metarobust.errors import InputError
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
+from metarobust.lab.paired import holm, paired
 from metarobust.lab.provenance import facts, took
 from metarobust.lab.results import (
     ATTACKED,
@@ -21,12 +22,10 @@ from metarobust.lab.results import (
     accuracy,
     as_rows,
     best_baselines,
-    holm,
     interval,
     load,
     lowered,
     names,
-    paired,
     select,
     to_markdown,
 )

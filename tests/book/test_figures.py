@@ -30,6 +30,7 @@ from metarobust.book.figures import (
     few_images,
     fooling_a_classifier,
     geometry_of_attacks,
+    grid,
     images,
     learned_optimizers,
     learning_a_step_size,
@@ -402,7 +403,7 @@ def test_a_slider_has_alt_text_a_label_and_one_visible_frame():
 @pytest.mark.parametrize("make", ["slider", "grid"])
 def test_what_a_reader_moves_asks_nobody_for_anything_and_has_no_identifier(make):
     cells = matrix.by_network(table(), {"learned": "all"}, {"adam": "Adam"})
-    made = slider.slider(draw, [0.1, 0.2], "height") if make == "slider" else matrix.Grid(cells, "changes")
+    made = slider.slider(draw, [0.1, 0.2], "height") if make == "slider" else grid.Grid(cells, "changes")
     text = made._repr_html_()
     soup = BeautifulSoup(text, "html.parser")
     assert not soup.find_all(["script", "link", "iframe", "style"])
@@ -414,7 +415,7 @@ def test_what_a_reader_moves_asks_nobody_for_anything_and_has_no_identifier(make
 
 def test_a_grid_is_a_table_of_buttons_with_words():
     cells = matrix.by_network(table(), {"learned": "all"}, {"adam": "Adam"})
-    soup = BeautifulSoup(matrix.Grid(cells, "changes")._repr_html_(), "html.parser")
+    soup = BeautifulSoup(grid.Grid(cells, "changes")._repr_html_(), "html.parser")
     buttons = soup.find_all("button")
     assert [button["data-words"] for button in buttons] == [c.words for row in cells.cells for c in row]
     assert [button["tabindex"] for button in buttons] == ["0", "-1", "-1", "-1"]

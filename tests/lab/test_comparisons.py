@@ -225,6 +225,20 @@ def test_rows_are_tidy_and_say_what_they_are_of(whole):
     }  # fmt: skip
 
 
+def test_a_shipped_rule_is_compared_as_it_is_and_its_cost_is_counted(compare):
+    """Nothing is learned; a step looks at each image and at a point beside it: two forward passes, and six backward."""
+    rule = OptimizerConfig("learned, shipped", "penalties", PLAN, pretrained="train")
+    rows = compare(Part("train", uses=(rule,), methods=("adam",), trained=False, **SIZE))
+    mine = pick(rows, rule.name)
+    assert {row["meta_seed"] for row in mine} == {0}
+    assert {row["tier"] for row in mine} == {"2"}
+    took = {row["metric"]: row["value"] for row in mine if row["seed"] is None}
+    seen = 2 * 3 * 8  # models, steps and images of a step
+    assert took == {"adversarial examples": 0, "points visited": seen, "passes": 8 * seen}
+    plain = {row["metric"]: row["value"] for row in pick(rows, "adam") if row["seed"] is None}
+    assert plain == {"adversarial examples": 0, "points visited": 0, "passes": 2 * seen}
+
+
 def test_learned_generates_no_adversarial_example_and_adversarial_training_does(whole, monkeypatch):
     made = [row for row in whole[2] if row["metric"] == "adversarial examples"]
     assert len(made) == 2 * (5 + 4)

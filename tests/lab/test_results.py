@@ -12,6 +12,7 @@ from scipy import stats
 
 from metarobust.errors import InputError
 from metarobust.lab import compare
+from metarobust.lab.paired import holm, paired, signed_rank
 from metarobust.lab.report import against_baselines
 from metarobust.lab.results import (
     BEFORE,
@@ -22,16 +23,13 @@ from metarobust.lab.results import (
     available,
     best_baseline,
     best_baselines,
-    holm,
     interval,
     intervals,
     load,
     lowered,
     names,
-    paired,
     recorded,
     select,
-    signed_rank,
     to_markdown,
     to_text,
 )

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from metarobust.book.figures.results import label, points
 from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style, ticks
 from metarobust.book.figures.style import points as in_points
-from metarobust.lab.results import ATTACKED, PENALTIES, accuracy, names, paired, select, to_markdown
+from metarobust.lab.paired import paired
+from metarobust.lab.results import ATTACKED, PENALTIES, accuracy, names, select, to_markdown
 from metarobust.lab.summary import Cells
 
 PANELS = {

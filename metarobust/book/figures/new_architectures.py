@@ -1,7 +1,8 @@
 """Figures of new architectures: the matrix of what was learned where against the networks it was used on."""
 
+from metarobust.book.figures.grid import Grid
 from metarobust.book.figures.images import row
-from metarobust.book.figures.matrix import Grid, by_network, draw, reading
+from metarobust.book.figures.matrix import by_network, draw, reading
 from metarobust.book.figures.results import by_seed
 
 __all__ = ["Grid", "by_network", "by_seed", "draw", "reading", "row"]

@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from metarobust.book.figures.grid import Grid
 from metarobust.book.figures.images import row
 from metarobust.book.figures.lines import APART
-from metarobust.book.figures.matrix import FULL, Cell, Grid, Matrix, draw, reading, transfer
+from metarobust.book.figures.matrix import FULL, Cell, Matrix, draw, reading, transfer
 from metarobust.book.figures.style import THIN, line, name_ends, percent, style, ticks
 from metarobust.errors import InputError, choose
 from metarobust.lab.results import BEFORE, interval, names, select

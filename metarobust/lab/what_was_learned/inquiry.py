@@ -15,6 +15,7 @@ from metarobust.lab import spec as specs
 from metarobust.lab.baselines import methods
 from metarobust.lab.cards import META_SEED
 from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.plans import patching_plan
 from metarobust.lab.results import ADAM, LEARNED
 from metarobust.lab.spec import OptimizerConfig, check_data, from_dict, network_kind, slug
 from metarobust.lab.stages import evaluate
@@ -84,7 +85,7 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
     setting = catalogue.make("patch", scale, dataset, tuple(seeds) if seeds else None)
     # The shipped rules are of scale small, whatever the scale here; their counterpart is to differ in one thing. It
     # learns to its end: no theta is picked for being robust.
-    plan, watched = catalogue.patching_plan("small"), tuple(range(100, 106))
+    plan, watched = patching_plan("small"), tuple(range(100, 106))
     setting = replace(setting, experiment=NAME, meta_seeds=(META_SEED,), validated=False)
     if scale == "smoke":
         plan, watched = replace(plan, episodes=12), watched[:2]
