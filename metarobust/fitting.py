@@ -25,8 +25,6 @@ from metarobust.params import ParamSpec
 from metarobust.patch_report import PatchReport
 from metarobust.pretrained import TRAIN, unfamiliar
 
-Tensors = dict[str, Tensor]
-
 
 def train(
     model: nn.Module,
@@ -76,7 +74,7 @@ def fit_and_report(
     optimizer: str | LearnedOptimizer,
     *,
     fresh: bool,
-    keep: Callable[[nn.Module, Tensors, Tensor, Tensor], float],
+    keep: Callable[[nn.Module, dict[str, Tensor], Tensor, Tensor], float],
     steps: int,
     batch_size: int,
     eps: float,
@@ -99,7 +97,10 @@ def fit_and_report(
     check_count("steps", steps)
     check_count("batch_size", batch_size)
     train, test = split(labels, held_out, torch.Generator().manual_seed(seed))
-    moved, how = trainable_copy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("the model has no parameter to train; unfreeze some: p.requires_grad_()")
+    moved, how = copy.deepcopy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
+    moved.zero_grad(set_to_none=True)
     meta_optimizer = MetaOptimizer(moved.parameters(), optimizer, total_steps=steps, eps=eps)
     old = copy.deepcopy(moved.state_dict())
     with counting() as measured:
@@ -162,15 +163,6 @@ def take_steps(
         optimizer.loss(model, images[rows], labels[rows], noise_rng).backward()
         optimizer.step()
     optimizer.zero_grad()
-
-
-def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy without gradients. Raises InputError where no parameter is to be trained."""
-    copied = copy.deepcopy(model)
-    copied.zero_grad(set_to_none=True)
-    if not any(p.requires_grad for p in copied.parameters()):
-        raise InputError("the model has no parameter to train; unfreeze some: p.requires_grad_()")
-    return copied
 
 
 @contextmanager

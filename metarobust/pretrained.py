@@ -78,17 +78,11 @@ def unfamiliar(name: str, param_spec: ParamSpec) -> str:
         name: of a pretrained optimizer.
         param_spec: of the network that it is to move.
     """
-    by_name = {"mlp": "dense", "cnn": "convolutional", "resnet": "normalised"}
-    met = {by_name[network.partition("-")[0]] for network in card(name)["meta_trained_on"]["family"]}
-    kind = KINDS[which(param_spec)]
+    met = {network.partition("-")[0] for network in card(name)["meta_trained_on"]["family"]}
+    kind = list(KINDS)[which(param_spec)]
     if kind in met:
         return ""
-    has = {
-        "dense": "is a perceptron",
-        "convolutional": "has convolutions",
-        "normalised": "normalises between its layers",
-    }
-    return f"{name} learned on no network that {has[kind]}, as this one: what it does here nobody has measured"
+    return f"{name} learned on no network that {KINDS[kind]}, as this one: what it does here nobody has measured"
 
 
 def summaries() -> dict[str, str]:

@@ -13,20 +13,17 @@ RIVALS = (
 )
 
 
-def penalties_plan(scale: str, episodes: int, tasks: int) -> MetaTrainConfig:
-    """Of learned penalties: the exact gradient through whole runs."""
-    numbers = {"held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
-    episodes = 8 if scale == "smoke" else episodes
-    return MetaTrainConfig(episodes, (100,), estimator="exact", tasks=tasks, **numbers)
-
-
 def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks.
 
     On other data than the digits the rules are those that learned on digits, as they are shipped: there only the rivals
     are fitted to the data.
     """
-    first, then = penalties_plan(scale, 40, 8), penalties_plan(scale, 24, 4)
+    numbers = {"horizons": (100,), "held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
+    first, then = (
+        MetaTrainConfig(8 if scale == "smoke" else episodes, tasks=tasks, estimator="exact", **numbers)
+        for episodes, tasks in ((40, 8), (24, 4))
+    )
     how = {"kind": "penalties", "meta": "margin"}
     dense = OptimizerConfig(PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, **how)
     both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)

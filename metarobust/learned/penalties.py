@@ -55,7 +55,8 @@ HYPERPARAMETERS = {
 NAMES = tuple(HYPERPARAMETERS)
 START = tuple(start for start, _, _ in HYPERPARAMETERS.values())
 BOUNDS = tuple((low, high) for _, low, high in HYPERPARAMETERS.values())
-KINDS = ("dense", "convolutional", "normalised")
+KINDS = {"mlp": "is a perceptron", "cnn": "has convolutions", "resnet": "normalises between its layers"}
+"""The kinds of networks that have numbers of their own, by how the names of such networks here begin."""
 OFFSETS = ("horizon", "depth", "fan-in")
 FAN_IN = 64
 
@@ -126,7 +127,7 @@ class Within(torch.autograd.Function):
 
 
 def which(param_spec: ParamSpec) -> int:
-    """The number of a network's kind in KINDS, by its shapes: a layer that normalises has a vector more than a bias."""
+    """The place of a network's kind in KINDS, by its shapes: a layer that normalises has a vector more than a bias."""
     vectors = [info.layer for info in param_infos(param_spec) if len(info.shape) < 2]
     return 2 if len(vectors) > len(set(vectors)) else network_kind(param_spec)
 

@@ -83,12 +83,11 @@ def inner_objective(context: Context, rule: OptimizerConfig) -> Objective:
 
 def meta_objective(context: Context, rule: OptimizerConfig) -> Objective:
     """The meta-loss of a rule: what the models that come out of its steps are measured by."""
-    part = context.part
-    steps = {"clean": 0, "fgsm": 1, "pgd": part.attack_steps, "margin": part.attack_steps}[rule.meta]
-    eps = part.meta_eps * (radius(context, rule) / context.spec.eps)
-    if rule.meta == "margin":
-        return Mixed(Adversarial(eps, steps, loss="margin"), part.weight, calibrated=True)
-    return Mixed(Adversarial(eps, steps), part.weight) if steps else clean
+    part, eps = context.part, context.part.meta_eps * (radius(context, rule) / context.spec.eps)
+    if rule.meta == "clean":
+        return clean
+    steps, margin = 1 if rule.meta == "fgsm" else part.attack_steps, rule.meta == "margin"
+    return Mixed(Adversarial(eps, steps, loss="margin" if margin else "ce"), part.weight, calibrated=margin)
 
 
 def radius(context: Context, rule: OptimizerConfig) -> float:
