@@ -190,18 +190,8 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu or cuda; default: auto")
     add("--seed", dest="seeds", nargs="+", type=_seed, metavar="N", help="one or more whole numbers, 0 or more")
     add("--dataset", default="digits", help="see `metarobust list`; default: digits")
-    add(
-        "--eps",
-        type=_radius,
-        metavar="R",
-        help="radius of attacks, in pixel units, such as 8/255; default: by data set",
-    )
-    add(
-        "--data",
-        dest="data_root",
-        metavar="ROOT",
-        help="folder of the data sets; default: METAROBUST_DATA, else a cache",
-    )
+    add("--eps", type=_radius, metavar="R", help="radius of attacks, such as 8/255; default: by data set")
+    add("--data", dest="data_root", metavar="ROOT", help="folder of data sets; default: METAROBUST_DATA, or a cache")
     add("--out", type=Path, metavar="DIR", help="default: runs/NAME-DATASET-SCALE; of all, the folder of these: runs")
     add("--resume", action="store_true", help="go on with the run that is in the output folder; all always does")
     add("--workers", type=int, default=1, metavar="N", help="processes that compute, one thread each; default: 1")
