@@ -28,6 +28,7 @@ from metarobust.errors import choose
 from metarobust.evaluation import evaluate
 from metarobust.lab.anchor_text import brief, markdown, table
 from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.spec import from_dict
 from metarobust.meta import generator_of, pack, restore
 from metarobust.models import MADRY, build, fresh
 from metarobust.params import ParamSpec
@@ -73,12 +74,6 @@ class Spec:
     network: str = MADRY
     experiment: str = NAME
 
-    @classmethod
-    def from_dict(cls, spec: dict[str, Any]) -> "Spec":
-        """What `asdict` made of it, and JSON after that."""
-        recipes = tuple(Recipe(**recipe) for recipe in spec["recipes"])
-        return cls(**spec | {"seeds": tuple(spec["seeds"]), "recipes": recipes})
-
 
 def make(scale: str, dataset: str, seeds: tuple[int, ...] | None) -> Spec:
     """The numbers of a scale: a quick look, ten minutes a seed on one core, or near Madry's on a GPU."""
@@ -106,7 +101,7 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
 
 def units(spec: dict[str, Any], dataset: Dataset) -> list[Unit]:
     """A unit a network."""
-    numbers = Spec.from_dict(spec)
+    numbers = from_dict(Spec, spec)
     return [
         Unit(f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}", network, (i, seed))
         for i, recipe in enumerate(numbers.recipes)
@@ -122,7 +117,7 @@ def collect(spec: dict[str, Any], rows: dict[str, Rows]) -> tuple[Rows, dict[str
 
 def network(worker: Worker, number: int, seed: int) -> Rows:
     """Unit: trains one network by a recipe, from its checkpoint where there is one, and measures it."""
-    spec, device = Spec.from_dict(dict(worker.spec)), worker.device
+    spec, device = from_dict(Spec, worker.spec), worker.device
     recipe, dataset = spec.recipes[number], worker.dataset
     name = f"{'adversarial' if recipe.attack_steps else 'clean'}.{seed}"
     order = torch.randperm(len(dataset.test), generator=generator_of(device, 7), device=device)

@@ -16,7 +16,7 @@ from typing import Any
 from metarobust.data import Dataset
 from metarobust.lab import catalogue
 from metarobust.lab.engine import Rows, Unit
-from metarobust.lab.spec import SCALES, Spec, check_data, network_kind, slug
+from metarobust.lab.spec import SCALES, Spec, check_data, from_dict, network_kind, slug
 from metarobust.lab.stages.context import in_part, part_baselines
 from metarobust.lab.stages.evaluate import compare, compare_learned, search, start
 from metarobust.lab.stages.meta_train import by_name, learn, unit_name
@@ -57,14 +57,14 @@ class Comparison:
 
     def units(self, spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
         """Meta-trainings of all parts, which take longest, then searches, then comparisons."""
-        frozen = Spec.from_dict(spec)
+        frozen = from_dict(Spec, spec)
         check_data(frozen, dataset)
         kinds = (meta_trainings, searches, comparisons)
         return [unit for kind in kinds for number in range(len(frozen.parts)) for unit in kind(frozen, number)]
 
     def collect(self, spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
         """The rows of all comparisons; and of every search the best setting, and those that were scored again."""
-        frozen = Spec.from_dict(spec)
+        frozen = from_dict(Spec, spec)
         numbers = range(len(frozen.parts))
         kinds = dict.fromkeys(map(network_kind, frozen.validation))
         found = {

@@ -15,7 +15,7 @@ A unit is a name, a function at the top of a module, and its arguments; all of i
 `Worker`, from which it takes spec, data, device, the rows of the units that it needs, and checkpoints:
 
     def tune(worker: Worker, method: str) -> list[dict]:
-        context = worker.once("context", lambda: Context(Spec.from_dict(worker.spec), worker.dataset))
+        context = worker.once("context", lambda: Context(from_dict(Spec, worker.spec), worker.dataset))
         ...
     Unit("tune.adam", tune, ("adam",))
     Unit("compare.adam", compare, ("adam",), needs=("tune.adam",))       # calls worker.rows("tune.adam")

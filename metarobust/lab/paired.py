@@ -1,8 +1,4 @@
-"""Two methods compared seed by seed: the mean difference, its interval, and what chance says of it.
-
-paired(ours, theirs) -> Paired(seeds, difference, half, p_t, p_wilcoxon)
-holm(p_values) -> list[float]
-"""
+"""Two methods compared seed by seed: the mean difference, its interval, and what chance says of it."""
 
 from __future__ import annotations
 

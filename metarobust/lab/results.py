@@ -1,15 +1,5 @@
 """Results of finished runs as one tidy DataFrame, and the few questions that every table, figure and claim asks of it.
 
-    load(folder) -> Results(manifest, frame)        a finished run; `recorded(name)` for one that is shipped
-    accuracy(frame, metric="robust", *, split="test", step=None, scope="worst case") -> Series by part, model,
-                                                    method and seed: the mean over meta-seeds, after the last step
-    interval(values) -> Interval(mean, half)        mean over seeds and half its 95 % t-interval
-    intervals(values) -> DataFrame[mean, half]      the same for each part, model and method of `accuracy`
-    best_baseline(frame, part, model, tiers=("0", "1", "2")) -> method; best_baselines(frame, tiers) on each network
-    select(frame, **columns), names(frame, column)  rows by value or list of values; a column's values in order
-    lowered(frame) -> DataFrame                     how far stronger attacks lower what two PGDs left
-    to_markdown(lines), to_text(lines)              lines of cells, the first of them the header
-
 A row is one value. Columns that carry what names used to: `learned` (1 or 0), `start` ("trained" or "fresh" models),
 `network` ("dense" or "convolutional"), `images_per_class` (missing: all images), and `scope` of a robust accuracy:
 "worst case" over all attacks of the run, "pair" over two PGDs, "ensemble" for the standard one, "single" for any other.

@@ -1,7 +1,7 @@
 """What a comparison is made of, frozen: learned optimizers, parts that ask a question each, the whole with its seeds.
 
 Which comparisons there are, `metarobust.lab.catalogue` says. `Spec.as_dict` goes into the manifest of a run, and what
-is run is `Spec.from_dict` of what stands there.
+is run is `from_dict` of what stands there.
 """
 
 import re
@@ -168,11 +168,6 @@ class Spec:
     def as_dict(self) -> dict[str, Any]:
         """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
         return asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "Spec":
-        """What `as_dict` was made of, after it has been through JSON."""
-        return from_dict(Spec, values)
 
 
 def from_dict(kind: Any, value: Any) -> Any:

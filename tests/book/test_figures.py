@@ -212,7 +212,7 @@ FIGURES = {
     "step_by_weight": lambda: what_was_learned.step_by_weight(0.05, [-1, 1], {"a": ("rule", [0.5, -0.4])}, top=0.9),
     "explained": lambda: what_was_learned.explained({"first": {"a": 0.9, "b": -0.1}, "last": {"a": 0.2}}, mark="a"),
     "over_the_run": lambda: learning_penalties.over_the_run(
-        learning_penalties.PANELS, {"a": ("learned", 2 + draws(1, 6, 5)), "b": ("rule", 3 + draws(2, 6, 5))}
+        learning_penalties.PANELS, {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
     ),
     "by_passes": lambda: learning_penalties.by_passes(recorded("frontier-digits-small").frame, "train, 100 steps"),
     "headline": lambda: results.headline(table()),

@@ -23,6 +23,7 @@ from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import as_rows
 from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import COLUMNS, Run
+from metarobust.lab.spec import from_dict
 from metarobust.models import build
 
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "folder:x"])
 def test_a_scale_is_a_whole_specification(scale, dataset):
     spec = json.loads(json.dumps(anchor.make_spec(scale, dataset, None)))
-    assert json.loads(json.dumps(vars(anchor.Spec.from_dict(spec)), default=vars)) == spec
+    assert json.loads(json.dumps(vars(from_dict(anchor.Spec, spec)), default=vars)) == spec
     assert spec["eps"] == {"mnist": 0.3, "cifar10": 8 / 255}.get(dataset, 0.1)
     assert [recipe["attack_steps"] > 0 for recipe in spec["recipes"]] == [False, True]
     assert len(spec["seeds"]) >= (2 if scale == "smoke" else 3)  # a spread needs more than one

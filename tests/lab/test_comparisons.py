@@ -37,6 +37,7 @@ from metarobust.lab.spec import (
     Part,
     Spec,
     check_data,
+    from_dict,
     network_kind,
     sizes,
     slug,
@@ -318,8 +319,8 @@ def test_two_workers_find_what_one_finds_to_the_byte(whole, tmp_path):
 def test_what_is_frozen_is_what_runs(whole, tmp_path, monkeypatch):
     """The catalogue may have changed since: the manifest alone says what to do."""
     monkeypatch.setattr(catalogue, "make", lambda *_: pytest.fail("looked up again"))
-    assert Spec.from_dict(json.loads(json.dumps(WHOLE.as_dict()))) == WHOLE
-    assert Spec.from_dict(whole[1]["spec"]) == WHOLE
+    assert from_dict(Spec, json.loads(json.dumps(WHOLE.as_dict()))) == WHOLE
+    assert from_dict(Spec, whole[1]["spec"]) == WHOLE
     units = Comparison("patch").units(whole[1]["spec"], load("digits"))
     assert {unit.name for unit in units} == {path.stem for path in (whole[0] / "units").iterdir()}
 
@@ -529,7 +530,7 @@ def test_a_data_set_that_cannot_be_shared_out_is_refused_before_anything_is_lear
 def test_every_experiment_can_be_begun(name, scale, dataset):
     """Its baselines are known, no rule is missing, and names tell parts, rules and units apart."""
     spec = catalogue.make(name, scale, dataset, None)
-    assert Spec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+    assert from_dict(Spec, json.loads(json.dumps(spec.as_dict()))) == spec
     labels = torch.arange(35_000) % 10
     large = Dataset(
         "large", Split(torch.zeros(35_000, 1, 1, 1), labels), Split(torch.zeros(9, 1, 1, 1), labels[:9]), 10, ""

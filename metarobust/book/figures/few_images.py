@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from metarobust.book.figures.results import by_seed, difference, label, pair
-from metarobust.book.figures.style import as_percent, beside, finite, percent, points, role, rows_of, style, ticks
+from metarobust.book.figures.style import as_percent, finite, name_ends, percent, points, role, rows_of, style, ticks
 from metarobust.errors import InputError
 from metarobust.lab.results import BEFORE, Interval, accuracy, interval, names, select
 
@@ -77,7 +76,7 @@ def _two_panels(
     with style():
         figure, grid = plt.subplots(2, 1, figsize=(5.2, 5.2), sharex=True)
         for axes, metric in zip(grid, SHOWN, strict=True):
-            ends = {}
+            ends = []
             for number, method in enumerate(methods):
                 values = measured(method, metric)
                 middle, halves = zip(*values.values(), strict=True)
@@ -89,12 +88,11 @@ def _two_panels(
                 for sign in (-1, 1):  # what is drawn aside does not count for the limits
                     reach = [m + sign * half for m, half in zip(middle, halves, strict=True)]
                     axes.update_datalim(list(zip(values, reach, strict=True)))
-                ends[method] = (max(values), middle[-1])
+                ends.append((middle[-1], label(method), methods[method]))
             axes.autoscale_view()
-            low, high = axes.get_ylim()
             axes.yaxis.set_major_locator(plt.MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(as_percent)
-            _name_ends(axes, ends, methods, 0.095 * (high - low))
+            name_ends(axes, max(values), ends, 0.095, xytext=(14, 0), fontsize=10)
             axes.set_title(f"{title}, {SHOWN[metric]}")
         grid[-1].set_xlabel(xlabel)
     return figure
@@ -112,20 +110,6 @@ def _looks(methods: Roles) -> dict[str, dict]:
     return looks
 
 
-def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], methods: Roles, apart: float) -> None:
-    """A name right of each line, as near to its end as names that are `apart` allow, in the order of the ends."""
-    ordered = sorted(ends, key=lambda method: ends[method][1])
-    blocks: list[list[float]] = []  # middle and number of names that stand together
-    for method in ordered:
-        blocks.append([ends[method][1], 1])
-        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < apart * (blocks[-1][1] + blocks[-2][1]) / 2:
-            (low, some), (high, more) = blocks[-2:]
-            blocks[-2:] = [[(low * some + high * more) / (some + more), some + more]]
-    heights = [middle + apart * (i - (count - 1) / 2) for middle, count in blocks for i in range(int(count))]
-    for method, height in zip(ordered, heights, strict=True):
-        beside(axes, ends[method][0], height, label(method), methods[method], xytext=(14, 0), fontsize=10)
-
-
 def own_and_others(steps: Sequence[int], own: Sequence[float], others: Sequence[float], *, title: str) -> Figure:
     """Accuracy of a training run over its steps: on the images that it trains on (hollow) and on others (filled).
 
@@ -134,10 +118,10 @@ def own_and_others(steps: Sequence[int], own: Sequence[float], others: Sequence[
     how = role("reference")
     with style():
         figure, axes = plt.subplots(figsize=(5.4, 3.2))
-        for shares, face, dashes, name in ((own, "white", "--", "training images"), (others, how.colour, "-", "test")):
+        for shares, face, dashes in ((own, "white", "--"), (others, how.colour, "-")):
             axes.plot(steps, shares, color=how.colour, ls=dashes, marker=how.marker, mfc=face)
-            beside(axes, steps[-1], shares[-1], name, "reference")
         percent(axes)
+        name_ends(axes, steps[-1], [(own[-1], "training images", "reference"), (others[-1], "test", "reference")])
         axes.set(xlabel="steps of training", ylabel="images read correctly", title=title)
     return figure
 

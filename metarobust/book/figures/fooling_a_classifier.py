@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from metarobust.book.figures.images import Predict, row, says, show, show_change
-from metarobust.book.figures.lines import APART, Curves
+from metarobust.book.figures.lines import Curves
 from metarobust.book.figures.slider import Drawing, live, slider
 from metarobust.book.figures.style import THIN, beside, line, name_ends, percent, role, style
 
@@ -94,10 +94,9 @@ def accuracy_against_eps(eps: Sequence[float], curves: Curves, *, mark: float | 
             axes.text(mark, 1.06, f"eps {mark:g}", ha="center", va="bottom", fontsize=10)
         for name, shares in curves.values():
             axes.plot(eps, shares, **line(name))
-        ordered = sorted(curves.items(), key=lambda item: (item[1][1][-1], sum(item[1][1])))
-        name_ends(axes, float(eps[-1]), [(shares[-1], label, name) for label, (name, shares) in ordered], APART)
         axes.set(xlabel="eps: how far every pixel may move", ylabel="test images read correctly")
         percent(axes)
+        name_ends(axes, float(eps[-1]), [(shares[-1], label, name) for label, (name, shares) in curves.items()])
     return figure
 
 

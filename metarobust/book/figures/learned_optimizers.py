@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metarobust.book.figures.style import THIN, beside, line, role, style, ticks
+from metarobust.book.figures.style import THIN, beside, line, name_ends, role, style, ticks
 from metarobust.errors import InputError
 
 
@@ -49,20 +48,6 @@ def runs(curves: Mapping[str, tuple[str, Tensor]], *, mark: int | None = None, t
             axes.plot(range(1, len(losses) + 1), losses, **how)
         axes.set(yscale="log", xlabel="step", ylabel="loss on unseen images", ylim=(low, 1.02 * top))
         axes.set_xlim(0, longest)
-        _name_ends(axes, drawn, longest, low, top)
         ticks(axes, "y", [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= t <= top])
+        name_ends(axes, longest, [(float(losses[-1]), label, name) for label, (name, losses) in drawn.items()])
     return figure
-
-
-def _name_ends(axes: Axes, drawn: Mapping[str, tuple[str, Tensor]], x: int, low: float, top: float) -> None:
-    """Labels right of the curves, pushed apart on the logarithmic scale, the topmost not out of the figure."""
-    gap, ceiling = 0.085 * math.log(top / low), math.log(top)
-    ordered = sorted(drawn.items(), key=lambda item: float(item[1][1][-1]))
-    heights = [math.log(low)]
-    for _, (_, losses) in ordered:
-        heights.append(max(math.log(float(losses[-1])), heights[-1] + gap))
-    for place in reversed(range(1, len(heights))) if heights[-1] > ceiling else ():
-        heights[place] = min(heights[place], ceiling)
-        ceiling = heights[place] - gap
-    for height, (label, (name, _)) in zip(heights[1:], ordered, strict=True):
-        beside(axes, x, math.exp(height), label, name)

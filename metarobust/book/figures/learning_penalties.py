@@ -46,7 +46,7 @@ def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str,
             axes.set(xlabel="share of the run")
             axes.xaxis.set_major_formatter(as_percent)
         ends = [(rows[list(hyperparameters).index("noise")][-1], text, how) for text, (how, rows) in curves.items()]
-        name_ends(grid[-1, -1], 1.0, sorted(ends, key=lambda end: end[0]), 0.0)
+        name_ends(grid[-1, -1], 1.0, ends, 0.14)
     return figure
 
 

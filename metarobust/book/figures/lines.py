@@ -11,7 +11,6 @@ from metarobust.evaluation import Report
 
 Curves = Mapping[str, tuple[str, Sequence[float]]]
 """Label to (role, values)."""
-APART = 0.085  # two labels closer than that would overlap
 
 
 def shares(
@@ -42,18 +41,16 @@ def shares(
         for name, values in curves.values():
             axes.plot(xs, values, **line(name))
         percent(axes)
-        gap = APART
         if zoom:
             every = [value for _, values in curves.values() for value in values if value is not None]
             room = max(max(every) - min(every), 0.04)
             axes.set_ylim(min(every) - 0.15 * room, max(every) + 0.15 * room)
             axes.yaxis.set_major_locator(plt.MaxNLocator(5))
-            gap *= 1.3 * room
         if log:
             axes.set_xscale("log")
             ticks(axes, "x", xs)
         ends = [(values[-1], label, name) for label, (name, values) in curves.items()]
-        name_ends(axes, float(xs[-1]), sorted(ends, key=lambda end: end[0]), gap, float("-inf"))
+        name_ends(axes, float(xs[-1]), ends, 0.09)
         axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 

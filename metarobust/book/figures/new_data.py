@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from metarobust.book.figures.grid import Grid
 from metarobust.book.figures.images import row
-from metarobust.book.figures.lines import APART
 from metarobust.book.figures.matrix import FULL, Cell, Matrix, draw, reading, transfer
 from metarobust.book.figures.style import THIN, line, name_ends, percent, style, ticks
 from metarobust.errors import InputError, choose
@@ -105,11 +104,10 @@ def over_radii(frame: pd.DataFrame, methods: Mapping[str, tuple[str, str]], *, l
         figure, axes = plt.subplots(figsize=(5.6, 3.5))
         axes.axvline(learned_at, **THIN)
         axes.text(learned_at, 1.06, "radius at school", ha="center", va="bottom", fontsize=10)
-        curves.sort(key=lambda curve: sum(curve[2]))
         for _, name, shares in curves:
             axes.plot(at, shares, **line(name))
-        name_ends(axes, at[-1], [(shares[-1], label, name) for label, name, shares in curves], APART)
         axes.set(xlabel="eps: how far every pixel may move", ylabel="read correctly")
         ticks(axes, "x", at)
         percent(axes)
+        name_ends(axes, at[-1], [(shares[-1], label, name) for label, name, shares in curves])
     return figure

@@ -139,11 +139,23 @@ def beside(axes: Axes, x: float, y: float, text: str, name: str, **more: Any) ->
     axes.annotate(text, (x, y), color=role(name).ink, **(shift | more))
 
 
-def name_ends(axes: Axes, x: float, ends: Iterable[tuple[float, str, str]], gap: float, lowest: float = -1.0) -> None:
-    """A label right of each line's end, pushed up where lines end close together. ends: (height, label, role)."""
-    for height, label, name in ends:
-        lowest = max(height, lowest + gap)
-        beside(axes, x, lowest, label, name)
+def name_ends(axes: Axes, x: float, ends: Iterable[tuple[float, str, str]], gap: float = 0.08, **text: Any) -> None:
+    """A label right of each line's end, pushed apart where lines end close together; call it when the limits are set.
+
+    ends: (height, label, role) of each. gap: between two labels, in heights of the axes.
+    """
+    ordered = sorted(ends)
+    to_axes = axes.transData + axes.transAxes.inverted()
+    blocks: list[tuple[float, int]] = []  # middle and number of labels that stand together
+    for height, _, _ in ordered:
+        middle, count = to_axes.transform((x, height))[1], 1
+        while blocks and middle - blocks[-1][0] < gap * (blocks[-1][1] + count) / 2:
+            below, more = blocks.pop()
+            middle, count = (middle * count + below * more) / (count + more), count + more
+        blocks.append((min(middle, 1 - gap * (count - 1) / 2), count))
+    heights = [middle + gap * (i - (count - 1) / 2) for middle, count in blocks for i in range(count)]
+    for height, (_, label, name) in zip(heights, ordered, strict=True):
+        beside(axes, x, float(to_axes.inverted().transform((1, height))[1]), label, name, **text)
 
 
 def label_column(axes: Axes, ends: Iterable[tuple[str, float, float, str]], at: float = 1.05, bold: str = "") -> None:

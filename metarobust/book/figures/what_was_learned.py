@@ -25,17 +25,16 @@ def share_given_up(curves: Sequence[tuple[str, str, Sequence[float], Sequence[fl
     """
     if not curves or any(not len(ratios) for _, _, ratios, _ in curves):
         raise InputError("a response curve without places: give at least one ratio and its share")
-    ordered = sorted(curves, key=lambda curve: curve[3][-1])
     with style():
         figure, axes = plt.subplots(figsize=(5, 3.2))
         axes.axhline(0, **THIN)
-        for _, name, ratios, shares in ordered:
+        for _, name, ratios, shares in curves:
             axes.plot(ratios, shares, **line(name), ms=4.5)
-        name_ends(axes, ordered[0][2][-1], [(shares[-1], label, name) for label, name, _, shares in ordered], 0.024)
         axes.set_xscale("log")
         ticks(axes, "x", [0.02, 0.1, 0.5, 1, 3])
         axes.yaxis.set_major_formatter(as_percent)
         axes.set(xlabel="gradient of the column, over that of its matrix", ylabel="of a weight, taken away")
+        name_ends(axes, curves[0][2][-1], [(shares[-1], label, name) for label, name, _, shares in curves])
     return figure
 
 

@@ -13,7 +13,7 @@ from metarobust.errors import choose
 from metarobust.family import make_tasks, train_clean
 from metarobust.lab.baselines import Baseline, methods, robust_methods
 from metarobust.lab.engine import Rows, Worker
-from metarobust.lab.spec import ALL, Part, Spec, network_kind
+from metarobust.lab.spec import ALL, Part, Spec, from_dict, network_kind
 from metarobust.meta import generator_of
 from metarobust.tasks import Tasks
 from metarobust.training import Inner
@@ -49,7 +49,7 @@ class Context:
 
     @classmethod
     def _of(cls, worker: Worker, number: int) -> "Context":
-        spec = Spec.from_dict(worker.spec)
+        spec = from_dict(Spec, worker.spec)
         part = spec.parts[number]
         if part.dataset is None:
             return cls(spec, part, worker)

@@ -83,12 +83,8 @@ def moved(seen: Tensor, name: str, value: float) -> Tensor:
     if name == "gradient":
         new = {"gradient": value, "factored gradient": value * factor}
     elif name == "momentum":
-        new = {
-            "momentum 0.5": value,
-            "momentum 0.9": value,
-            "momentum 0.99": value,
-            "factored momentum": value * factor,
-        }
+        new = dict.fromkeys(("momentum 0.5", "momentum 0.9", "momentum 0.99"), value)
+        new["factored momentum"] = value * factor
     elif name == "weight":
         root = seen[..., AT["log weight of the tensor"]].exp()
         new = {
