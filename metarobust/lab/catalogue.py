@@ -223,6 +223,6 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
-        tuning_seeds=tuple(tuning), annealed=name == "frontier",
+        tuning_seeds=tuple(tuning), wide_grids=not shipped, annealed=name == "frontier",
         validated=name != "ablation", finalists=8, deciding_seeds=tuple(range(110, 120)),
     )  # fmt: skip

@@ -18,7 +18,8 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks.
 
     On other data than the digits the rules are those that learned on digits, as they are shipped: there only the rivals
-    are fitted to the data. N-FGSM takes half as many passes for a step, so that it gets twice as many steps, too.
+    are fitted to the data, over the usual values, those that earlier searches took. A step of N-FGSM is half as many
+    passes, so that it gets twice as many steps, too.
     """
     numbers = {"horizons": (100,), "held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
     first, then = (
