@@ -29,14 +29,15 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     how = {"kind": "penalties", "meta": "margin"}
     dense = OptimizerConfig(PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, **how)
     both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)
-    shared = {"methods": RIVALS, "unseen": FRESH}
+    shared = {"methods": RIVALS if dataset == "digits" else FEWER, "unseen": FRESH}
+    longer = {"trained": False, "unseen": FRESH, "methods": ("N-FGSM training",)}
     if dataset == "digits":
         train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
-        return (train,) if scale == "smoke" else (train, Part("patch, 100 steps", 100, 64, (dense, both), **shared))
-    fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
-    shared["methods"] = FEWER
-    return (
-        Part("train, 100 steps", 100, 64, uses=(fresh,), trained=False, **shared),
-        Part("patch, 100 steps", 100, 64, uses=(trained,), **shared),
-        Part("train, 200 steps", 200, 64, uses=(fresh,), trained=False, unseen=FRESH, methods=("N-FGSM training",)),
-    )
+        patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
+        longer |= {"uses": (both,), "home": train.name}
+    else:
+        fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
+        train = Part("train, 100 steps", 100, 64, uses=(fresh,), trained=False, **shared)
+        patch = Part("patch, 100 steps", 100, 64, uses=(trained,), **shared)
+        longer["uses"] = (fresh,)
+    return (train,) if scale == "smoke" else (train, patch, Part("train, 200 steps", 200, 64, **longer))

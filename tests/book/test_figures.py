@@ -214,7 +214,7 @@ FIGURES = {
     "over_the_run": lambda: learning_penalties.over_the_run(
         learning_penalties.PANELS, {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
     ),
-    "by_passes": lambda: learning_penalties.by_passes(recorded("frontier-digits-small").frame, "train, 100 steps"),
+    "by_passes": lambda: learning_penalties.by_passes(recorded("frontier-digits-small").frame, ["train, 100 steps"]),
     "headline": lambda: results.headline(table()),
     "frontier": lambda: results.frontier(table(), "patch", NETWORKS[0]),
     "against_cost": lambda: costs_and_limits.against_cost(recorded("cost-digits-small").frame, "mlp-72-elu"),
@@ -228,7 +228,7 @@ SHOWN = {  # what has to be read somewhere in the figure
     "accuracy_against_eps": ["first", "second", "eps 0.1"], "turned_into": ["·"], "claimed_and_found": ["no defence"],
     "surface": ["one walk", "another", "L2, radius 0.3"], "over_step_sizes": ["SGD", "Adam", "guessing"],
     "unroll_graph": ["θ", "w₄", "cut here"], "kept_weights": ["Adam"], "prices": ["0.25", "std-prune"],
-    "two_by_two": ["transfer mode", "judge: attacked"], "variants": ["Meta-gradients", "PES"],
+    "two_by_two": ["transfer mode", "meta-loss: attacked"], "variants": ["Meta-gradients", "PES"],
     "matrix": ["all kinds", "clean 0"], "by_attack": ["PGD judge", "Square,\nno\ngradient"], "told": ["+1.2", "proud"],
     "over_images": ["Adam, clean", "learned", "20"], "gap": ["PGD-7 training"], "explained": ["no pixels here"],
     "headline": ["Adam, clean", "falling noise", "under attack"], "against_cost": ["before", "learned"],
@@ -331,7 +331,8 @@ def test_cells_of_a_matrix_are_paired_changes():
     cell = found.at("all", NETWORKS[0])
     assert (cell.value, cell.half) == pytest.approx((0.08, 0), abs=1e-9)
     assert (cell.big, cell.small) == ("+8", "clean 0")
-    assert cell.words.startswith(f"all, used on {NETWORKS[0]}: under attack 20.0 → 28.0 % (+8.0 ± 0.0 points), as they")
+    changed = "under attack 20.0 → 28.0 % (+8.0 ± 0.0 points), on clean images"
+    assert cell.words.startswith(f"all, used on {NETWORKS[0]}: {changed}")
     assert (found.gap, found.home) == (1, {(0, 1)})
     assert "best *all*, +8.0 ± 0.0 points under attack (clean: 0)" in matrix.reading(found)
     attacks = new_data.by_attack(attacked(), {"learned": "PGD judge", "adam": "Adam"}, home={"PGD judge": "pgd"})
@@ -352,7 +353,8 @@ def test_differences_of_variants_are_paired_and_noise_is_told_apart():
     assert found["even"].clear
     assert not found["split"].clear  # one meta-seed is on the other side
     words = two_by_two.verdicts(frame, {"Group": ["even", "split"]})
-    assert words.startswith("**Group**\n\n- even: +2.0 ± 0.0 points under attack, +0.0 ± 0.0 as they are; **better**")
+    differs = "+2.0 ± 0.0 points under attack, +0.0 ± 0.0 on clean images; **better**"
+    assert words.startswith(f"**Group**\n\n- even: {differs}")
     assert "within the noise" in words
     with pytest.raises(InputError, match="evn"):
         two_by_two.verdicts(frame, {"Group": ["evn"]})

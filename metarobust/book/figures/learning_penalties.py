@@ -10,7 +10,7 @@ from metarobust.book.figures.results import label, points
 from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style, ticks
 from metarobust.book.figures.style import points as in_points
 from metarobust.lab.paired import paired
-from metarobust.lab.results import ATTACKED, PENALTIES, accuracy, names, select, to_markdown
+from metarobust.lab.results import ATTACKED, BEFORE, PENALTIES, accuracy, names, select, to_markdown
 from metarobust.lab.summary import Cells
 
 PANELS = {
@@ -21,6 +21,7 @@ PANELS = {
     "slack": "lowered margin, in eps",
     "noise": "noise, in eps",
 }
+BATCH = 64  # images a step, in the recorded runs
 
 
 def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str, Sequence[Sequence[float]]]]) -> Figure:
@@ -50,33 +51,37 @@ def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str,
     return figure
 
 
-def cost_of(frame: pd.DataFrame, method: str) -> float:
-    """Passes of one model on one image of a step, forward and backward, as they were counted."""
-    rows = select(frame, method=method, metric="passes")
-    models = rows["n"] * rows["step"]
-    return float((rows["value"] / models).mean()) / 64
+def passes_of(rows: pd.DataFrame) -> float:
+    """Passes that a training takes for each place in a batch, forward and backward: the rows of one method and part."""
+    counts = select(rows, metric="passes")
+    return float((counts["value"] / counts["n"]).mean()) / BATCH
 
 
-def by_passes(frame: pd.DataFrame, part: str) -> Figure:
-    """Robust accuracy (filled) and clean accuracy (hollow) over the passes that a step costs: means over networks."""
-    every = points(frame, part)
-    methods = [name for name in names(select(frame, part=part), "method") if name != "before"]
+def by_passes(frame: pd.DataFrame, parts: Sequence[str]) -> Figure:
+    """Robust accuracy (filled) and clean accuracy (hollow) over the passes of a whole training: means over networks.
+
+    Args:
+        frame: rows of results.
+        parts: that differ in the number of steps; a line joins what a method reaches in each.
+    """
+    rows = select(frame, part=list(parts))
+    robust, clean = (accuracy(rows, metric).groupby(level=["method", "part"]).mean() for metric in ("robust", "clean"))
+    roles = {point.method: point.role for part in parts for point in points(frame, part) if point.method != BEFORE}
     with style():
-        figure, axes = plt.subplots(figsize=(5.2, 0.26 * len(methods) + 1.4))
+        figure, axes = plt.subplots(figsize=(5.2, 0.26 * len(roles) + 1.4))
         ends = []
-        for method in methods:
-            mine = [point for point in every if point.method == method]
-            how, cost = role(mine[0].role), cost_of(select(frame, part=part), method)
-            robust, clean = (sum(getattr(p, name) for p in mine) / len(mine) for name in ("robust", "clean"))
-            size = 9 if mine[0].role == "learned" else 6
-            axes.plot([cost, cost], [robust, clean], color=how.colour, lw=1, alpha=0.4)
-            axes.plot(cost, robust, color=how.colour, marker=how.marker, ms=size, ls="")
-            axes.plot(cost, clean, color=how.colour, marker=how.hollow, mfc="white", ms=size, ls="")
-            ends.append((label(method), cost, robust, mine[0].role))
+        for method, name in roles.items():
+            path = {passes_of(select(rows, part=part, method=method)): part for part in robust[method].index}
+            costs, how, size = sorted(path), role(name), 9 if name == "learned" else 6
+            high, low = ([values[method, path[cost]] for cost in costs] for values in (clean, robust))
+            axes.vlines(costs, low, high, color=how.colour, lw=1, alpha=0.4)
+            axes.plot(costs, low, color=how.colour, marker=how.marker, ms=size, lw=1)
+            axes.plot(costs, high, color=how.colour, marker=how.hollow, mfc="white", ms=size, ls="")
+            ends.append((label(method), costs[-1], low[-1], name))
         axes.set_xlim(left=0)
         axes.yaxis.set_major_formatter(as_percent)
         label_column(axes, ends, 1.06, bold="learned")
-        axes.set(xlabel="passes for each image of a step", ylabel="test images read correctly")
+        axes.set(xlabel="passes of the whole training, for each image of a batch", ylabel="test images read correctly")
     return figure
 
 
