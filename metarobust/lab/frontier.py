@@ -31,13 +31,20 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)
     shared = {"methods": RIVALS if dataset == "digits" else FEWER, "unseen": FRESH}
     longer = {"trained": False, "unseen": FRESH, "methods": ("N-FGSM training",)}
-    if dataset == "digits":
-        train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
-        patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
-        longer |= {"uses": (both,), "home": train.name}
-    else:
+    if dataset != "digits":
         fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
         train = Part("train, 100 steps", 100, 64, uses=(fresh,), trained=False, **shared)
         patch = Part("patch, 100 steps", 100, 64, uses=(trained,), **shared)
-        longer["uses"] = (fresh,)
-    return (train,) if scale == "smoke" else (train, patch, Part("train, 200 steps", 200, 64, **longer))
+        parts = train, patch, Part("train, 200 steps", 200, 64, uses=(fresh,), **longer)
+        return parts[: 1 if scale == "smoke" else 3]
+    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
+    if scale == "smoke":
+        return (train,)
+    longer |= {"uses": (both,), "home": train.name}
+    few = longer | {"methods": ("adam", "curvature penalty", "PGD-7 training", "TRADES"), "unseen": FRESH[::2]}
+    return (
+        train,
+        Part("patch, 100 steps", 100, 64, (dense, both), **shared),
+        Part("train, 200 steps", 200, 64, **longer),
+        *(Part(f"train, {each} images a class", 100, 64, per_class=each, **few) for each in (5, 10)),
+    )

@@ -42,7 +42,7 @@ class OptimizerConfig:
     Attributes:
         name: As in the tables.
         kind: See `metarobust.learned`.
-        plan: The numbers of its meta-training; None where nothing is learned.
+        plan: The numbers of its meta-training.
         begins: The name of a rule, earlier in the list, whose theta this one goes on from.
         source: The data set to learn on, where it is not the one that is measured on.
         family: The networks to learn on, where not all of the spec's.
@@ -55,7 +55,7 @@ class OptimizerConfig:
 
     name: str
     kind: str
-    plan: MetaTrainConfig | None = None
+    plan: MetaTrainConfig
     begins: str | None = None
     source: str | None = None
     family: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class Part:
         methods: Names of baselines, where not all are compared; robust, take them from `robust_methods`.
         unseen, dataset, per_class: Instead of the spec's; with per_class ALL a model has every image that is left.
         marks: Earlier steps at which accuracy is measured too.
-        measures: `quick`, `standard`, `attacks` or `pixels`, see `metarobust.lab.stages.evaluate`.
+        measures: `quick`, `standard`, `attacks` or `confined`, see `metarobust.lab.stages.evaluate`.
         gap: Whether to measure on the training images as well.
     """
 
@@ -172,8 +172,6 @@ class Spec:
 
 def from_dict(kind: Any, value: Any) -> Any:
     """A value of a type, out of what JSON made of it: dataclasses, in tuples and mappings, are made again."""
-    if get_origin(kind) is UnionType:
-        return None if value is None else from_dict(get_args(kind)[0], value)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: from_dict(hints[name], each) for name, each in value.items()})
@@ -181,6 +179,8 @@ def from_dict(kind: Any, value: Any) -> Any:
         return tuple(from_dict(get_args(kind)[0], each) for each in value)
     if isinstance(value, Mapping) and get_args(kind):
         return {name: from_dict(get_args(kind)[1], each) for name, each in value.items()}
+    if get_origin(kind) is UnionType and value is not None:
+        return from_dict(get_args(kind)[0], value)
     return value
 
 
