@@ -1,8 +1,4 @@
-"""The comparisons by name: which parts each has, and with which numbers at which scale.
-
-All are one machine (`stages`) with other settings: who learns on what, from which gradients, judged by which attack,
-and on which networks, data and images the outcome is compared with tuned baselines.
-"""
+"""The comparisons by name: which parts each has, and with which numbers at which scale."""
 
 from collections.abc import Callable
 from dataclasses import replace

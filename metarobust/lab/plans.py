@@ -8,9 +8,8 @@ from metarobust.meta import MetaTrainConfig
 def times(number: int, scale: str) -> int:
     """So many episodes at scale smoke, and more at others.
 
-    A GPU takes about as long for an episode as a processor does: thousands of small steps that wait for each other.
-    But more optimizees at once cost it little. So at full an episode has four times as many, see `batches`, and there
-    are a fifth fewer episodes than at small.
+    A GPU takes about as long for an episode as a processor, but more optimizees at once cost it little. So at full an
+    episode has four times as many, see `batches`, and there are a fifth fewer episodes than at small.
     """
     return {"smoke": number, "small": 2 * number, "full": 8 * number // 5}[scale]
 

@@ -31,11 +31,7 @@ from metarobust.lab.results import (
 )
 from metarobust.lab.summary import variants
 
-KEPT = {
-    "learned": "All that is learned is",
-    "searched": "The settings of the rivals are",
-    "measured": "All at 100 steps with all images is",
-}
+KEPT = {"learned": "All that is learned is", "searched": "The rivals' settings are", "measured": "Most of it is"}
 """What a run may have kept of others, by the entry of its manifest that names them."""
 
 

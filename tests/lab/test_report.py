@@ -55,7 +55,7 @@ def test_what_a_run_kept_of_others_and_what_it_left_out_is_said(tmp_path):
         shutil.copytree(RECORDED / name, tmp_path / name)
     whole, small = report(tmp_path).split("(run-patch-mnist-small)=")
     manifest, _ = recorded("patch-mnist-small")
-    for key, what in (("learned", "All that is learned is"), ("searched", "The settings of the rivals are")):
+    for key, what in (("learned", "All that is learned is"), ("searched", "The rivals' settings are")):
         assert f"- {what} of an earlier run: {manifest[key]['started'][:10]}, " in small
         assert f"`{manifest[key]['command']}`." in small
         assert what not in whole
