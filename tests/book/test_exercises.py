@@ -64,14 +64,14 @@ NUMBERS = {
     "learning_a_step_size.two_steps": (-4.096, {
         4.096: "sign", -3.2: "one step", -4.608: "as given", -0.4096: "logarithm", math.nan: "differentiate"}),
     "exploding_meta_gradients.nudge": (2656, {
-        2.2: "one step", 22: "not added", 3.2**10: "1 - a f''", 0.6**10: "second derivative"}),
+        2.2: "one step", 22: "not added", 3.2**10: "1 - alpha f''", 0.6**10: "second derivative"}),
     "learned_optimizers.memory_of_a_weight": (80, {
         20: "two layers", 40: "two things", 5300: "theta", 160: "gates", 7: "hands on"}),
     "learning_from_mistakes.examples_made": (2048, {
-        512: "four", 1024: "stretches", 8192: "one adversarial", 7168: "inner", 2048.5: "count"}),
+        512: "four", 1024: "windows", 8192: "one adversarial", 7168: "inner", 2048.5: "count"}),
     "two_by_two.examples_of_corners": ((0, 81_920, 217_600, 299_520), {
-        (0, 94_720, 1, 1): "nobody judges", (0, 20_480, 1, 1): "four networks", (0, 81_920, 204_800, 1): "at work, too",
-        (0, 81_920, 217_600, 217_600): "judge attacks", (1, 2, 3, 4): "needs none", (0, 1): "no four numbers"}),
+        (0, 94_720, 1, 1): "no meta-loss", (0, 20_480, 1, 1): "four networks", (0, 81_920, 204_800, 1): "patching, too",
+        (0, 81_920, 217_600, 217_600): "meta-loss is attacked", (1, 2, 3, 4): "needs none", (0, 1): "no four numbers"}),
     "few_images.times_seen": (128, {
         6400: "fifty", 640: "each class", 100: "64 out of 50", 896: "same image", 7: "drawn in a hundred"}),
     "new_architectures.matrix_shape": ((12, 54), {
@@ -172,9 +172,9 @@ def meta(loss, w, alpha, steps, second=True, detach=False):
     return torch.autograd.grad(loss(at), alpha)[0]
 
 
-def pes(stretch, theta, sigma, points, sums, directions, weigh=lambda sums, move: sums + move, over=2.0, power=2):
+def pes(unroll, theta, sigma, points, sums, directions, weigh=lambda sums, move: sums + move, over=2.0, power=2):
     move = sigma * directions
-    losses, points = stretch(torch.stack([theta + move, theta - move]), points)
+    losses, points = unroll(torch.stack([theta + move, theta - move]), points)
     return ((losses[0] - losses[1]) * weigh(sums, move)).mean() / (over * sigma**power), points, sums + move
 
 
@@ -296,7 +296,7 @@ WRONG = {
         "three tensors": lambda *given: R(*given)[:2],
         "another shape": lambda *given: (R(*given)[0].expand(3), *R(*given)[1:]),
         "where they should": lambda *given: pes(*given[:-1], -given[-1]),
-        "add this stretch's move": lambda *given: (*R(*given)[:2], given[2] * given[5]),
+        "add this window's move": lambda *given: (*R(*given)[:2], given[2] * given[5]),
         "blind to the past": lambda *given: pes(*given, weigh=lambda sums, move: move),
         "belongs to the sum, too": lambda *given: pes(*given, weigh=lambda sums, move: sums),
         "divide by sigma^2": lambda *given: pes(*given, power=1),
@@ -357,7 +357,7 @@ WRONG = {
         "changes what it was given": lambda w: rows(w.mul_(2)),
     },
     "new_data.l2_step": lambda R: {
-        "has not length": lambda *given: l2(*given, direction=torch.sign),
+        "does not have length": lambda *given: l2(*given, direction=torch.sign),
         "leaves its ball": lambda *given: l2(*given, ball=False),
         "image by image": lambda *given: l2(*given, direction=lambda g: g / g.norm().clamp_min(1e-12)),
         "gradient of zero": lambda *given: l2(

@@ -202,8 +202,8 @@ FIGURES = {
     "two_by_two": lambda: two_by_two.two_by_two(X[0], X[1], dict.fromkeys(two_by_two.CORNERS, ("one", "two"))),
     "variants": lambda: two_by_two.variants(recorded("ablation-digits-small").frame, {"Meta-gradients": ["ES", "PES"]}),
     "matrix": lambda: matrix.draw(matrix.by_network(table(), {"learned": "all kinds"}, {"adam": "Adam"})),
-    "by_attack": lambda: matrix.draw(new_data.by_attack(attacked(), {"learned": "PGD judge", "adam": "Adam"})),
-    "over_radii": lambda: new_data.over_radii(attacked(), {"learned": ("PGD judge", "learned")}, learned_at=0.12),
+    "by_attack": lambda: matrix.draw(new_data.by_attack(attacked(), {"learned": "meta: PGD", "adam": "Adam"})),
+    "over_radii": lambda: new_data.over_radii(attacked(), {"learned": ("meta: PGD", "learned")}, learned_at=0.12),
     "over_images": lambda: few_images.over_images(few(), NETWORKS[0], METHODS),
     "learning_curves": lambda: few_images.learning_curves(table(), "patch", NETWORKS[0], METHODS),
     "gap": lambda: few_images.gap(few(), NETWORKS[0], METHODS),
@@ -229,7 +229,7 @@ SHOWN = {  # what has to be read somewhere in the figure
     "surface": ["one walk", "another", "L2, radius 0.3"], "over_step_sizes": ["SGD", "Adam", "guessing"],
     "unroll_graph": ["θ", "w₄", "cut here"], "kept_weights": ["Adam"], "prices": ["0.25", "std-prune"],
     "two_by_two": ["transfer mode", "meta-loss: attacked"], "variants": ["Meta-gradients", "PES"],
-    "matrix": ["all kinds", "clean 0"], "by_attack": ["PGD judge", "Square,\nno\ngradient"], "told": ["+1.2", "proud"],
+    "matrix": ["all kinds", "clean 0"], "by_attack": ["meta: PGD", "Square,\nno\ngradient"], "told": ["+1.2", "proud"],
     "over_images": ["Adam, clean", "learned", "20"], "gap": ["PGD-7 training"], "explained": ["no pixels here"],
     "headline": ["Adam, clean", "falling noise", "under attack"], "against_cost": ["before", "learned"],
 }  # fmt: skip
@@ -321,7 +321,7 @@ def test_points_are_means_over_seeds_and_the_best_rule_is_picked():
     assert [point.method for point in results.shown(table(), "patch", NETWORKS[0])] == order
     first, _ = results.reading(table()).splitlines()
     assert first.startswith("- `mlp-80-gelu`: under attack 20 % before, 22 % after Adam, 24 % after falling noise")
-    assert "+4.0 ± 0.0 points under attack, +0.0 ± 0.0 points as they are" in first
+    assert "+4.0 ± 0.0 points under attack, +0.0 ± 0.0 points on clean images" in first
     with pytest.raises(InputError, match="lerned"):
         results.pick(every, NETWORKS[0], "lerned")
 
@@ -335,7 +335,7 @@ def test_cells_of_a_matrix_are_paired_changes():
     assert cell.words.startswith(f"all, used on {NETWORKS[0]}: {changed}")
     assert (found.gap, found.home) == (1, {(0, 1)})
     assert "best *all*, +8.0 ± 0.0 points under attack (clean: 0)" in matrix.reading(found)
-    attacks = new_data.by_attack(attacked(), {"learned": "PGD judge", "adam": "Adam"}, home={"PGD judge": "pgd"})
+    attacks = new_data.by_attack(attacked(), {"learned": "meta: PGD", "adam": "Adam"}, home={"meta: PGD": "pgd"})
     assert (attacks.gap, attacks.home, attacks.cells[0][0].big) == (1, {(0, 2)}, "28")
     with pytest.raises(InputError, match="column of this matrix"):
         found.at("all", "mlp-81-gelu")

@@ -5,16 +5,16 @@ import torch
 from metarobust.book.exercises.check import function, near, number
 
 ONCE, EACH, SEARCH, OTHER = 12_000_000, 2_500, 4_000_000, 10_000
-"""In evaluations: meta-training, a learned patch; a search, a patch by the way it was made for."""
+"""In evaluations: meta-training, a learned patch; another method's search, one of its patches."""
 
 # The least whole n with ONCE + n * EACH <= SEARCH + n * OTHER.
 models_until_it_pays = number(
     1067,
     {
-        1600: "the other way's search is paid once, too.",
+        1600: "the other method's search is paid once, too.",
         800: "a learned patch is not free: what is saved with each model is a difference.",
-        1200: "you left out what a learned patch costs, and the other way's search.",
-        1066: "so many and a bit. After how many whole models has it paid?",
+        1200: "you left out what a learned patch costs, and the other method's search.",
+        1066: "so many and a bit. After how many whole models has it paid off?",
     },
     first="write down both bills for n models, and set them equal.",
     passed="8,000,000 more at the start, 7,500 saved with each: 1,067 models.",

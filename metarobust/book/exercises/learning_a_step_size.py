@@ -27,7 +27,7 @@ def meta_gradient(answer):
     w, curvature = torch.tensor([[1.0, -0.5], [1.0, 3.0]], dtype=torch.float64)
     alpha = torch.tensor(0.2, dtype=torch.float64)
     result = answer(lambda at: 0.5 * (curvature * at * at).sum(), w, alpha, 3)
-    yield result.numel() == 1, "it does not return one number.", "the slope by alpha is one number, not one a weight."
+    yield result.numel() == 1, "it does not return one number.", "the slope by alpha is one number, not one per weight."
     grads = [curvature * w * (1 - 0.2 * curvature) ** k for k in range(4)]
     right = -(3 * curvature**2 * w**2 * (1 - 0.2 * curvature) ** 5).sum()
     yield not near(result, -right), "the sign is wrong.", "what is asked for is the slope, not the way down."

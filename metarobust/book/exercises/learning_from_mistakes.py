@@ -4,18 +4,18 @@ import torch
 
 from metarobust.book.exercises.check import function, like, near, number
 
-# A run of 20 steps in stretches of 10. Half-way through each stretch, and at its end, 4 networks are scored on 128
-# images each, attacked by PGD with 4 steps: how many adversarial images does that make?
+# A run of 20 steps in truncation windows of 10. Half-way through each window, and at its end, the meta-loss looks at 4
+# networks on 128 images each, attacked by PGD with 4 steps: how many adversarial images does that make?
 examples_made = number(
     2048,
     {
         512: "that is for one network. There are four in a batch.",
-        1024: "how many stretches are there in a run, and how often is each of them scored?",
+        1024: "how many windows are there in a run, and how often does the meta-loss look in each?",
         8192: "the four steps of PGD move the same image four times. It is one adversarial image.",
         7168: "the images of the inner steps are clean. Leave them out.",
     },
     first="count the meta-losses of a run first.",
-    passed="2 stretches, scored twice, 4 networks, 128 images: 2,048 in each run.",
+    passed="2 windows, 2 looks in each, 4 networks, 128 images: 2,048 in each run.",
     exact=True,
 )
 

@@ -4,7 +4,7 @@ import torch
 
 from metarobust.book.exercises.check import function, like, near, number
 
-# 100 equal weights, 36 cut off: to which share does what an attack can do to w . x fall, in L-infinity and in L2?
+# 100 equal weights, 36 cut off: to what share does what an attack can do to w . x fall, in L-infinity and in L2?
 falls = number(
     (0.64, 0.8),
     {
@@ -35,7 +35,7 @@ def l2_step(answer):
     yield bool(((moved >= 0) & (moved <= 1)).all()), "pixels leave [0, 1].", "end with .clamp(0, 1)."
     steps, ways = (change.flatten(1).norm(dim=1) for change in (moved - current, far - x))
     hint = "divide the gradient by its length, image by image. Its sign is for L-infinity."
-    yield near(steps[:3], torch.full((3,), 0.05), 1e-4), "a step has not length size.", hint
+    yield near(steps[:3], torch.full((3,), 0.05), 1e-4), "a step does not have length size.", hint
     down = ((moved - current) * gradient).flatten(1).sum(1) > 0
     yield bool(down.all()), "it goes down where an attack goes up.", "add the direction of the gradient."
     hint = "if the change from x is longer than eps, shrink it to eps; clamping each pixel is for L-infinity."
@@ -43,4 +43,4 @@ def l2_step(answer):
     yield near(ways[0], 0.2, 1e-3), "a long step stays inside the ball.", "shrink only what is longer than eps."
     alone = [answer(*(t[i : i + 1] for t in (x, current, gradient)), 0.05, 0.5) for i in range(4)]
     hint = "take each image's own length: flatten(1) and dim=1, not the norm of the whole batch."
-    yield near(torch.cat(alone), moved), "an image moves otherwise alone than in a batch.", hint
+    yield near(torch.cat(alone), moved), "an image moves differently alone than in a batch.", hint

@@ -8,7 +8,7 @@ from metarobust.book.exercises.check import function, near, number
 long_push = number(
     1.0,
     {
-        0.1: "that is the first step, before anything has piled up; so would SGD go on.",
+        0.1: "that is the first step, before anything has piled up; SGD would go on like that.",
         0.19: "that is the second step. The pile goes on growing.",
         10.0: "that is the velocity. The step is lr times it.",
     },

@@ -8,19 +8,19 @@ from metarobust.book.exercises.check import function, number
 T_OF_FOUR = 3.182446305284263
 """The 97.5 % point of Student's t with three degrees of freedom: for four seeds."""
 
-# 40 lessons of 4 networks with 20 steps of 64 images, and 4 scores on 128 each; then 10 networks are patched. How many
-# adversarial images does each corner need? Steps / judge: clean/clean, clean/attacked, attacked/clean, both attacked.
-STEPS, SCORES, WORK = 40 * 4 * 20 * 64, 40 * 4 * 4 * 128, 10 * 20 * 64
+# 40 episodes of 4 networks, 20 steps of 64 images, 4 meta-losses on 128 each; then 10 networks are patched. How many
+# adversarial images does each corner need? Steps / meta-loss: both clean, clean/attacked, attacked/clean, both.
+STEPS, LOSSES, PATCHING = 40 * 4 * 20 * 64, 40 * 4 * 4 * 128, 10 * 20 * 64
 examples_of_corners = number(
-    (0, SCORES, STEPS + WORK, STEPS + WORK + SCORES),
+    (0, LOSSES, STEPS + PATCHING, STEPS + PATCHING + LOSSES),
     {
-        (0, SCORES + WORK, None, None): "at work nobody judges; and in transfer mode the steps at work are clean.",
-        (0, SCORES // 4, None, None): "a score is taken of each of the four networks, and four times in a lesson.",
-        (0, SCORES, STEPS, None): "an optimizer that was raised on attacked images gets them at work, too.",
-        (0, SCORES, STEPS + WORK, STEPS + WORK): "in the last corner the judge attacks, too.",
+        (0, LOSSES + PATCHING, None, None): "patching has no meta-loss, and in transfer mode its steps are clean.",
+        (0, LOSSES // 4, None, None): "the meta-loss is measured on each of the four networks, four times.",
+        (0, LOSSES, STEPS, None): "an optimizer that learned on attacked images gets them while patching, too.",
+        (0, LOSSES, STEPS + PATCHING, STEPS + PATCHING): "in the last corner the meta-loss is attacked, too.",
     },
     first="begin with the corner that needs none at all.",
-    passed=f"{SCORES:,} for the judge, {STEPS:,} for the steps at school, {WORK:,} at work.",
+    passed=f"{LOSSES:,} for the meta-loss, {STEPS:,} for the steps of meta-training, {PATCHING:,} for patching.",
     exact=True,
 )
 

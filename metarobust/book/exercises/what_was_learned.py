@@ -23,7 +23,7 @@ given_up = number(
     stops="y and w are [rows, columns]; sum over the rows with .sum(0).",
 )
 def by_columns(share):
-    """`share(y, w)`: how much of the change y `[rows, columns]` one factor a column of the weights w explains."""
+    """`share(y, w)`: how much of the change y `[rows, columns]` one factor per column of the weights w explains."""
     rng = torch.Generator().manual_seed(5)
     w, noise = (torch.randn(6, 4, generator=rng, dtype=torch.float64) for _ in range(2))
     y = -torch.tensor([0.9, 0.1, 0.5, 0.3], dtype=torch.float64) * w + 0.3 * noise + 0.2

@@ -70,9 +70,8 @@ def against_cost(frame: pd.DataFrame, model: str, metric: str = EVALUATIONS) -> 
         axes.set_xscale("log")
         axes.set(xlabel=WORDS[metric], ylabel="robust accuracy", title=model)
         axes.yaxis.set_major_formatter(as_percent)
-        where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 3), "textcoords": "offset points"}
-        axes.annotate("before", (0, before), fontsize=9.5, color=role("control").ink, **where)
         ends = [(LABELS.get(w, w), f[-1].cost[metric], f[-1].robust, roles[w]) for w, f in paid.items()]
+        ends.append(("before", max(cost for _, cost, _, _ in ends), before, "control"))
         label_column(axes, ends, bold="learned")
     return figure
 

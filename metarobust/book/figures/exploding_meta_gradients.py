@@ -71,7 +71,7 @@ def surfaces(steps: Tensor, losses: Mapping[int, Tensor], mark: float | None = N
                 axes.axvline(mark, **THIN)
             axes.plot(steps, values, color=role("reference").colour, lw=0.9)
             axes.set_title(f"after {horizon} steps", fontsize=10.5)
-        grid[-1, 0].set_xlabel("step size a")
+        grid[-1, 0].set_xlabel("step size α")
         figure.supylabel("meta-loss", fontsize=11)
     return figure
 
@@ -87,14 +87,9 @@ def at_horizon(
 ) -> Drawing:
     """One frame of the slider over the horizon: the meta-loss with its smoothed version, and below it their slopes.
 
-    Args:
-        horizon: Inner steps.
-        steps: The step sizes `[n]`.
-        losses: The meta-loss at each, `[n]`.
-        slopes: Its derivative, `[n]`.
-        smooth: Step sizes of its own and the smoothed meta-loss there, `[m]` each; its slope is a finite difference.
-        ceiling: The highest meta-loss that is shown, the same for all frames.
-        longest: The longest slope that is shown, the same for all frames.
+    steps: the step sizes `[n]`. losses and slopes: the meta-loss and its derivative at each of them. smooth: step sizes
+    of its own and the smoothed meta-loss there, `[m]` each; its slope is a finite difference. ceiling and longest: the
+    highest meta-loss and the steepest slope that are shown, the same for all frames.
     """
     raw, soft = role("reference"), role("learned")
     places, values = smooth
@@ -106,13 +101,13 @@ def at_horizon(
         top.set(ylim=(-0.02 * ceiling, ceiling), ylabel="meta-loss", title=f"after {horizon} steps")
         bottom.plot(steps, slopes.abs().clamp(LEAST, longest), color=raw.colour, lw=0.8)
         bottom.plot((places[1:] + places[:-1]) / 2, soft_slopes.abs().clamp(LEAST, longest), color=soft.colour, lw=2.2)
-        bottom.set(yscale="log", ylim=(1e-4, longest), ylabel="|slope|", xlabel="step size a")
-        top.annotate("as it is", (0.4, 0.86), xycoords="axes fraction", color=raw.ink, fontsize=10)
+        bottom.set(yscale="log", ylim=(1e-4, longest), ylabel="|slope|", xlabel="step size α")
+        top.annotate("unsmoothed", (0.4, 0.86), xycoords="axes fraction", color=raw.ink, fontsize=10)
         top.annotate("smoothed", (0.4, 0.7), xycoords="axes fraction", color=soft.ink, fontsize=10)
     typical, steepest = float(slopes.abs().max()), float(soft_slopes.abs().max())
     return Drawing(
         figure,
-        f"{horizon} steps: longest slope {typical:.1e}; of the smoothed curve {steepest:.1f}",
-        f"Meta-loss over the step size after {horizon} steps, as it is and smoothed; below, the length of both slopes. "
-        f"The longest slope is {typical:.0e}, that of the smoothed curve {steepest:.1f}.",
+        f"{horizon} steps: steepest slope {typical:.1e}; of the smoothed curve {steepest:.1f}",
+        f"Meta-loss over the step size after {horizon} steps, unsmoothed and smoothed; below, the size of both slopes. "
+        f"The steepest slope is {typical:.0e}, that of the smoothed curve {steepest:.1f}.",
     )

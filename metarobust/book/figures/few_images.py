@@ -14,7 +14,7 @@ from metarobust.lab.results import BEFORE, Interval, accuracy, interval, names, 
 
 __all__ = ["against", "best", "by_seed", "gap", "learning_curves", "numbers", "over_images", "own_and_others"]
 
-SHOWN = {"robust": "under attack", "clean": "as they are"}
+SHOWN = {"robust": "under attack", "clean": "on clean images"}
 MORE_LINES = ("-", (0, (1, 1.2)), (0, (4, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """Line styles for the second, third and fourth method of a role."""
 Roles = Mapping[str, str]
@@ -33,7 +33,7 @@ def numbers(frame: pd.DataFrame) -> dict[int, str]:
 
 
 def learning_curves(frame: pd.DataFrame, part: str, model: str, methods: Roles) -> Figure:
-    """Accuracy after each number of steps that was measured, under attack (above) and on images as they are (below).
+    """Accuracy after each number of steps that was measured, under attack (above) and on clean images (below).
 
     Whiskers are 95 % intervals over seeds. Raises InputError where the part or a method is not in the table.
     """
@@ -53,7 +53,7 @@ def learning_curves(frame: pd.DataFrame, part: str, model: str, methods: Roles) 
 
 
 def over_images(frame: pd.DataFrame, model: str, methods: Roles) -> Figure:
-    """Accuracy over the number of training images of each class, under attack (above) and as they are (below).
+    """Accuracy over the number of training images of each class, under attack (above) and on clean images (below).
 
     Whiskers are 95 % intervals over seeds. Raises InputError where a method is not in the table.
     """
@@ -163,7 +163,7 @@ def best(frame: pd.DataFrame, parts: Sequence[str], models: Sequence[str], among
 
 
 def against(frame: pd.DataFrame, part: str, model: str, ours: str, rival: str) -> str:
-    """`ours` minus `rival` in words, paired over seeds: points under attack, and as they are."""
+    """`ours` minus `rival` in words, paired over seeds: points under attack, and on clean images."""
     (robust, half), clean = (difference(frame, part, ours, rival, metric, model) for metric in SHOWN)
     verdict = "within the noise" if abs(robust) <= half else ("ahead" if robust > 0 else "behind")
-    return f"{points(robust, half)} points under attack ({verdict}), {points(*clean)} as they are"
+    return f"{points(robust, half)} points under attack ({verdict}), {points(*clean)} on clean images"

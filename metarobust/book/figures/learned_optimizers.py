@@ -31,9 +31,9 @@ def two_inputs(gradients: Tensor, inputs: Tensor) -> Figure:
 
 
 def runs(curves: Mapping[str, tuple[str, Tensor]], *, mark: int | None = None, top: float = 4.0) -> Figure:
-    """The loss on unseen images after each step, a curve a rule; what is above `top`, or no number, is drawn there.
+    """The loss on unseen images after each step, a curve per rule; what is above `top`, or no number, is drawn there.
 
-    curves: label to (role, losses `[K]`). mark: how long the runs were that the learned rules learned from, as a line.
+    curves: label to (role, losses `[K]`). mark: the horizon of meta-training, drawn as a line.
     """
     drawn = {label: (name, losses.nan_to_num(top).clamp_max(top)) for label, (name, losses) in curves.items()}
     low = min(float(losses.min()) for _, losses in drawn.values()) / 1.3
@@ -42,7 +42,7 @@ def runs(curves: Mapping[str, tuple[str, Tensor]], *, mark: int | None = None, t
         figure, axes = plt.subplots(figsize=(5.4, 3.5))
         if mark is not None:
             axes.axvline(mark, **THIN)
-            axes.text(mark, 1.03 * top, "as long as at school", va="bottom", ha="center", fontsize=10, color="#555555")
+            axes.text(mark, 1.03 * top, "meta-training horizon", va="bottom", ha="center", fontsize=10, color="#555555")
         for name, losses in drawn.values():
             how = line(name) | {"markevery": max(1, len(losses) // 8), "markersize": 5}
             axes.plot(range(1, len(losses) + 1), losses, **how)

@@ -22,8 +22,7 @@ def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
     """A run of `steps` steps as a graph: weights from left to right to the meta-loss, the optimizer's theta below.
 
     Solid arrows are what a first-order meta-gradient goes back along; the dashed ones, from weights to gradients, are
-    left out there. cut: after which step the run is cut (truncation), or None. Raises InputError for a cut outside of
-    the run.
+    left out there. cut: after which step the run is cut, or None. Raises InputError for a cut outside of the run.
     """
     if cut is not None and not 0 < cut < steps:
         raise InputError(f"a cut after step {cut} of {steps}; give 1 to {steps - 1}, or None")
@@ -49,8 +48,12 @@ def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
         if cut is not None:
             axes.plot([cut - 0.25] * 2, [0.55, 2.45], color="#1A1A1A", lw=1.5, linestyle=(0, (2, 2)))
             axes.text(cut - 0.25, 2.5, "cut here", ha="center", va="bottom")
-        axes.text(steps / 2 + 0.35, 0, "the optimizer's numbers", va="center", color=role("learned").ink)
-        axes.text(right + 0.1, 1.72, "meta-loss", ha="right", va="top")
+        axes.text(steps / 2 - 0.3, 0, "the optimizer's numbers", va="center", ha="right", color=role("learned").ink)
+        back = {"arrowstyle": "->", "color": "black", "connectionstyle": "arc3,rad=-0.35", "shrinkA": 12, "shrinkB": 16}
+        axes.annotate("", (steps / 2, 0), (right, 2), arrowprops=back)
+        axes.text(right + 0.2, 0.25, "outer loop", ha="right")
+        axes.text(-0.2, 2.42, "inner loop →")
+        axes.text(right + 0.2, 2.28, "meta-loss", ha="right")
         axes.set(xlim=(-0.3, right + 0.25), ylim=(-0.35, 2.8))
         axes.axis("off")
     return figure
@@ -88,18 +91,19 @@ def descent(sizes: Tensor, losses: Tensor, visited: Sequence[float], met: Sequen
 def over_horizons(sizes: Tensor, horizons: Sequence[int], losses: Tensor) -> Figure:
     """The meta-loss over step size and horizon as a map, and the best step size of each horizon as a line.
 
-    sizes: `[n]`. losses: `[len(horizons), n]`. Each row is drawn relative to its own best, so that short and long runs
-    can be compared; 2 is twice the best, and darker is better.
+    sizes: `[n]`. losses: `[len(horizons), n]`. Each row is drawn from its own best, which is dark, to what its shortest
+    step reaches, so that short and long runs can be compared.
     """
     if losses.shape != (len(horizons), len(sizes)):
         raise InputError(f"losses are {list(losses.shape)}; give [{len(horizons)}, {len(sizes)}]")
     best = losses.nan_to_num(float("inf")).min(1, keepdim=True)
-    worse = (losses / best.values).nan_to_num(8.0).clamp(1, 8).log2().numpy()
+    reach = (losses[:, :1] - best.values).clamp_min(1e-12)
+    worse = ((losses - best.values) / reach).nan_to_num(1.0).clamp(0, 1).numpy()
     rows = range(len(horizons))
     with style():
         figure, axes = plt.subplots(figsize=(5.2, 3.6))
-        drawn = axes.pcolormesh(sizes.numpy(), rows, worse, cmap="cividis", shading="nearest", vmin=0, vmax=3)
-        figure.colorbar(drawn, ax=axes, ticks=[0, 1, 2, 3]).ax.set_yticklabels(["best", "2 ×", "4 ×", "8 ×"])
+        drawn = axes.pcolormesh(sizes.numpy(), rows, worse, cmap="cividis", shading="nearest", vmin=0, vmax=1)
+        figure.colorbar(drawn, ax=axes, ticks=[0, 1]).ax.set_yticklabels(["best", "shortest\nstep,\nor worse"])
         axes.plot(sizes[best.indices[:, 0]].numpy(), rows, color="white", marker="D", mec="black", lw=1.5)
         axes.set(xscale="log", xlabel="step size", ylabel="horizon, in steps", title="◇ best step size of each horizon")
         axes.set_yticks(rows, [str(k) for k in horizons])

@@ -1,7 +1,7 @@
 """Figures of "Learn from mistakes once": what a patch does to a network, and what it costs and buys.
 
-The price reads tables of the experiment `trade-off`, whose parts differ in what robust accuracy counts for where rules
-are judged and baselines are tuned. The lower of its two panels is of an attacker who may move pixels that say
+The price reads tables of the experiment `trade-off`, whose parts differ in what robust accuracy counts for in the
+meta-loss and where baselines are tuned. The lower of its two panels is of an attacker who may move pixels that say
 something, and no others. Values are means over seeds with 95 % intervals.
 """
 
@@ -26,7 +26,7 @@ __all__ = [
 
 CONFINED = "on speaking pixels"
 KINDS = {
-    "none": ("as they are", ""),
+    "none": ("clean", ""),
     "worst": ("any pixel", "worst case"),
     "standard": ("any pixel, by the standard ensemble", "ensemble"),
     CONFINED: ("speaking pixels only", "single"),
@@ -92,7 +92,7 @@ def accuracy(frame: pd.DataFrame, part: str, model: str, method: str, kind: str)
     rows = rows[rows["attack"].str.contains(CONFINED, regex=False) == (kind == CONFINED)]
     values = accuracy_of(rows, "robust" if scope else "clean", scope=scope)
     if values.empty:
-        raise InputError(f"no accuracy {name} of {method!r} on {model!r} in {part!r}: check what was given")
+        raise InputError(f"no accuracy ({name}) of {method!r} on {model!r} in {part!r}: check what was given")
     return interval(values)
 
 

@@ -1,4 +1,4 @@
-"""A matrix of transfer: where something was learned against where it was used, with a number in each cell.
+"""A transfer matrix: what an optimizer was meta-trained on against what it was used on, a number in each cell.
 
     matrix = by_network(frame, {"learned on perceptrons": "perceptrons", ...})
     draw(matrix)                  # for a page
@@ -55,7 +55,7 @@ class Cell:
 class Matrix:
     """Cells in rows. rows, columns: their labels. gap: the number of rows above a gap; the rivals are below it.
 
-    home: places (row, column) that get a frame. title: what the numbers are.
+    home: places (row, column) of one kind, which get a frame. title: what the numbers are.
     """
 
     title: str
@@ -119,7 +119,7 @@ def transfer(
 
 def _change(tables: Mapping[str, pd.DataFrame], method: str, what: str) -> Cell:
     changes, words = [], []
-    for metric, kind in (("robust", "under attack"), ("clean", "as they are")):
+    for metric, kind in (("robust", "under attack"), ("clean", "on clean images")):
         table = tables[metric]
         before, after = (table.loc[choose(name, table.index, "method here")] for name in (BEFORE, method))
         changes.append(interval((after - before).dropna()))
@@ -135,7 +135,7 @@ def signed(change: float) -> str:
 
 
 def draw(matrix: Matrix) -> Figure:
-    """The matrix as a picture: green is better than before, purple worse; a frame is home.
+    """The matrix as a picture: green is better than before, purple worse; a frame marks what is of one kind.
 
     The rivals stand below a gap. At most 6 inches wide.
     """
@@ -177,7 +177,7 @@ def _broken(label: str) -> str:
 
 
 def reading(matrix: Matrix, rivals: Sequence[str] = ()) -> str:
-    """The matrix in words, as a Markdown list: for each column the best and worst row that learned, and the best rival.
+    """The matrix in words, as a Markdown list: for each column the best and worst row above the gap, the best rival.
 
     rivals: the rows below the gap that are compared; none if empty. Raises InputError for one that is not there.
     """

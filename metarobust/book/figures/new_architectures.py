@@ -1,4 +1,4 @@
-"""Figures of new architectures: the matrix of what was learned where against the networks it was used on."""
+"""Figures of new architectures: the matrix of what was meta-trained on against the networks that were patched."""
 
 from metarobust.book.figures.grid import Grid
 from metarobust.book.figures.images import row

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from metarobust.book.figures.grid import Grid
 from metarobust.book.figures.images import row
 from metarobust.book.figures.matrix import FULL, Cell, Matrix, draw, reading, transfer
-from metarobust.book.figures.style import THIN, line, name_ends, percent, style, ticks
+from metarobust.book.figures.style import THIN, label_column, line, percent, style, ticks
 from metarobust.errors import InputError, choose
 from metarobust.lab.results import BEFORE, interval, names, select
 
 __all__ = ["Grid", "by_attack", "draw", "over_radii", "reading", "row", "transfer", "values"]
 
 ATTACKS = {
-    "none": ("as they are", "none"),
+    "none": ("clean", "none"),
     "fgsm": ("FGSM", "fgsm"),
     "pgd": ("PGD, CE", r"pgd-\d+-ce"),
     "apgd": ("APGD, CE", r"apgd-\d+-ce"),
@@ -65,7 +65,7 @@ def by_attack(
         frame: Rows of results, of which `learned` tells what was learned.
         methods: Names in the table to labels.
         attacks: Of ATTACKS.
-        home: Labels of rows to the kind of attack that was met in meta-training, which gets a frame.
+        home: Labels of rows to the kind of attack in their meta-loss, which gets a frame.
     """
     before = {attack: values(frame, BEFORE, attack).mean() for attack in attacks}
     cells = []
@@ -74,7 +74,7 @@ def by_attack(
         for attack in attacks:
             share, half = interval(values(frame, method, attack))
             spread = f" ± {100 * half:.1f}" if half < float("inf") else ""
-            under = "on images as they are" if attack == "none" else f"under {ATTACKS[attack][0]}"
+            under = "on clean images" if attack == "none" else f"under {ATTACKS[attack][0]}"
             words = f"{label}, {under}: {100 * share:.1f}{spread} % read correctly, {100 * before[attack]:.1f} % before"
             cell = Cell(share, half, f"{100 * share:.0f}", "", (share - before[attack]) / FULL, words)
             cells[-1] += (cell,)
@@ -86,10 +86,10 @@ def by_attack(
 
 
 def over_radii(frame: pd.DataFrame, methods: Mapping[str, tuple[str, str]], *, learned_at: float) -> Figure:
-    """Accuracy against the radius of the attack. methods: names in the table to (label, role).
+    """Accuracy against the radius of the attack, named where the curves are furthest apart.
 
-    An image counts if it stands PGD on cross-entropy and on the margin; at the radius of the comparison itself, where
-    more attacks were run, the worst of all. learned_at: the radius of the attacks in meta-training, marked by a line.
+    An image counts if it survives PGD on cross-entropy and on the margin, or all attacks where more were run. methods:
+    names in the table to (label, role). learned_at: the radius of the attacks in meta-training, marked by a line.
     Raises InputError for a method that is not in the table.
     """
     pairs = set(_of_kind(frame, "both")["eps"])
@@ -103,11 +103,12 @@ def over_radii(frame: pd.DataFrame, methods: Mapping[str, tuple[str, str]], *, l
     with style():
         figure, axes = plt.subplots(figsize=(5.6, 3.5))
         axes.axvline(learned_at, **THIN)
-        axes.text(learned_at, 1.06, "radius at school", ha="center", va="bottom", fontsize=10)
+        axes.text(learned_at, 1.06, "radius in meta-training", ha="center", va="bottom", fontsize=10)
         for _, name, shares in curves:
             axes.plot(at, shares, **line(name))
         axes.set(xlabel="eps: how far every pixel may move", ylabel="read correctly")
         ticks(axes, "x", at)
         percent(axes)
-        name_ends(axes, at[-1], [(shares[-1], label, name) for label, name, shares in curves])
+        apart = max(range(len(at)), key=lambda i: max(c[2][i] for c in curves) - min(c[2][i] for c in curves))
+        label_column(axes, [(label, at[apart], shares[apart], name) for label, name, shares in curves])
     return figure

@@ -224,7 +224,7 @@ def reading(frame: pd.DataFrame, part: str = "patch") -> str:
         robust, clean = (in_points(*difference(frame, part, LEARNED, rule, m, model)) for m in ("robust", "clean"))
         lines.append(
             f"- `{model}`: under attack {100 * start.robust:.0f} % {first}, {ends}. The learned optimizer against "
-            f"{LABELS.get(rule, rule)}: {robust} points under attack, {clean} points as they are."
+            f"{LABELS.get(rule, rule)}: {robust} points under attack, {clean} points on clean images."
         )
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
+from metarobust.book.figures.matrix import CHANGE
 from metarobust.book.figures.results import by_method
 from metarobust.book.figures.style import finite, points, role, rows_of, style
 from metarobust.errors import InputError, choose
@@ -23,12 +24,12 @@ Corner = tuple[str, str]
 SIDES = ("clean", "attacked")
 CORNERS: tuple[Corner, ...] = tuple((inside, outside) for inside in SIDES for outside in SIDES)
 """Inside and outside, row by row."""
-NAMES = dict(zip(CORNERS, ("learn to learn", "transfer mode", "nobody asked", "robust mode"), strict=True))
+NAMES = dict(zip(CORNERS, ("learning to learn", "transfer mode", "control", "robust mode"), strict=True))
 ROLES = {"clean": "clean", "attacked": "robust"}
 
 
 def two_by_two(image: Tensor, attacked: Tensor, texts: Mapping[Corner, Sequence[str]]) -> Figure:
-    """A panel for each corner: three weights in a row, the images that the steps use, the image that the judge sees.
+    """A panel for each corner: weights in a row, the images of the steps, the image that the meta-loss is measured on.
 
     Args:
         image: An image `[1, H, W]` in [0, 1].
@@ -48,16 +49,15 @@ def two_by_two(image: Tensor, attacked: Tensor, texts: Mapping[Corner, Sequence[
             _panel(axes, corner, pictures, texts[corner])
         for i, side in enumerate(SIDES):
             text = {"color": role(ROLES[side]).ink, "fontweight": "bold"}
-            where = {"ha": "center", "va": "bottom", "transform": grid[0, i].transAxes}
-            grid[0, i].text(0.5, 1.04, f"judge: {side}", **where, **text)
-            where = {"ha": "right", "va": "center", "rotation": 90, "transform": grid[i, 0].transAxes}
-            grid[i, 0].text(-0.03, 0.5, f"steps: {side}", **where, **text)
+            above, beside = {"ha": "center", "va": "bottom"}, {"ha": "right", "va": "center", "rotation": 90}
+            grid[0, i].text(0.5, 1.04, f"meta-loss: {side}", transform=grid[0, i].transAxes, **above, **text)
+            grid[i, 0].text(-0.03, 0.5, f"steps: {side}", transform=grid[i, 0].transAxes, **beside, **text)
     return figure
 
 
 def _panel(axes: Axes, corner: Corner, pictures: Mapping[str, Tensor], lines: Sequence[str]) -> None:
     inside, outside = corner
-    steps, judge, learned = role(ROLES[inside]), role(ROLES[outside]), role("learned").colour
+    steps, outer, learned = role(ROLES[inside]), role(ROLES[outside]), role("learned").colour
     axes.set(xlim=(0, 10), ylim=(0, 10), xticks=[], yticks=[], aspect="equal")
     axes.grid(visible=False)
     axes.spines[:].set(visible=True, color="#B0B0B0")
@@ -69,11 +69,11 @@ def _panel(axes: Axes, corner: Corner, pictures: Mapping[str, Tensor], lines: Se
         _arrow(axes, (start, 7.3), (start + 0.9, 7.3), learned)
         _picture(axes, pictures[inside], (start + 0.45, 4.7), 0.95, ROLES[inside])
         _arrow(axes, (start + 0.45, 5.75), (start + 0.45, 7.1), steps.colour)
-    _arrow(axes, (6.55, 7.3), (7.35, 7.3), judge.colour)
+    _arrow(axes, (6.55, 7.3), (7.35, 7.3), outer.colour)
     _picture(axes, pictures[outside], (8.5, 7.3), 1.1, ROLES[outside])
-    axes.text(8.5, 5.75, "judge", ha="center", va="center", fontsize=9.5, color=judge.ink)
+    axes.text(8.5, 5.75, "meta-loss", ha="center", va="center", fontsize=9, color=outer.ink)
     for i, text in enumerate(lines):
-        axes.text(0.4, 2.7 - 1.15 * i, text, va="center", fontsize=9.5)
+        axes.text(0.4, 2.9 - 1.1 * i, text, va="center", fontsize=9.5)
 
 
 def _picture(axes: Axes, image: Tensor, centre: tuple[float, float], half: float, name: str) -> None:
@@ -140,9 +140,9 @@ def differences(frame: pd.DataFrame, part: str = "patch", models: Sequence[str] 
 def variants(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models: Sequence[str] = ()) -> Figure:
     """How far each variant is from the learned optimizer, in points: a line each, under the heading of its group.
 
-    A filled diamond is the difference under attack with its 95 % interval over seeds, dark where it is clear and grey
-    where it is not; the small ticks under it are the single meta-seeds; the hollow circle is the difference on images
-    as they are. groups: heading to names of variants, without `learned, `.
+    A filled diamond is the difference under attack with its 95 % interval over seeds: green where it is clearly better,
+    purple where clearly worse, grey where neither. The small ticks under it are the single meta-seeds; the hollow
+    circle is the difference on clean images. groups: heading to names of variants, without `learned, `.
     """
     lines = list(_in_groups(differences(frame, models=models), groups))
     with style():
@@ -151,7 +151,7 @@ def variants(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models
         for y, (_, one) in enumerate(lines):
             if one is not None:
                 _variant(axes, y, one)
-        axes.set(ylim=(len(lines) - 0.4, -0.7), xlabel="points of accuracy against the learned optimizer")
+        axes.set(ylim=(len(lines) - 0.4, -0.7), xlabel="points against the learned optimizer")
         rows_of(axes, [text for text, _ in lines], fontsize=10)
         for tick, (_, one) in zip(axes.get_yticklabels(), lines, strict=True):
             tick.set_fontweight("bold" if one is None else "normal")
@@ -168,13 +168,13 @@ def _in_groups(
 
 
 def _variant(axes: Axes, y: int, one: Difference) -> None:
-    how = role("learned" if one.clear else "control")
+    colour = CHANGE(1.0 if one.robust > 0 else 0.0) if one.clear else role("control").colour
     clean = {"color": role("clean").colour, "marker": "o", "mfc": "white", "ms": 5, "lw": 0, "elinewidth": 1}
     axes.errorbar(100 * one.clean, y - 0.18, xerr=100 * finite(one.clean_half), zorder=2, **clean)
-    robust = {"color": how.colour, "marker": "D", "ms": 6.5, "lw": 0, "elinewidth": 2, "capsize": 2.5}
+    robust = {"color": colour, "marker": "D", "ms": 6.5, "lw": 0, "elinewidth": 2, "capsize": 2.5}
     axes.errorbar(100 * one.robust, y + 0.12, xerr=100 * finite(one.robust_half), zorder=3, **robust)
     ticks = [100 * value for value in one.by_meta_seed]
-    axes.plot(ticks, [y + 0.36] * len(ticks), lw=0, marker="|", ms=5, mew=1.2, color=how.colour)
+    axes.plot(ticks, [y + 0.36] * len(ticks), lw=0, marker="|", ms=5, mew=1.2, color=colour)
 
 
 def verdicts(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models: Sequence[str] = ()) -> str:
@@ -186,5 +186,5 @@ def verdicts(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models
             continue
         verdict = ("better" if one.robust > 0 else "worse") if one.clear else "within the noise"
         robust, clean = points(one.robust, one.robust_half), points(one.clean, one.clean_half)
-        lines.append(f"- {name}: {robust} points under attack, {clean} as they are; **{verdict}** under attack")
+        lines.append(f"- {name}: {robust} points under attack, {clean} on clean images; **{verdict}** under attack")
     return "\n".join(lines).strip()

@@ -33,7 +33,7 @@ def share_given_up(curves: Sequence[tuple[str, str, Sequence[float], Sequence[fl
         axes.set_xscale("log")
         ticks(axes, "x", [0.02, 0.1, 0.5, 1, 3])
         axes.yaxis.set_major_formatter(as_percent)
-        axes.set(xlabel="gradient of the column, over that of its matrix", ylabel="of a weight, taken away")
+        axes.set(xlabel="gradient of the column, over that of its matrix", ylabel="share of a weight taken away")
         name_ends(axes, curves[0][2][-1], [(shares[-1], label, name) for label, name, _, shares in curves])
     return figure
 
@@ -64,7 +64,7 @@ def step_by_weight(
 
 
 def explained(layers: Mapping[str, Mapping[str, float]], mark: str = "") -> Figure:
-    """Which share of the change of the weights each plain rule accounts for: a panel a layer, a bar a rule.
+    """Which share of the change of the weights each plain rule accounts for: a panel per layer, a bar per rule.
 
     layers: layer to name to share, at most 1. A share under 0, worse than nothing, is drawn as 0. mark: the rule whose
     bars stand out.
