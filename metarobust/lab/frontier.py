@@ -30,17 +30,15 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     dense = OptimizerConfig(PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, **how)
     both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)
     shared = {"methods": RIVALS if dataset == "digits" else FEWER, "unseen": FRESH}
-    longer = {"trained": False, "unseen": FRESH, "methods": ("N-FGSM training",)}
     if dataset != "digits":
         fresh, trained = (replace(both, begins=None, pretrained=name) for name in ("train", "patch"))
         train = Part("train, 100 steps", 100, 64, uses=(fresh,), trained=False, **shared)
-        patch = Part("patch, 100 steps", 100, 64, uses=(trained,), **shared)
-        parts = train, patch, Part("train, 200 steps", 200, 64, uses=(fresh,), **longer)
-        return parts[: 1 if scale == "smoke" else 3]
+        parts = train, Part("patch, 100 steps", 100, 64, uses=(trained,), **shared | {"methods": FEWER[:-1]})
+        return parts[: 1 if scale == "smoke" else 2]
     train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
     if scale == "smoke":
         return (train,)
-    longer |= {"uses": (both,), "home": train.name}
+    longer = {"trained": False, "uses": (both,), "home": train.name, "unseen": FRESH, "methods": ("N-FGSM training",)}
     few = longer | {"methods": ("adam", "curvature penalty", "PGD-7 training", "TRADES"), "unseen": FRESH[::2]}
     return (
         train,
