@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from metarobust.book.figures.results import frontier, headline, reading, shown
-from metarobust.book.figures.style import THIN, as_percent, label_column, percent, role, style
+from metarobust.book.figures.style import THIN, as_percent, label_column, name_ends, percent, role, style
 from metarobust.errors import InputError, choose
 from metarobust.lab.results import BEFORE, LEARNED, REFERENCE, Interval, interval, select
 from metarobust.lab.results import accuracy as accuracy_of
@@ -61,16 +61,11 @@ def kept_weights(spread: Tensor, shares: Mapping[str, tuple[str, Tensor]]) -> Fi
         for name, left in shares.values():
             how = role(name)
             axes.plot(spread, left, linestyle="", color=how.colour, marker=how.marker, ms=5.5, mew=0.6, mec="white")
-        placed = -1.0
-        for height, label, name in sorted(
-            (float(left[lively].mean()), label, name) for label, (name, left) in shares.items()
-        ):
-            placed = max(height, placed + 0.09)
-            where = {"xycoords": ("axes fraction", "data"), "va": "center"}
-            axes.annotate(label, (1.02, placed), color=role(name).ink, **where)
         percent(axes)
         axes.set_ylim(-0.03, max(1.15, 1.05 * max(float(left.max()) for _, left in shares.values())))
         axes.set(xlabel="how much a pixel varies (standard deviation)", ylabel="weight that is left")
+        ends = [(float(left[lively].mean()), label, name) for label, (name, left) in shares.items()]
+        name_ends(axes, float(spread.max()), ends)
     return figure
 
 

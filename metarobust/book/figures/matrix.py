@@ -1,10 +1,6 @@
 """A transfer matrix: what an optimizer was meta-trained on against what it was used on, a number in each cell.
 
-    matrix = by_network(frame, {"learned on perceptrons": "perceptrons", ...})
-    draw(matrix)                  # for a page
-    grid.Grid(matrix, "Change ...")    # the same for mouse, finger and keyboard
-
-Changes are of the same models before and after, paired over seeds. All accuracies are shares in [0, 1], and are shown
+`draw` is for a page, `grid.Grid` shows the same to mouse, finger and keyboard. Changes are of the same models before and after, paired over seeds. All accuracies are shares in [0, 1], and are shown
 in per cent and in points.
 """
 

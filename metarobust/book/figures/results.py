@@ -1,9 +1,5 @@
 """Figures of Part III, redrawn from the table of a run that just ended or of a recorded one, by the same code.
 
-    manifest, frame = load(folder)              # metarobust.lab.results
-    headline(frame)                             # before and after, for each unseen network
-    frontier(frame, "patch", "mlp-64-sigmoid")  # clean against robust accuracy, a point a method
-
 Every value is a mean over seeds with its 95 % t-interval; a learned optimizer's value for a seed is its mean over
 meta-seeds. All accuracies are shares in [0, 1].
 """
