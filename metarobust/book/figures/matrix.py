@@ -1,7 +1,7 @@
 """A transfer matrix: what an optimizer was meta-trained on against what it was used on, a number in each cell.
 
-`draw` is for a page, `grid.Grid` shows the same to mouse, finger and keyboard. Changes are of the same models before and after, paired over seeds. All accuracies are shares in [0, 1], and are shown
-in per cent and in points.
+`draw` is for a page, `grid.Grid` for mouse, finger and keyboard. Changes are of the same models before and after,
+paired over seeds. All accuracies are shares in [0, 1], and are shown in per cent and in points.
 """
 
 from collections.abc import Callable, Mapping, Sequence

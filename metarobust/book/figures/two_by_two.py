@@ -1,8 +1,4 @@
-"""Figures of the two-by-two: its corners as pictures, and variants of the learned optimizer against it.
-
-two_by_two(image, attacked, {(inside, outside): ("first line", "second line"), ...})
-variants(frame, {"What it sees": ["blind to time", ...]})
-"""
+"""Figures of the two-by-two: its corners as pictures, and variants of the learned optimizer against it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
