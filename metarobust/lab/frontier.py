@@ -38,11 +38,6 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
     if scale == "smoke":
         return (train,)
+    patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
     longer = {"trained": False, "uses": (both,), "home": train.name, "unseen": FRESH, "methods": ("N-FGSM training",)}
-    few = longer | {"methods": ("adam", "curvature penalty", "PGD-7 training", "TRADES"), "unseen": FRESH[::2]}
-    return (
-        train,
-        Part("patch, 100 steps", 100, 64, (dense, both), **shared),
-        Part("train, 200 steps", 200, 64, **longer),
-        Part("train, 10 images a class", 100, 64, per_class=10, **few),
-    )
+    return train, patch, Part("train, 200 steps", 200, 64, **longer)
