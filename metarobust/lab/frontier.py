@@ -18,8 +18,7 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks.
 
     On other data than the digits the rules are those that learned on digits, as they are shipped: there only the rivals
-    are fitted to the data, over the usual values, those that earlier searches took. A step of N-FGSM is half as many
-    passes, so that it gets twice as many steps, too.
+    are fitted to the data, over the usual values, those that earlier searches took.
     """
     numbers = {"horizons": (100,), "held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
     first, then = (
@@ -36,8 +35,5 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
         parts = train, Part("patch, 100 steps", 100, 64, uses=(trained,), **shared | {"methods": FEWER[:-1]})
         return parts[: 1 if scale == "smoke" else 2]
     train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
-    if scale == "smoke":
-        return (train,)
     patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
-    longer = {"trained": False, "uses": (both,), "home": train.name, "unseen": FRESH, "methods": ("N-FGSM training",)}
-    return train, patch, Part("train, 200 steps", 200, 64, **longer)
+    return (train,) if scale == "smoke" else (train, patch)
