@@ -125,6 +125,7 @@ def ahead(frame: pd.DataFrame, rule: str, meta_seed: int) -> dict[str, dict[str,
     rivals = frame[(frame["learned"] == 0) & frame["tier"].isin(PLAIN)]
     others = accuracy(rivals).groupby(level=GROUP, sort=False).mean()
     by_part: dict[str, dict[str, Any]] = {}
+    own = own[own.index.droplevel("method").isin(others.index.droplevel("method"))]  # where a plain rule was measured
     for (part, model, _), robust in own.items():
         networks = by_part.setdefault(part, {"works": [], "fails": {}})
         same = others.xs((part, model), level=("part", "model"))

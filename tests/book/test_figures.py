@@ -214,7 +214,9 @@ FIGURES = {
     "over_the_run": lambda: learning_penalties.over_the_run(
         learning_penalties.PANELS, {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
     ),
-    "by_passes": lambda: learning_penalties.by_passes(recorded("frontier-digits-small").frame, ["train, 100 steps"]),
+    "by_passes": lambda: learning_penalties.by_passes(
+        recorded("frontier-digits-small").frame, ["train, 100 steps", "train, 200 steps"]
+    ),
     "headline": lambda: results.headline(table()),
     "frontier": lambda: results.frontier(table(), "patch", NETWORKS[0]),
     "against_cost": lambda: costs_and_limits.against_cost(recorded("cost-digits-small").frame, "mlp-72-elu"),
