@@ -25,6 +25,11 @@ def acc(run: str, method: str | list[str], metric: str = "robust", **columns: An
     return _short(100 * intervals(_accuracy(run, metric, method=method, **columns))["mean"])
 
 
+def spread(run: str, method: str | list[str], metric: str = "robust", **columns: Any) -> pd.Series:
+    """Half the width of the 95 % interval over seeds."""
+    return _short(100 * intervals(_accuracy(run, metric, method=method, **columns))["half"])
+
+
 def best(run: str, metric: str = "robust", *, by: str = "both", learned: bool = False, **columns: Any) -> pd.Series:
     """On each network the accuracy of the best method, of tiers 0, 1 and 2 without learning if nothing else is said.
 
