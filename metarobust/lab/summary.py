@@ -87,10 +87,11 @@ def headline(frame: pd.DataFrame, part: str) -> list[list[str]]:
     best = {"best plain rule": PLAIN}
     if REFERENCE not in methods and ((rows["tier"] == ATTACKED) & (rows["learned"] == 0)).any():
         best["best adversarial training"] = (ATTACKED,)
-    rivals = [best_baselines(rows, tiers) for tiers in best.values()]  # one of them may be Adam
-    lines = [["unseen network", *first, *best, *(TITLES.get(name, name) for name in last)]]
+    rivals = {name: best_baselines(rows, tiers) for name, tiers in best.items()}  # one of them may be Adam
+    rivals = {name: rival for name, rival in rivals.items() if len(rival)}  # a part may lack plain rules
+    lines = [["unseen network", *first, *rivals, *(TITLES.get(name, name) for name in last)]]
     for model in names(rows, "model"):
-        picked = [f"{cells(part, model, rival[part, model])} ({rival[part, model]})" for rival in rivals]
+        picked = [f"{cells(part, model, rival[part, model])} ({rival[part, model]})" for rival in rivals.values()]
         line = [cells(part, model, method) for method in (*first, *last)]
         lines.append([model, *line[: len(first)], *picked, *line[len(first) :]])
     return lines
