@@ -78,11 +78,8 @@ def test_no_result_is_typed(name):
     text = MARK.sub("", "\n\n".join(paragraphs(PAGES[name])))
     text = re.sub(r"^ *(`{3,}).*?^ *\1`*$|`[^`\n]*`|\$[^$]*\$", "", text, flags=re.DOTALL | re.MULTILINE)
     typed = re.findall(r"\d[\d.,]*[ \u00a0]?(?:%|per cent|points?\b)", text)
-    conventions = {
-        "95 %",
-        "2 %",
-        "19 points",
-    }  # the level of intervals, where a check draws its line, Wilson's of 50 of 100
+    # The level of intervals, where a check draws its line, Wilson's of 50 of 100.
+    conventions = {"95 %", "2 %", "19 points"}
     assert set(typed) <= conventions, "take it from the records: {result}`...`, {claim}`...`, or a mark"
 
 

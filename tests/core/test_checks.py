@@ -82,11 +82,7 @@ TABLE = {
         [(nn.Sequential(nn.Dropout()).eval(),), (nn.Linear(1, 1).train(),)],
         [(nn.Sequential(nn.Dropout()),), (nn.Sequential(nn.Linear(1, 1), nn.BatchNorm2d(3)),)],
     ),
-    "margin and cross-entropy": (
-        checks.margin_and_cross_entropy,
-        [(0.5, 0.45), (0.5, 0.6)],
-        [(0.5, 0.39)],
-    ),
+    "margin and cross-entropy": (checks.margin_and_cross_entropy, [(0.5, 0.45), (0.5, 0.6)], [(0.5, 0.39)]),
 }
 
 

@@ -160,10 +160,7 @@ def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
     layer = nn.Linear(len(NAMES), 4).double()
     leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
     found = []
-    for result in (
-        in_parts(layer, params, grads, param_spec, 10),
-        layer(fast_features(param_spec, params, grads, 10)),
-    ):
+    for result in (in_parts(layer, params, grads, param_spec, 10), layer(fast_features(param_spec, params, grads, 10))):
         first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
         found.append([result, *first, *second])

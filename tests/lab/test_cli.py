@@ -146,15 +146,9 @@ BAD = {
     "out is a file": ([*RUN, "--out", "file"], ["file is a file", "another --out"]),
     "out below a file": ([*RUN, "--out", "file/x"], ["file/x"]),
     "foreign out": ([*RUN, "--out", "foreign"], ["foreign holds 'thesis.tex'", "another --out"]),
-    "other run": (
-        [*RUN, "--out", "done", "--seed", "7"],
-        ["seeds is [0] there and [7] here", "another --out"],
-    ),
+    "other run": ([*RUN, "--out", "done", "--seed", "7"], ["seeds is [0] there and [7] here", "another --out"]),
     "same run": ([*RUN, "--out", "done"], ["already holds this run", "--resume"]),
-    "damaged manifest": (
-        [*RUN, "--out", "damaged", "--resume"],
-        ["damaged/manifest.json is damaged", "delete"],
-    ),
+    "damaged manifest": ([*RUN, "--out", "damaged", "--resume"], ["damaged/manifest.json is damaged", "delete"]),
     "damaged unit": (
         [*RUN, "--out", "unit", "--resume"],
         ["patch-seed0.json is missing, damaged or cut short", "delete it"],

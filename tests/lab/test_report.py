@@ -9,6 +9,7 @@ import pytest
 
 from metarobust import storage
 from metarobust.errors import InputError
+from metarobust.lab.cards import ahead
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.report import report, strongest
 from metarobust.lab.results import ATTACKED, RECORDED, accuracy, names, recorded, select
@@ -83,6 +84,14 @@ def test_a_new_run_is_picked_up_and_an_experiment_that_is_gone_is_said_so(folder
     assert headings == ["patch-digits-full", RUN, "bench/peers"]
     assert "(run-bench-peers)=" in text
     assert text.count("The experiment is not there any more") == 1
+
+
+def test_a_part_without_plain_rules_is_shown_and_says_nothing_of_them():
+    _, frame = recorded("frontier-digits-small")
+    head, *lines = headline(frame, "train, 200 steps")
+    assert head == ["unseen network", "learned penalties", "best adversarial training"]
+    assert len(lines) == 6
+    assert "train, 200 steps" not in ahead(frame, "learned penalties", 0)
 
 
 def test_a_run_with_attacks_inside_stands_beside_the_best_adversarial_training():
