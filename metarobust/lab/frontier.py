@@ -12,6 +12,12 @@ RIVALS = (
     *("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES"),
 )
 FEWER = ("adam", "noise", "curvature penalty", "N-FGSM training", "PGD-7 training", "TRADES")
+NUMBERS = {"horizons": (100,), "held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
+SHIPPED = OptimizerConfig(
+    PENALTIES, "penalties", MetaTrainConfig(24, tasks=4, estimator="exact", **NUMBERS),
+    family=(*CONVOLUTIONAL, *WIDER), meta="margin", pretrained="train",
+)  # fmt: skip
+"""The rule for fresh models as it comes with the library, learned on digits: nothing is learned anew."""
 
 
 def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
@@ -21,18 +27,17 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     to the data, over the usual values, those that earlier searches took. A step of N-FGSM is half as many passes as one
     of the rule, so that it gets twice as many steps, too.
     """
-    numbers = {"horizons": (100,), "held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
     first, then = (
-        MetaTrainConfig(8 if scale == "smoke" else episodes, tasks=tasks, estimator="exact", **numbers)
+        MetaTrainConfig(8 if scale == "smoke" else episodes, tasks=tasks, estimator="exact", **NUMBERS)
         for episodes, tasks in ((40, 8), (24, 4))
     )
-    how = {"kind": "penalties", "meta": "margin"}
-    dense = OptimizerConfig(PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, **how)
-    both = OptimizerConfig(PENALTIES, plan=then, family=(*CONVOLUTIONAL, *WIDER), begins=PENALTIES_DENSE, **how)
+    dense = replace(
+        SHIPPED, name=PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, pretrained=None
+    )
+    both = replace(SHIPPED, plan=then, begins=PENALTIES_DENSE, pretrained=None)
     shared = {"methods": RIVALS if dataset == "digits" else FEWER, "unseen": FRESH}
     if dataset != "digits":
-        shipped = replace(both, begins=None, pretrained="train")
-        return (Part("train, 100 steps", 100, 64, uses=(shipped,), trained=False, **shared),)
+        return (Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, **shared),)
     train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
     patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
     longer = {"trained": False, "uses": (both,), "home": train.name, "unseen": FRESH, "methods": ("N-FGSM training",)}
