@@ -10,19 +10,7 @@ from metarobust.lab.ablation import ablation
 from metarobust.lab.frontier import FEWER, SHIPPED, frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
 from metarobust.lab.results import JOINT, LEARNED
-from metarobust.lab.spec import (
-    ALL,
-    CONVOLUTIONAL,
-    DENSE,
-    FRESH,
-    NEW,
-    UNSEEN,
-    VALIDATION,
-    OptimizerConfig,
-    Part,
-    Spec,
-    sizes,
-)
+from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
 from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
@@ -85,15 +73,36 @@ def robust_training(scale: str, dataset: str) -> tuple[Part, ...]:
 
 
 def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
-    """Fresh parameters and few images, by the rule that is shipped for them, learned on digits; accuracy on the
-    training images is measured too, for what is learned by heart."""
+    """Training from fresh parameters with few images, on clean gradients; adversarial training beside it, which
+    overfits: accuracy on the training images is measured too."""
     few = (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500, 1000)
     counts = {"smoke": few[1:2], "small": few[:4], "full": (*few, ALL)}[scale]
-    shared = {"trained": False, "uses": (SHIPPED,), "methods": FEWER, "unseen": (FRESH[0], FRESH[4]), "gap": True}
-    return tuple(
-        Part("all images" if each == ALL else f"{each} images a class", 100, 64, per_class=each, **shared)
-        for each in counts
+    steering = steering_plan(scale, 100)
+    rules = (
+        OptimizerConfig(LEARNED, "features", replace(training_plan(scale), episodes=times(30, scale))),
+        OptimizerConfig(STEERING, "steering", replace(steering, episodes=steering.episodes // 2)),
     )
+    rules = rules[:1] if scale == "smoke" else rules
+    names = (
+        "adam", "adam + weight decay", "adam + L1 on layer 1", "falling noise + last-layer decay",
+        "input-gradient penalty", "curvature penalty", "FGSM training", "PGD-7 training", "TRADES",
+    )  # fmt: skip
+    shared = {"trained": False, "methods": names, "unseen": (FEW[0], FEW[2]), "gap": True}
+    parts = ["all images" if each == ALL else f"{each} images a class" for each in counts]
+    return (
+        Part(parts[0], 100, 64, rules, per_class=counts[0], **shared),
+        *(
+            Part(part, 100, 64, per_class=each, uses=rules, home=parts[0], **shared)
+            for part, each in zip(parts[1:], counts[1:], strict=True)
+        ),
+    )
+
+
+def few_images(scale: str, dataset: str) -> tuple[Part, ...]:
+    """The same question, asked of the rule that is shipped for fresh models, learned on digits."""
+    counts = (10,) if scale == "smoke" else (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500)
+    shared = {"trained": False, "uses": (SHIPPED,), "methods": FEWER, "unseen": (FRESH[0], FRESH[4]), "gap": True}
+    return tuple(Part(f"{each} images a class", 100, 64, per_class=each, **shared) for each in counts)
 
 
 def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
@@ -162,6 +171,7 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "trade-off": trade_off,
     "robust-training": robust_training,
     "low-data": low_data,
+    "few-images": few_images,
     "transfer-architecture": transfer_architecture,
     "transfer-data": transfer_data,
     "attack-transfer": attack_transfer,
@@ -191,21 +201,20 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
     if name == "frontier":  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
-    annealed = name in ("frontier", "low-data")
+    annealed = name in ("frontier", "few-images")
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
-        numbers |= {"validation": (VALIDATION[0], VALIDATION[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
+        numbers |= {"validation": (Spec.validation[0], Spec.validation[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
         return Spec(
             name, scale, dataset, seeds or (0, 1, 2), (0,), tuple(parts), **numbers, tuning_seeds=(100,),
             attack_steps=20, wide_grids=False, annealed=annealed, validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
-    # A network that had few images says less about a setting than one that had many: more of them are asked.
-    tuning = range(100, 103) if name == "low-data" else range(100, 102)
     shipped = any(rule.pretrained for part in parts for rule in part.uses)
     most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
-        tuning_seeds=tuple(tuning), wide_grids=not shipped, annealed=annealed,
-        validated=name != "ablation", finalists=8, deciding_seeds=tuple(range(110, 120)),
+        # A network that had few images says less about a setting than one that had many: more of them are asked.
+        tuning_seeds=(100, 101, 102) if name in ("low-data", "few-images") else (100, 101), wide_grids=not shipped,
+        annealed=annealed, validated=name != "ablation", finalists=8, deciding_seeds=tuple(range(110, 120)),
     )  # fmt: skip

@@ -30,6 +30,7 @@ SUMMARIES = {
     "trade-off": "patch at a lower price: the meta-loss weighs robustness less; and pixels that say nothing",
     "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
     "low-data": "train with few images a class; how much is lost from training to test images",
+    "few-images": "the same by the learned penalties as they are shipped, against all that may look as closely",
     "transfer-architecture": "patch networks of every kind; learn on some kinds only",
     "transfer-data": "learn on one data set, patch on another",
     "attack-transfer": "learn from one attack, stand others: other radii, norms and methods",

@@ -12,11 +12,12 @@ RIVALS = (
     *("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES"),
 )
 FEWER = ("adam", "noise", "curvature penalty", "N-FGSM training", "PGD-7 training", "TRADES")
-NUMBERS = {"horizons": (100,), "held_out": 256, "lr": 0.03, "beta2": 0.98, "warmup": 5, "validate_every": 8}
+PLAN = MetaTrainConfig(
+    24, horizons=(100,), tasks=4, held_out=256, lr=0.03, beta2=0.98, warmup=5, estimator="exact", validate_every=8
+)
 SHIPPED = OptimizerConfig(
-    PENALTIES, "penalties", MetaTrainConfig(24, tasks=4, estimator="exact", **NUMBERS),
-    family=(*CONVOLUTIONAL, *WIDER), meta="margin", pretrained="train",
-)  # fmt: skip
+    PENALTIES, "penalties", PLAN, family=(*CONVOLUTIONAL, *WIDER), meta="margin", pretrained="train"
+)
 """The rule for fresh models as it comes with the library, learned on digits: nothing is learned anew."""
 
 
@@ -27,14 +28,10 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     to the data, over the usual values, those that earlier searches took. A step of N-FGSM is half as many passes as one
     of the rule, so that it gets twice as many steps, too.
     """
-    first, then = (
-        MetaTrainConfig(8 if scale == "smoke" else episodes, tasks=tasks, estimator="exact", **NUMBERS)
-        for episodes, tasks in ((40, 8), (24, 4))
-    )
-    dense = replace(
-        SHIPPED, name=PENALTIES_DENSE, plan=first, family=(*DENSE, *DEEPER), compared=False, pretrained=None
-    )
-    both = replace(SHIPPED, plan=then, begins=PENALTIES_DENSE, pretrained=None)
+    short = {"episodes": 8} if scale == "smoke" else {}
+    plan = replace(PLAN, **({"episodes": 40, "tasks": 8} | short))
+    dense = replace(SHIPPED, name=PENALTIES_DENSE, plan=plan, family=(*DENSE, *DEEPER), compared=False, pretrained=None)
+    both = replace(SHIPPED, plan=replace(PLAN, **short), begins=PENALTIES_DENSE, pretrained=None)
     shared = {"methods": RIVALS if dataset == "digits" else FEWER, "unseen": FRESH}
     if dataset != "digits":
         return (Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, **shared),)
