@@ -49,8 +49,9 @@ def test_recorded_run_is_whole_and_of_a_known_experiment(name):
     assert list(frame) == list(COLUMNS)
     assert len(frame)
     assert len(spec["seeds"]) >= (3 if spec["experiment"] == "anchor" else 10)
-    if "meta_seeds" in spec:  # fewer where many rules are learned that differ in one thing, see book/deviations.md
-        assert len(spec["meta_seeds"]) >= (3 if spec["experiment"] in THREE else 2)
+    if "meta_seeds" in spec:  # fewer where many rules differ in one thing, one where weights are shipped
+        shipped = any(rule.get("pretrained") for part in spec["parts"] for rule in part["uses"])
+        assert len(spec["meta_seeds"]) >= (1 if shipped else 3 if spec["experiment"] in THREE else 2)
     assert manifest["code"]["commit"], "record it from a checkout"
     assert not manifest["code"]["changed"], "record it from a clean commit"
     assert "/" not in manifest["command"], "a path of one machine is in the command"
@@ -220,25 +221,3 @@ def test_networks_made_again_for_the_rivals_are_as_those_of_the_learned_rules(na
     assert max(apart) < 1 / 200
     assert max(apart) > 0 or name.startswith("train")  # fresh networks are the same to the bit
 
-
-def test_earlier_searches_with_few_images_are_kept_beside_the_recorded_one():
-    """They differ in what they searched; the rule that they are held against is the same one."""
-    manifest, frame = recorded("low-data-mnist-small")
-    kept = read_json(RECORDED / "low-data-mnist-small" / "searches.json")
-    (method,) = (each for each in methods(0.1, patching=False) if each.name == kept["method"])
-    assert (kept["steps"], kept["eps"]) == (manifest["spec"]["parts"][0]["steps"], manifest["spec"]["eps"])
-    assert len(manifest["spec"]["tuning_seeds"]) > max(search["tuning_seeds"] for search in kept["searches"])
-    parts = names(frame, "part")
-    for search in kept["searches"]:
-        assert [found["part"] for found in search["measured"]] == parts
-        assert {found["weight"] for found in search["measured"]} <= set(method.grid["weight"])
-    assert [found["part"] for found in kept["learned"]] == [found["part"] for found in kept["scored_again"]] == parts
-    for found in kept["scored_again"]:
-        search = f"{found['part'].replace(' ', '-')}.tune.input-gradient-penalty.dense"
-        best = manifest["summary"]["tuned"][search]["score dense"]
-        assert found["scores"][-1] == pytest.approx(best, abs=1e-4)
-        assert max(found["scores"]) == found["scores"][-1], "no setting scores higher than the one that was taken"
-    for found in kept["learned"]:
-        for kind in ("clean", "robust"):
-            again = acc("low-data-mnist-small", LEARNED, kind, part=found["part"], model=kept["model"]).item() / 100
-            assert found[kind] == pytest.approx(again, abs=0.03)
