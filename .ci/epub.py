@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 from bs4 import Tag
 
@@ -54,8 +55,22 @@ def pictures(article: Tag, own: str, site: Path) -> dict[str, bytes]:
     return found
 
 
+def check(book: zipfile.ZipFile) -> None:
+    """Raises ValueError where a page is no XML, or a link or a picture leads nowhere within the book."""
+    anchors, links = {name: set() for name in book.namelist()}, []
+    for name in anchors:
+        if name.endswith(".xhtml"):
+            for tag in ElementTree.fromstring(book.read(name)).iter():
+                anchors[name].add(tag.get("id"))
+                links += [(name, tag.get(key)) for key in ("href", "src") if ":" not in tag.get(key, ":")]
+    for name, link in links:
+        path, _, anchor = link.partition("#")
+        if path not in anchors or (anchor and anchor not in anchors[path]):
+            raise ValueError(f"{name} of the EPUB links to {link}, which is not in it")
+
+
 def write_epub(articles: Iterable[tuple[str, Tag]], site: Path, out: Path) -> None:
-    """Write articles, whose links to each other are #NAME or #NAME--ANCHOR, as one book."""
+    """Write articles, whose links to each other are #NAME or #NAME--ANCHOR, as one book. Raises as `check` does."""
     pages, files, entries = {}, {}, []
     for own, article in articles:
         still(article)
@@ -85,6 +100,8 @@ def write_epub(articles: Iterable[tuple[str, Tag]], site: Path, out: Path) -> No
         book.writestr(zipfile.ZipInfo("mimetype"), "application/epub+zip")  # first, and not packed
         for name, content in (texts | pages | files).items():
             book.writestr(name, content)
+    with zipfile.ZipFile(out) as book:
+        check(book)
 
 
 def _maths(text: str) -> str:

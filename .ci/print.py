@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from bs4 import BeautifulSoup, Tag
 
+ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Learning from Mistakes</title>
 <link rel="stylesheet" href="_static/pygments.css"><link rel="stylesheet" href="_static/book.css"><style>
@@ -35,7 +36,7 @@ def contents(node: object) -> list[str]:
 
 def articles(site: Path) -> Iterator[tuple[str, Tag]]:
     """The name and the article of each page. Links between pages become links to names: #NAME or #NAME--ANCHOR."""
-    names = contents(yaml.safe_load(Path("_toc.yml").read_text()))
+    names = contents(yaml.safe_load((ROOT / "_toc.yml").read_text()))
     for name in names:
         page = site / f"{name}.html"
         article = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find("article")

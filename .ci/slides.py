@@ -38,14 +38,14 @@ def slides(article: Tag, folder: Path) -> list[str]:
             content = base64.b64encode((folder / image["src"]).read_bytes())
             image["src"] = f"data:image/png;base64,{content.decode()}"
         image.attrs = {key: image[key] for key in ("src", "alt")}
-        heading = image.find_previous(["h2", "h3"]).decode_contents()
-        made.append(f"<h2>{heading}</h2>{image}<p>{escape(says)}</p>")
+        made.append(f"<h2>{image.find_previous(['h2', 'h3']).decode_contents()}</h2>{image}<p>{escape(says)}</p>")
     return [*made, f"<h2>Summary</h2>{article.find('section', id='summary').ul}"]
 
 
 def main(site: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for part in (one for one in yaml.safe_load(Path("_toc.yml").read_text())["parts"] if one.get("numbered")):
+    parts = yaml.safe_load((Path(__file__).parents[1] / "_toc.yml").read_text())["parts"]
+    for part in (one for one in parts if one.get("numbered")):
         shown = [HEAD.format(title=part["caption"]), f"<section><h1>{part['caption']}</h1></section>"]
         for chapter in part["chapters"]:
             page = site / f"{chapter['file']}.html"

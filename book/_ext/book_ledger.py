@@ -47,7 +47,7 @@ def chapters() -> str:
         level, reading, _, took, *_ = re.search(r"^Level: (.*)$", first, flags=re.MULTILINE)[1].split(" · ")
         took, reading = took.removeprefix("about ").partition(" on ")[0], reading.removesuffix(" of reading")
         lines.append(f"| {number}. [](../{name}.ipynb) | {level} | {reading} | {took} |")
-    return re.sub(r"(\d) (?:(m)in|(s)ec)\w+", lambda found: f"{found[1]} {'min' if found[2] else 's'}", "\n".join(lines))
+    return "\n".join(lines).replace(" minutes", " min").replace(" seconds", " s")
 
 
 def markdown(line: re.Match) -> str:

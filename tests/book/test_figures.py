@@ -119,6 +119,8 @@ X, Y = draws(2, 3, 1, 4, 4), torch.tensor([0, 1, 2])
 SIZES = torch.logspace(-3, 1, 20)
 W = torch.tensor([2.0, 1.0])
 MODEL = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+TRACES = [("a", "clean", [1, 1e-20]), ("", "robust", [1, 2])]
+RUN = {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
 CURVES = {"first": ("clean", [0.9, 0.8, 0.7]), "second": ("robust", [0.9, 0.3, 0.1])}
 LOSSES = {"SGD": ("control", (SIZES.log() + 1).square() + 0.1), "Adam": ("rule", (SIZES.log() + 4).square() + 0.2)}
 CUT = geometry_of_attacks.between(X[:1], X[:1] + 0.1, X[:1] + 0.1 * (draws(9, 1, 1, 4, 4) - 0.5).sign(), 0.1)
@@ -189,9 +191,7 @@ FIGURES = {
     "descent": lambda: learning_a_step_size.descent(SIZES, LOSSES["SGD"][1], [0.01, 0.1], [13, 1.8]),
     "over_horizons": lambda: learning_a_step_size.over_horizons(SIZES, [1, 9], torch.stack([SIZES, 1 / SIZES])),
     "at_horizon": lambda: learning_a_step_size.at_horizon(SIZES, lambda horizon: horizon * SIZES, 5, 0.3),
-    "traces": lambda: lines.traces(
-        [1, 2, 4], [("a", "clean", [1, 2, 1e-20]), ("", "robust", [1, 1, 2])], xlabel="s", ylabel="w", logs="xy"
-    ),
+    "traces": lambda: lines.traces([1, 2], TRACES, xlabel="s", ylabel="w", logs="xy"),
     "surfaces": lambda: exploding_meta_gradients.surfaces(SIZES, {5: SIZES, 20: SIZES.sin()}, mark=1.0),
     "at_long_horizon": lambda: exploding_meta_gradients.at_horizon(
         8, SIZES, SIZES**2, 2 * SIZES, (SIZES, SIZES**1.5), 9.0, 100.0
@@ -212,9 +212,7 @@ FIGURES = {
     "share_given_up": lambda: what_was_learned.share_given_up([("learned", "learned", [0.1, 1], [0.2, 0.1])]),
     "step_by_weight": lambda: what_was_learned.step_by_weight(0.05, [-1, 1], {"a": ("rule", [0.5, -0.4])}, top=0.9),
     "explained": lambda: what_was_learned.explained({"first": {"a": 0.9, "b": -0.1}, "last": {"a": 0.2}}, mark="a"),
-    "over_the_run": lambda: learning_penalties.over_the_run(
-        learning_penalties.PANELS, {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
-    ),
+    "over_the_run": lambda: learning_penalties.over_the_run(learning_penalties.PANELS, RUN),
     "by_passes": lambda: learning_penalties.by_passes(
         recorded("frontier-digits-small").frame, ["train, 100 steps", "train, 200 steps"]
     ),
@@ -259,15 +257,11 @@ def test_every_figure_is_drawn_labelled_and_fits_a_phone(name):
     assert [text for text in SHOWN.get(name, ()) if text not in read] == []
 
 
-def spread_of(name, figure):
-    """The heights of the direct labels in a figure."""
-    heights = [text.xy[1] for text in figure.axes[0].texts if text.get_text() in name]
-    return min(abs(a - b) for a, b in itertools.combinations(heights, 2))
-
-
 def test_labels_at_the_ends_of_lines_do_not_overlap():
     given = {"a": ("clean", [1, 1]), "b": ("weaker", [1, 0.01]), "c": ("robust", [1, 0.0])}
-    assert spread_of("abc", lines.shares([0, 0.1], given, xlabel="eps")) > 0.08
+    figure = lines.shares([0, 0.1], given, xlabel="eps")
+    heights = [text.xy[1] for text in figure.axes[0].texts if text.get_text() in "abc"]
+    assert min(abs(a - b) for a, b in itertools.combinations(heights, 2)) > 0.08
 
 
 def test_images_are_drawn_from_black_to_white_and_no_change_is_white():
