@@ -1,6 +1,6 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book check test print notebooks reference results assignment course address clean
+.PHONY: help setup book check test print slides notebooks reference results assignment course address clean
 
 python := .venv/bin/python
 
@@ -20,9 +20,13 @@ check: setup ## Lint, types and the tests of the core: two minutes
 test: setup ## Every check: the above, all other tests, notebooks, a warning-free book and its pages
 	@.ci/test
 
-print: setup ## Render the book with the outputs it has, as one page and, with Chromium, as a PDF
+print: setup ## Render the book with the outputs it has, as one page, as an EPUB and, with Chromium, as a PDF
 	@$(python) .ci/book.py _build/print
 	@$(python) .ci/print.py _build/print/_build/html _build/learning-from-mistakes.pdf
+
+slides: setup ## Write a deck of slides for each part, out of the figures of its chapters, to _build/slides
+	@$(python) .ci/book.py _build/print
+	@$(python) .ci/slides.py _build/print/_build/html _build/slides
 
 notebooks: setup ## Run the notebooks again and keep their new outputs (IN=notebooks/assignments for the masters alone)
 	@$(python) .ci/notebooks.py $(or $(IN),notebooks notebooks/assignments)

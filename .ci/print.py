@@ -1,14 +1,16 @@
-"""The built book as one page, and as a PDF where Chromium is there to print it: print.py SITE OUT."""
+"""The built book as one page, for e-readers, and as a PDF where Chromium is there to print it: print.py SITE OUT."""
 
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
+ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Learning from Mistakes</title>
 <link rel="stylesheet" href="_static/pygments.css"><link rel="stylesheet" href="_static/book.css"><style>
@@ -32,10 +34,9 @@ def contents(node: object) -> list[str]:
     return []
 
 
-def one_page(site: Path) -> str:
-    """The articles of all pages, one after the other. Links between pages become links within the page."""
-    names = contents(yaml.safe_load(Path("_toc.yml").read_text()))
-    parts = [HEAD]
+def articles(site: Path) -> Iterator[tuple[str, Tag]]:
+    """The name and the article of each page. Links between pages become links to names: #NAME or #NAME--ANCHOR."""
+    names = contents(yaml.safe_load((ROOT / "_toc.yml").read_text()))
     for name in names:
         page = site / f"{name}.html"
         article = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find("article")
@@ -47,8 +48,13 @@ def one_page(site: Path) -> str:
                 tag[key] = moved(tag[key], page, site, names)
         for block in article.find_all("details"):
             block["open"] = ""  # paper cannot be clicked on
-        parts.append(str(article).replace("<article", f'<article id="{own}"', 1))
-    return "\n".join([*parts, "</body></html>"])
+        article["id"] = own
+        yield own, article
+
+
+def one_page(site: Path) -> str:
+    """The articles of all pages, one after the other."""
+    return "\n".join([HEAD, *(str(article) for _, article in articles(site)), "</body></html>"])
 
 
 def moved(url: str, page: Path, site: Path, names: list[str]) -> str:
@@ -70,6 +76,11 @@ def main(site: Path, out: Path) -> int:
     page = site / "print.html"
     page.write_text(one_page(site), encoding="utf-8")
     print("One page:", page.resolve().as_uri())
+    from epub import write_epub
+
+    book = out.with_suffix(".epub")
+    write_epub(articles(site), site, book)
+    print("For e-readers:", book.resolve())
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print("There is no Chromium here, so no PDF: open the page in a browser and print it.")

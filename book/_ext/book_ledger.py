@@ -1,15 +1,18 @@
-"""The ledger of claims and the recorded runs as parts of pages. A line of a page
+"""The ledger of claims, the recorded runs and the list of chapters as parts of pages. A line of a page
 
     % ledger overview
     % ledger ORIGIN
     % recorded runs
     % experiments
+    % chapters
 
 becomes the Markdown that the library makes of them, before the page is read; and {claim}`ID` or {claim}`ID NAME` is the
 number of a claim. What is wrong with a claim, or a claim that does not hold, is a warning, and so ends the build.
 """
 
+import json
 import re
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.util import logging
@@ -22,7 +25,8 @@ from metarobust.errors import InputError, choose
 from metarobust.lab.report import experiments, report
 from metarobust.lab.results import RECORDED
 
-LINE = re.compile(r"^% (ledger (\S+)|recorded runs|experiments)$", flags=re.MULTILINE)
+LINE = re.compile(r"^% (ledger (\S+)|recorded runs|experiments|chapters)$", flags=re.MULTILINE)
+PAGES = Path(__file__).resolve().parents[2]
 logger = logging.getLogger(__name__)
 
 
@@ -34,8 +38,22 @@ class Claim(SphinxRole):
             return [], [self.inliner.reporter.warning(str(error), line=self.lineno)]
 
 
+def chapters() -> str:
+    """A table of the chapters, with level and times, out of the first cell of each."""
+    lines = ["| chapter | level | reading | computing |", "|---|---|---|---|"]
+    for number, name in enumerate(re.findall(r"file: (notebooks/\S+)", (PAGES / "_toc.yml").read_text()), 1):
+        cells = json.loads((PAGES / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        first = "".join(cells[0]["source"])
+        level, reading, _, took, *_ = re.search(r"^Level: (.*)$", first, flags=re.MULTILINE)[1].split(" · ")
+        took, reading = took.removeprefix("about ").partition(" on ")[0], reading.removesuffix(" of reading")
+        lines.append(f"| {number}. [](../{name}.ipynb) | {level} | {reading} | {took} |")
+    return "\n".join(lines).replace(" minutes", " min").replace(" seconds", " s")
+
+
 def markdown(line: re.Match) -> str:
     """What stands for a line of a page. Raises InputError for an unknown origin and a wrong claim."""
+    if line[1] == "chapters":
+        return chapters()
     if not line[2]:
         return {"recorded runs": report, "experiments": experiments}[line[1]](RECORDED)
     claims = ledger().values()

@@ -24,6 +24,7 @@ from PIL import Image
 from metarobust import evaluate
 from metarobust.attacks import fgsm
 from metarobust.book.figures import (
+    adversarial_training,
     broken_defences,
     costs_and_limits,
     exploding_meta_gradients,
@@ -118,6 +119,8 @@ X, Y = draws(2, 3, 1, 4, 4), torch.tensor([0, 1, 2])
 SIZES = torch.logspace(-3, 1, 20)
 W = torch.tensor([2.0, 1.0])
 MODEL = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+TRACES = [("a", "clean", [1, 1e-20]), ("", "robust", [1, 2])]
+RUN = {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
 CURVES = {"first": ("clean", [0.9, 0.8, 0.7]), "second": ("robust", [0.9, 0.3, 0.1])}
 LOSSES = {"SGD": ("control", (SIZES.log() + 1).square() + 0.1), "Adam": ("rule", (SIZES.log() + 4).square() + 0.2)}
 CUT = geometry_of_attacks.between(X[:1], X[:1] + 0.1, X[:1] + 0.1 * (draws(9, 1, 1, 4, 4) - 0.5).sign(), 0.1)
@@ -170,16 +173,16 @@ FIGURES = {
     "at_eps": lambda: fooling_a_classifier.at_eps(predict, X[:1], Y[:1], fgsm, 0.25),
     "ball_in_the_plane": lambda: fooling_a_classifier.ball_in_the_plane(eps=0.1),
     "random_against_aimed": lambda: fooling_a_classifier.random_against_aimed(draws(3, 100) - 0.5, -2.0),
-    "accuracy_against_eps": lambda: fooling_a_classifier.accuracy_against_eps([0, 0.1, 0.2], CURVES, mark=0.1),
     "three_balls": lambda: geometry_of_attacks.three_balls(W),
     "ball_of": lambda: geometry_of_attacks.ball_of(W, 1.4),
-    "straight_or_bent": lambda: geometry_of_attacks.straight_or_bent([0, 1], [0, 2], [0, 1]),
     "turned_into": lambda: geometry_of_attacks.turned_into(draws(4, 3, 3).fill_diagonal_(math.nan)),
+    "borders": lambda: adversarial_training.borders({"plain": predict, "PGD": MODEL}, Y[:1], CUT, eps=0.1),
     "surface": lambda: geometry_of_attacks.surface(predict, Y[:1], CUT, eps=0.1, l2=0.3, paths=WALKS),
     "at_step": lambda: geometry_of_attacks.at_step(predict, Y[:1], CUT, WALKS, 2, eps=0.1),
     "along_a_line": lambda: broken_defences.along_a_line([0, 1], {name: [1, 2] for name in "abcd"}),
+    "rounding": lambda: broken_defences.rounding(1.6),
     "claimed_and_found": lambda: broken_defences.claimed_and_found({"a": (0.9, 0.1), "b": (0.8, 0.3)}, 0.4),
-    "shares": lambda: lines.shares([1, 2, 5], CURVES, xlabel="steps", log=True, zoom=True),
+    "shares": lambda: lines.shares([1, 2, 5], CURVES, xlabel="steps", log=True, zoom=True, mark=(2, "here")),
     "over_eps": lambda: lines.over_eps(evaluate(MODEL, X, Y, eps=0.1, attacks="quick", steps=5, checks=3)),
     "over_step_sizes": lambda: optimizers_as_functions.over_step_sizes(SIZES, LOSSES, guess=2.3),
     "valley": lambda: optimizers_as_functions.valley((1.0, 25.0), {"SGD": ("clean", draws(3, 9, 2) - 0.5)}),
@@ -188,14 +191,13 @@ FIGURES = {
     "descent": lambda: learning_a_step_size.descent(SIZES, LOSSES["SGD"][1], [0.01, 0.1], [13, 1.8]),
     "over_horizons": lambda: learning_a_step_size.over_horizons(SIZES, [1, 9], torch.stack([SIZES, 1 / SIZES])),
     "at_horizon": lambda: learning_a_step_size.at_horizon(SIZES, lambda horizon: horizon * SIZES, 5, 0.3),
-    "traces": lambda: exploding_meta_gradients.traces(
-        [1, 2, 4], [("a", "clean", [1, 2, 1e-20]), ("", "robust", [1, 1, 2])], xlabel="s", ylabel="w", logs="xy"
-    ),
+    "traces": lambda: lines.traces([1, 2], TRACES, xlabel="s", ylabel="w", logs="xy"),
     "surfaces": lambda: exploding_meta_gradients.surfaces(SIZES, {5: SIZES, 20: SIZES.sin()}, mark=1.0),
     "at_long_horizon": lambda: exploding_meta_gradients.at_horizon(
         8, SIZES, SIZES**2, 2 * SIZES, (SIZES, SIZES**1.5), 9.0, 100.0
     ),
     "two_inputs": lambda: learned_optimizers.two_inputs(torch.logspace(-10, 2, 60), draws(5, 2, 60)),
+    "one_for_every_weight": learned_optimizers.one_for_every_weight,
     "runs": lambda: learned_optimizers.runs({"a": ("learned", 2 - draws(1, 40)), "b": ("rule", 3 + draws(2, 40))}),
     "kept_weights": lambda: learning_from_mistakes.kept_weights(draws(1, 64), {"Adam": ("clean", draws(2, 64))}),
     "prices": lambda: learning_from_mistakes.prices(recorded("trade-off-mnist-small").frame, "mlp-64-sigmoid"),
@@ -207,13 +209,10 @@ FIGURES = {
     "over_images": lambda: few_images.over_images(few(), NETWORKS[0], METHODS),
     "learning_curves": lambda: few_images.learning_curves(table(), "patch", NETWORKS[0], METHODS),
     "gap": lambda: few_images.gap(few(), NETWORKS[0], METHODS),
-    "own_and_others": lambda: few_images.own_and_others([1, 5], [0.5, 1], [0.4, 0.5], title="PGD-7"),
     "share_given_up": lambda: what_was_learned.share_given_up([("learned", "learned", [0.1, 1], [0.2, 0.1])]),
     "step_by_weight": lambda: what_was_learned.step_by_weight(0.05, [-1, 1], {"a": ("rule", [0.5, -0.4])}, top=0.9),
     "explained": lambda: what_was_learned.explained({"first": {"a": 0.9, "b": -0.1}, "last": {"a": 0.2}}, mark="a"),
-    "over_the_run": lambda: learning_penalties.over_the_run(
-        learning_penalties.PANELS, {name: ("rule", (2 + draws(1, 6, 5)).tolist()) for name in "ab"}
-    ),
+    "over_the_run": lambda: learning_penalties.over_the_run(learning_penalties.PANELS, RUN),
     "by_passes": lambda: learning_penalties.by_passes(
         recorded("frontier-digits-small").frame, ["train, 100 steps", "train, 200 steps"]
     ),
@@ -221,13 +220,13 @@ FIGURES = {
     "frontier": lambda: results.frontier(table(), "patch", NETWORKS[0]),
     "against_cost": lambda: costs_and_limits.against_cost(recorded("cost-digits-small").frame, "mlp-72-elu"),
     "whole_bill": lambda: costs_and_limits.whole_bill(recorded("cost-digits-small").frame, "mlp-72-elu"),
-    "search": lambda: costs_and_limits.search([1, 2, 4], [0.5, 0.55, 0.57], 0.62),
     "picked": lambda: costs_and_limits.picked([0.1, 0.5], [0.2, 0.3], (0.3, 0.4), 1),
     "told": lambda: costs_and_limits.told({"fair": 1.2, "proud": 8.1}, "fair"),
 }
 SHOWN = {  # what has to be read somewhere in the figure
     "before_and_after": ["at most 0.10"], "at_eps": ["eps 0.25"], "ball_in_the_plane": ["x + δ"],
-    "accuracy_against_eps": ["first", "second", "eps 0.1"], "turned_into": ["·"], "claimed_and_found": ["no defence"],
+    "shares": ["first", "second", "here"], "turned_into": ["·"], "claimed_and_found": ["no defence"],
+    "rounding": ["1.6 levels"], "borders": ["plain", "PGD"], "one_for_every_weight": ["θ", "hₙ"],
     "surface": ["one walk", "another", "L2, radius 0.3"], "over_step_sizes": ["SGD", "Adam", "guessing"],
     "unroll_graph": ["θ", "w₄", "cut here"], "kept_weights": ["Adam"], "prices": ["0.25", "std-prune"],
     "two_by_two": ["transfer mode", "meta-loss: attacked"], "variants": ["Meta-gradients", "PES"],
@@ -258,16 +257,11 @@ def test_every_figure_is_drawn_labelled_and_fits_a_phone(name):
     assert [text for text in SHOWN.get(name, ()) if text not in read] == []
 
 
-def spread_of(name, figure):
-    """The heights of the direct labels in a figure."""
-    heights = [text.xy[1] for text in figure.axes[0].texts if text.get_text() in name]
-    return min(abs(a - b) for a, b in itertools.combinations(heights, 2))
-
-
 def test_labels_at_the_ends_of_lines_do_not_overlap():
     given = {"a": ("clean", [1, 1]), "b": ("weaker", [1, 0.01]), "c": ("robust", [1, 0.0])}
-    assert spread_of("abc", fooling_a_classifier.accuracy_against_eps([0, 0.1], given)) > 0.08
-    assert spread_of("abc", lines.shares([0, 0.1], given, xlabel="eps")) > 0.08
+    figure = lines.shares([0, 0.1], given, xlabel="eps")
+    heights = [text.xy[1] for text in figure.axes[0].texts if text.get_text() in "abc"]
+    assert min(abs(a - b) for a, b in itertools.combinations(heights, 2)) > 0.08
 
 
 def test_images_are_drawn_from_black_to_white_and_no_change_is_white():

@@ -8,7 +8,7 @@ from metarobust.lab.results import PENALTIES, REFERENCE
 
 DIGITS, MNIST = "frontier-digits-small", "frontier-mnist-small"
 FRESH, TRAINED = {"part": "train, 100 steps"}, {"part": "patch, 100 steps"}
-PAGES = "README", "learning-penalties"
+PAGES = "README", "learning-penalties", "which-method"
 
 
 def ahead(**rivals: object) -> pd.Series:

@@ -14,7 +14,7 @@ NEW_DATA = "transfer-data-folder-cifar10-jpeg-small"
 RESNET = "resnet-6-1-relu"
 
 
-@claim(ADDED, "README", "deviations", "new-architectures", change=Range(high=0), pgd=Range(15))
+@claim(ADDED, "README", "deviations", "new-architectures", "which-method", change=Range(high=0), pgd=Range(15))
 def resnet_not_patched():
     """A small ResNet is not patched: the rule on features changes its robust accuracy by {change}, where PGD-7 training
     gains {pgd} in the same twenty steps."""

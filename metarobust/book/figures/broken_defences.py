@@ -29,6 +29,31 @@ def along_a_line(reach: Sequence[float], panels: Mapping[str, Sequence[float]], 
     return figure
 
 
+def rounding(eps: float) -> Figure:
+    """A pixel on its way through rounding: above, what goes forward and what comes back; below, grey levels in a line.
+
+    eps: how far an attacker may move the pixel, in grey levels, between 1.5 and 2.
+    """
+    levels, over, (clean, robust, learned) = range(-2, 3), 1.52, map(role, ("clean", "robust", "learned"))
+    with style():
+        figure, (above, below) = plt.subplots(2, 1, figsize=(5.2, 4.2), sharex=True, height_ratios=(3, 1))
+        above.hlines(levels, [-2.4, -1.5, -0.5, 0.5, 1.5], [-1.5, -0.5, 0.5, 1.5, 2.4], color=clean.colour, lw=2.5)
+        above.plot([-2.4, 2.4], [-2.4, 2.4], color=learned.colour, linestyle="--", lw=1.6)
+        above.plot(over, 2, robust.marker, color=robust.colour, ms=8)
+        above.text(-0.55, 0.25, "backward, as if:\nslope 1", ha="right", color=learned.ink)
+        above.text(0.65, -1.35, "forward: a staircase,\nslope 0 on every step", color=clean.ink)
+        above.set(ylabel="what the network sees", yticks=levels)
+        below.axvspan(-eps, eps, color=clean.colour, alpha=0.12)
+        below.plot(levels, [0] * 5, "|", color=role("control").colour, ms=14, mew=1.5)
+        below.text(-eps, 1.08, f"may move by {eps:g} levels", fontsize=10, color=clean.ink)
+        for start, end, y, text, how in ((0, over, 0.5, "the attack ", robust), (over, 2, -0.5, "rounding ", clean)):
+            below.annotate("", (end, y), (start, y), arrowprops={"arrowstyle": "->", "lw": 2, "color": how.colour})
+            below.text(start, y, text, ha="right", va="center", color=how.ink)
+        below.set(ylim=(-1, 1), yticks=[], xlabel="a pixel, in grey levels from where it was", xticks=levels)
+        below.grid(visible=False)
+    return figure
+
+
 def claimed_and_found(rows: Mapping[str, tuple[float, float]], honest: float | None = None) -> Figure:
     """For each defence the robust accuracy that was claimed, and what is left of it. rows: label to (claimed, found).
 

@@ -9,25 +9,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metarobust.book.figures.results import LABELS, by_seed, frontier, points
-from metarobust.book.figures.style import as_percent, label_column, role, rows_of, style, ticks
+from metarobust.book.figures.lines import shares
+from metarobust.book.figures.results import LABELS, by_seed, frontier, points, roles
+from metarobust.book.figures.style import as_percent, beside, label_column, role, rows_of, style
 from metarobust.book.figures.style import points as in_points
 from metarobust.errors import InputError, choose
-from metarobust.lab.cost.payback import (
-    COSTS,
-    EVALUATIONS,
-    FIRST,
-    SEARCH,
-    SECONDS,
-    TARGETS,
-    curve,
-    once,
-    value_of,
-)
+from metarobust.lab.cost.payback import COSTS, EVALUATIONS, FIRST, SEARCH, SECONDS, TARGETS, curve, once, value_of
 from metarobust.lab.cost.text import networks
-from metarobust.lab.results import ATTACKED, BEFORE, LEARNED, select
+from metarobust.lab.results import BEFORE, LEARNED, select
 
-__all__ = ["against_cost", "by_seed", "frontier", "picked", "points", "search", "told", "whole_bill"]
+__all__ = ["against_cost", "by_seed", "frontier", "picked", "points", "shares", "told", "whole_bill"]
 
 MOST = 100_000
 """Models at the right end of `whole_bill`."""
@@ -38,15 +29,6 @@ WORDS = {
 }
 
 
-def _roles(frame: pd.DataFrame) -> dict[str, str]:
-    """Every way but `before` to the role in which it is drawn."""
-    ways = frame.drop_duplicates("method").set_index("method")[["tier", "learned"]].drop(BEFORE)
-    return {
-        way: "learned" if learned else "reference" if tier == ATTACKED else "rule"
-        for way, tier, learned in ways.itertuples()
-    }
-
-
 def against_cost(frame: pd.DataFrame, model: str, metric: str = EVALUATIONS) -> Figure:
     """Robust accuracy of every way on one network against what it has cost by then, on a logarithmic axis.
 
@@ -54,23 +36,23 @@ def against_cost(frame: pd.DataFrame, model: str, metric: str = EVALUATIONS) -> 
     examples`; ways that make none are then left out. A dotted line shows the models before the first step.
     Raises InputError for another network or metric.
     """
-    roles = _roles(frame)
+    drawn = roles(frame[frame["method"] != BEFORE])
     choose(model, networks(frame), "network in these results")
     choose(metric, COSTS, "cost")
-    marks = {way: curve(frame, model, way) for way in roles}
+    marks = {way: curve(frame, model, way) for way in drawn}
     before = next(iter(marks.values()))[0].robust
     paid = {way: shown for way, found in marks.items() if (shown := [m for m in found if m.cost[metric] > 0])}
     with style():
         figure, axes = plt.subplots(figsize=(5.6, 3.6))
         axes.axhline(before, color=role("control").colour, lw=1, ls=":")
         for way, found in paid.items():
-            how = role(roles[way])
+            how = role(drawn[way])
             costs, shares = [mark.cost[metric] for mark in found], [mark.robust for mark in found]
             axes.plot(costs, shares, color=how.colour, linestyle=how.line, marker=how.marker, ms=5)
         axes.set_xscale("log")
         axes.set(xlabel=WORDS[metric], ylabel="robust accuracy", title=model)
         axes.yaxis.set_major_formatter(as_percent)
-        ends = [(LABELS.get(w, w), f[-1].cost[metric], f[-1].robust, roles[w]) for w, f in paid.items()]
+        ends = [(LABELS.get(w, w), f[-1].cost[metric], f[-1].robust, drawn[w]) for w, f in paid.items()]
         ends.append(("before", max(cost for _, cost, _, _ in ends), before, "control"))
         label_column(axes, ends, bold="learned")
     return figure
@@ -91,11 +73,11 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
     Raises:
         InputError: another network, target or metric, or a target that the learned optimizer does not reach.
     """
-    roles = _roles(frame)
+    drawn = roles(frame[frame["method"] != BEFORE])
     choose(model, networks(frame), "network in these results")
     choose(part, TARGETS, "target")
     choose(metric, (SECONDS, EVALUATIONS), "cost of a bill")
-    each = {way: value_of(frame, part, model, way, f"{metric} to reach it") for way in roles}
+    each = {way: value_of(frame, part, model, way, f"{metric} to reach it") for way in drawn}
     each = {way: cost for way, cost in each.items() if cost is not None and cost < float("inf")}
     if LEARNED not in each:
         raise InputError(f"the learned optimizer does not reach {part!r} on {model}; give another target")
@@ -106,35 +88,16 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
         figure, axes = plt.subplots(figsize=(4.6, 3.4))
         ends = []
         for way, cost in each.items():
-            how = role(roles[way])
+            how = role(drawn[way])
             times = [(start[way] + n * cost) / (start[LEARNED] + n * each[LEARNED]) for n in counts]
             axes.plot(counts, times, color=how.colour, linestyle=how.line)
-            ends.append((LABELS.get(way, way), counts[-1], times[-1], roles[way]))
+            ends.append((LABELS.get(way, way), counts[-1], times[-1], drawn[way]))
             first = value_of(frame, part, model, way, f"{FIRST} in {metric}, {SEARCH[True]}")
             if first is not None and first <= MOST:
                 axes.plot([first], [1], ls="", marker="o", ms=7, color=how.colour)
         axes.set(xscale="log", ylim=(0, None), xlabel="models that are patched", title=model)
         axes.set_ylabel(f"{metric} in all, learned = 1")
         label_column(axes, ends, bold="learned")
-    return figure
-
-
-def search(tried: Sequence[int], chosen: Sequence[float], learned: float) -> Figure:
-    """Robust accuracy of the setting that a search chose, against how many it tried; a line for the learned rule."""
-    how, ours = role("rule"), role("learned")
-    with style():
-        figure, axes = plt.subplots(figsize=(5, 3.2))
-        axes.plot(tried, chosen, color=how.colour, linestyle=how.line, marker=how.marker)
-        axes.axhline(learned, color=ours.colour)
-        above, below = {"xytext": (0, 5), "va": "bottom"}, {"xytext": (0, -26), "ha": "right", "va": "top"}
-        text = {"textcoords": "offset points"}
-        axes.annotate("learned, nothing tuned", (tried[0], learned), color=ours.ink, **text, **above)
-        axes.annotate("std-prune", (tried[-1], chosen[-1]), color=how.ink, **text, **below)
-        axes.set(xscale="log", xlabel="settings of std-prune that were tried", ylabel="robust accuracy")
-        ticks(axes, "x", tried)
-        axes.margins(y=0.15)
-        axes.yaxis.set_major_locator(plt.MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(as_percent)
     return figure
 
 
@@ -153,8 +116,7 @@ def picked(here: Sequence[float], fresh: Sequence[float], before: tuple[float, f
             axes.plot([start] * 2, [y - 0.3, y + 0.3], color=clean.colour, lw=2.5)
             axes.plot([shares[best]], [y], ls="", marker="s", ms=9, color=robust.colour)
         axes.annotate("before", (before[0], 1.32), ha="center", va="bottom", color=clean.ink, fontsize=10)
-        above = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 10}
-        axes.annotate("the best", (here[best], 1), color=robust.ink, **above)
+        beside(axes, here[best], 1, "the best", "robust", xytext=(0, 13), ha="center", fontsize=10)
         axes.set(ylim=(-0.5, 1.6), xlabel="images that survive the attack", yticks=[0, 1])
         axes.set_yticklabels(["fresh\nimages", "images\nto pick on"])
         axes.grid(visible=False, axis="y")
@@ -169,10 +131,9 @@ def told(leads: Mapping[str, float], honest: str) -> Figure:
         figure, axes = plt.subplots(figsize=(5.2, 0.42 * len(leads) + 0.9))
         axes.axvline(leads[honest], color=role("learned").colour, lw=1, ls=":")
         for y, (name, lead) in enumerate(leads.items()):
-            how = role("learned" if name == honest else "control")
-            axes.plot([lead], [y], ls="", marker=how.marker, ms=8, mew=2, color=how.colour)
-            right = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(in_points(lead / 100), (lead, y), color=how.ink, **right)
+            which = "learned" if name == honest else "control"
+            axes.plot([lead], [y], ls="", marker=role(which).marker, ms=8, mew=2, color=role(which).colour)
+            beside(axes, lead, y, in_points(lead / 100), which, xytext=(9, 0))
         axes.set(ylim=(len(leads) - 0.5, -0.5), xlabel="lead under attack, in points")
         rows_of(axes, list(leads))
         axes.margins(x=0.2)

@@ -1,64 +1,16 @@
 """What a long inner run does to the meta-loss and its gradient: surfaces, lengths, and where descent leads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from metarobust.book.figures.lines import LEAST, traces
 from metarobust.book.figures.slider import Drawing, live, slider
-from metarobust.book.figures.style import THIN, role, same_length, style, ticks
+from metarobust.book.figures.style import THIN, role, style
 
 __all__ = ["at_horizon", "live", "slider", "surfaces", "traces"]
-
-LEAST = 1e-12  # what is shorter has no place on a logarithmic axis
-GAP = 0.09  # between the middles of two labels, as a share of the axes' height
-
-
-def traces(
-    x: Sequence[float],
-    curves: Sequence[tuple[str, str, Sequence[float]]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    logs: str = "",
-    level: float | None = None,
-) -> Figure:
-    """Lines over the same x, each with its name at its end.
-
-    Args:
-        x: The places.
-        curves: (label, role, values) of each, with an empty label for none.
-        xlabel: What the places are.
-        ylabel: What the values are.
-        logs: The axes that are logarithmic, "", "x", "y" or "xy"; what is below 1e-12 is drawn there.
-        level: A height to mark by a thin line.
-    """
-    same_length(x, ((label, values) for label, _, values in curves))
-    with style():
-        figure, axes = plt.subplots(figsize=(5, 3.2))
-        if "x" in logs:
-            axes.set_xscale("log", base=2)
-            ticks(axes, "x", x)
-        if "y" in logs:
-            axes.set_yscale("log")
-        if level is not None:
-            axes.axhline(level, **THIN)
-        ends = []
-        for label, name, values in curves:
-            how, few = role(name), len(x) <= 12
-            shown = [max(value, LEAST) for value in values] if "y" in logs else list(values)
-            axes.plot(x, shown, color=how.colour, ls=how.line, marker=how.marker if few else "", lw=2 if few else 1.5)
-            ends.append((shown[-1], label, how.ink))
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        figure.canvas.draw()  # the limits of the axes are known only now
-        placed, inside = -1.0, axes.transAxes.inverted()
-        heights = [(inside.transform(axes.transData.transform((x[-1], end)))[1], *who) for end, *who in ends]
-        for height, label, ink in sorted(heights):
-            if label:
-                placed = max(height, placed + GAP * (1 + label.count("\n")))
-                axes.annotate(label, (1.02, placed), xycoords="axes fraction", color=ink, va="center", fontsize=10)
-    return figure
 
 
 def surfaces(steps: Tensor, losses: Mapping[int, Tensor], mark: float | None = None) -> Figure:

@@ -7,12 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from metarobust.book.figures.lines import shares
 from metarobust.book.figures.results import by_seed, difference, label, pair
 from metarobust.book.figures.style import as_percent, finite, name_ends, percent, points, role, rows_of, style, ticks
-from metarobust.errors import InputError
+from metarobust.errors import InputError, choose
 from metarobust.lab.results import BEFORE, Interval, accuracy, interval, names, select
 
-__all__ = ["against", "best", "by_seed", "gap", "learning_curves", "numbers", "over_images", "own_and_others"]
+__all__ = ["against", "best", "by_seed", "gap", "learning_curves", "numbers", "over_images", "shares"]
 
 SHOWN = {"robust": "under attack", "clean": "on clean images"}
 MORE_LINES = ("-", (0, (1, 1.2)), (0, (4, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
@@ -40,14 +41,10 @@ def learning_curves(frame: pd.DataFrame, part: str, model: str, methods: Roles) 
     rows = select(frame, part=part, model=model)
 
     def measured(method: str, metric: str) -> dict[float, Interval]:
-        own = select(rows, method=method)
-        steps = sorted({*own["step"].dropna()} | ({0} if BEFORE in names(rows, "method") else set()))
-        values = {}
-        for step in steps:
-            mine = accuracy(own if step or not BEFORE else select(rows, method=BEFORE), metric, step=step)
-            if len(mine):
-                values[step] = interval(mine)
-        return values
+        choose(method, names(rows, "method"), "method in these results")
+        mine = rows[rows["method"].isin((BEFORE, method))]  # a run begins where it is measured before the first step
+        each = {step: accuracy(mine, metric, step=step) for step in sorted(mine["step"].dropna().unique())}
+        return {step: interval(values) for step, values in each.items() if len(values)}
 
     return _two_panels(methods, measured, xlabel="steps", title=model)
 
@@ -108,22 +105,6 @@ def _looks(methods: Roles) -> dict[str, dict]:
         looks[method] = {"color": how.colour, "ls": dashes, "marker": how.marker, "mfc": face, "ms": 5}
         seen[name] += 1
     return looks
-
-
-def own_and_others(steps: Sequence[int], own: Sequence[float], others: Sequence[float], *, title: str) -> Figure:
-    """Accuracy of a training run over its steps: on the images that it trains on (hollow) and on others (filled).
-
-    own, others: shares in [0, 1], one for each of the steps.
-    """
-    how = role("reference")
-    with style():
-        figure, axes = plt.subplots(figsize=(5.4, 3.2))
-        for shares, face, dashes in ((own, "white", "--"), (others, how.colour, "-")):
-            axes.plot(steps, shares, color=how.colour, ls=dashes, marker=how.marker, mfc=face)
-        percent(axes)
-        name_ends(axes, steps[-1], [(own[-1], "training images", "reference"), (others[-1], "test", "reference")])
-        axes.set(xlabel="steps of training", ylabel="images read correctly", title=title)
-    return figure
 
 
 def gap(frame: pd.DataFrame, model: str, methods: Roles) -> Figure:

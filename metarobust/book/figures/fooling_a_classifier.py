@@ -1,6 +1,6 @@
-"""Figures of "Fool a classifier": the ball in the plane, what adds up, accuracy against eps."""
+"""Figures of "Fool a classifier": the ball in the plane, what adds up, an image at each eps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
@@ -9,13 +9,13 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from metarobust.book.figures.images import Predict, row, says, show, show_change
-from metarobust.book.figures.lines import Curves
+from metarobust.book.figures.lines import shares
 from metarobust.book.figures.slider import Drawing, live, slider
-from metarobust.book.figures.style import THIN, beside, line, name_ends, percent, role, style
+from metarobust.book.figures.style import beside, role, style
 
 __all__ = [
-    "accuracy_against_eps", "at_eps", "ball_in_the_plane", "before_and_after", "live", "random_against_aimed", "row",
-    "says", "slider",
+    "at_eps", "ball_in_the_plane", "before_and_after", "live", "random_against_aimed", "row", "says", "shares",
+    "slider",
 ]  # fmt: skip
 
 
@@ -85,21 +85,6 @@ def random_against_aimed(random: Tensor, aimed: float) -> Figure:
     return figure
 
 
-def accuracy_against_eps(eps: Sequence[float], curves: Curves, *, mark: float | None = None) -> Figure:
-    """Accuracy against the size of the change. curves: label to (role, shares in [0, 1]). mark: an eps to point out."""
-    with style():
-        figure, axes = plt.subplots(figsize=(5.2, 3.4))
-        if mark is not None:
-            axes.axvline(mark, **THIN)
-            axes.text(mark, 1.06, f"eps {mark:g}", ha="center", va="bottom", fontsize=10)
-        for name, shares in curves.values():
-            axes.plot(eps, shares, **line(name))
-        axes.set(xlabel="eps: how far every pixel may move", ylabel="test images read correctly")
-        percent(axes)
-        name_ends(axes, float(eps[-1]), [(shares[-1], label, name) for label, (name, shares) in curves.items()])
-    return figure
-
-
 def at_eps(predict: Predict, image: Tensor, label: Tensor, attack: Callable[..., Tensor], eps: float) -> Drawing:
     """One frame of the slider over eps: the attacked image and the probability of every class.
 
@@ -108,18 +93,18 @@ def at_eps(predict: Predict, image: Tensor, label: Tensor, attack: Callable[...,
     """
     moved, right_class = attack(predict, image, label, eps=eps), int(label)
     with torch.no_grad():
-        shares = predict(moved).softmax(1)[0].cpu()
-    answer = int(shares.argmax())
-    names = ["clean" if k == right_class else "robust" if k == answer else "control" for k in range(len(shares))]
+        sure = predict(moved).softmax(1)[0].cpu()
+    answer = int(sure.argmax())
+    names = ["clean" if k == right_class else "robust" if k == answer else "control" for k in range(len(sure))]
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(4.6, 2.5), width_ratios=(1, 1.1))
         show(left, moved[0], f"eps {eps:.2f}", name="clean" if answer == right_class else "robust")
-        right.barh(range(len(shares)), shares.tolist(), color=[role(name).colour for name in names])
-        right.set(yticks=range(len(shares)), xlim=(0, 1), xticks=[0, 0.5, 1], title="how sure of each class")
+        right.barh(range(len(sure)), sure.tolist(), color=[role(name).colour for name in names])
+        right.set(yticks=range(len(sure)), xlim=(0, 1), xticks=[0, 0.5, 1], title="how sure of each class")
         right.set_xticklabels(["0 %", "50 %", "100 %"])
         right.grid(visible=False, axis="y")
         right.tick_params(axis="y", labelsize=9)
-    text = f"eps {eps:.2f}: the model says {answer}, {100 * float(shares[answer]):.0f} % sure"
+    text = f"eps {eps:.2f}: the model says {answer}, {100 * float(sure[answer]):.0f} % sure"
     wrong = "right" if answer == right_class else f"wrong, it is {right_class}"
     alt = f"The digit {right_class} with every pixel moved by up to {eps:.2f}; {text}"
     return Drawing(figure, f"{text} ({wrong})", alt)

@@ -11,7 +11,7 @@ picture. Nothing is projected.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from metarobust.attacks.losses import margin
 from metarobust.book.figures.images import Predict
-from metarobust.book.figures.lines import shares
+from metarobust.book.figures.lines import shares, traces
 from metarobust.book.figures.slider import Drawing, live, slider
-from metarobust.book.figures.style import beside, line, role, style
+from metarobust.book.figures.style import beside, role, style
 from metarobust.errors import InputError
 
 __all__ = [
-    "NORMS", "at_step", "ball_of", "between", "live", "shares", "slider", "straight_or_bent", "surface", "three_balls",
+    "NORMS", "at_step", "ball_of", "between", "live", "shares", "slider", "surface", "three_balls", "traces",
     "turned_into",
 ]  # fmt: skip
 
@@ -118,17 +118,6 @@ def _name(p: float) -> str:
     return "L∞" if math.isinf(p) else f"L{p:g}"
 
 
-def straight_or_bent(reach: Sequence[float], foretold: Sequence[float], came: Sequence[float]) -> Figure:
-    """How far the margin moves along a straight line: what the gradient foretold, and what came."""
-    with style():
-        figure, axes = plt.subplots(figsize=(4.6, 2.7))
-        for name, values, text in (("control", foretold, "foretold by\nthe gradient"), ("robust", came, "what came")):
-            axes.plot(reach, values, **line(name) | {"marker": ""})
-            beside(axes, reach[-1], values[-1], text, name)
-        axes.set(xlabel="eps: how far every pixel moves", ylabel="how far the margin moves")
-    return figure
-
-
 def turned_into(share: Tensor) -> Figure:
     """Which digit can be turned into which. share: `[classes, classes]`, from row to column, of 1; NaN for no pair.
 
@@ -209,7 +198,7 @@ def surface(
     """
     with style():
         figure, axes = plt.subplots(figsize=(4.4, 3.7))
-        _ground(axes, predict, label, cut, eps, l2)
+        ground(axes, predict, label, cut, eps, l2)
         for label_of, (name, walk) in (paths or {}).items():
             _walk(axes, walk, name)
             beside(axes, *walk[-1].tolist(), label_of, name, bbox=PAPER)
@@ -221,7 +210,7 @@ def at_step(predict: Predict, label: Tensor, cut: Slice, paths: Walks, step: int
     says = [f"step {step}"]
     with style():
         figure, axes = plt.subplots(figsize=(3.2, 2.9))
-        _ground(axes, predict, label, cut, eps, None)
+        ground(axes, predict, label, cut, eps, None)
         for label_of, (name, walk) in paths.items():
             with torch.no_grad():
                 logits = predict(cut.at(walk[min(step, len(walk) - 1)][None]))
@@ -232,7 +221,8 @@ def at_step(predict: Predict, label: Tensor, cut: Slice, paths: Walks, step: int
     return Drawing(figure, text, f"Two walks on the surface of the margin after {step} steps. {text}")
 
 
-def _ground(axes: Axes, predict: Predict, label: Tensor, cut: Slice, eps: float, l2: float | None) -> None:
+def ground(axes: Axes, predict: Predict, label: Tensor, cut: Slice, eps: float, l2: float | None) -> None:
+    """The margin, the border and the balls of one panel; the arguments are those of `surface`."""
     knob, height = heights(predict, label, cut, 1.6 * eps)
     low, high = min(float(height.min()), -1e-6), max(float(height.max()), 1e-6)
     axes.contourf(knob, knob, height, levels=10, cmap=HEIGHT, norm=TwoSlopeNorm(0, low, high))

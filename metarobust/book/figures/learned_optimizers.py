@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metarobust.book.figures.style import THIN, beside, line, name_ends, role, style, ticks
+from metarobust.book.figures.style import THIN, arrow, beside, line, name_ends, node, role, style, ticks
 from metarobust.errors import InputError
 
 
@@ -27,6 +27,32 @@ def two_inputs(gradients: Tensor, inputs: Tensor) -> Figure:
         low, high = axes.get_xlim()
         axes.set_xticks([10.0**e for e in range(-12, 4, 2) if low <= 10.0**e <= high])
         axes.minorticks_off()
+    return figure
+
+
+def one_for_every_weight() -> Figure:
+    """A learned optimizer at work: the same theta for every weight, and for each a memory of its own."""
+    theta, colour = (2.8, 2.6), role("learned").colour
+    with style():
+        figure, axes = plt.subplots(figsize=(5.6, 3))
+        for x, number in zip((0.5, 1.9, 3.3, 5.2), "₁₂₃ₙ", strict=True):
+            arrow(axes, theta, (x, 1.5), colour, dashed=True)
+            arrow(axes, (x - 0.35, 0.4), (x, 1.3), role("control").colour)
+            arrow(axes, (x, 1.3), (x + 0.35, 0.4), colour)
+            loop = {"arrowstyle": "->", "color": role("rule").colour, "connectionstyle": "arc3,rad=-1.6", "lw": 1.3}
+            axes.annotate("", (x + 0.3, 1.2), (x + 0.3, 1.45), arrowprops=loop)
+            axes.text(x + 0.68, 1.32, f"h{number}", ha="center", va="center", color=role("rule").ink)
+            node(axes, x, 1.3, "LSTM", "learned", size=8)
+            node(axes, x - 0.35, 0.4, f"g{number}", "control", size=8)
+            node(axes, x + 0.35, 0.4, f"u{number}", "learned", size=8)
+        node(axes, *theta, "θ", "learned", size=13)
+        axes.text(4.3, 1.3, "…", ha="center", fontsize=14)
+        beside(axes, *theta, "the same numbers\nfor every weight", "learned", xytext=(16, 4))
+        axes.text(0, -0.3, "g: gradient", color=role("control").ink)
+        axes.text(1.9, -0.3, "u: step", color=role("learned").ink)
+        axes.text(3.3, -0.3, "h: memory, one for each", color=role("rule").ink)
+        axes.set(xlim=(-0.2, 6.1), ylim=(-0.4, 3))
+        axes.axis("off")
     return figure
 
 

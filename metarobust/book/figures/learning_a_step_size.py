@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from metarobust.book.figures.optimizers_as_functions import plain_numbers
 from metarobust.book.figures.slider import Drawing, live, slider
-from metarobust.book.figures.style import role, style, ticks
+from metarobust.book.figures.style import arrow, node, role, style, ticks
 from metarobust.errors import InputError
 
 __all__ = ["at_horizon", "descent", "live", "over_horizons", "slider", "unroll_graph"]
@@ -31,20 +30,20 @@ def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
         right = steps + 0.75
         for k in range(steps + 1):
             number = str(k).translate(SUBSCRIPTS)
-            _node(axes, k, 2, f"w{number}", "clean")
+            node(axes, k, 2, f"w{number}", "clean")
             if k == steps:
                 break
-            _node(axes, k + 0.5, 1, f"u{number}", "learned")
-            _node(axes, k + 0.12, 1.35, f"g{number}", "control", size=8)
+            node(axes, k + 0.5, 1, f"u{number}", "learned")
+            node(axes, k + 0.12, 1.35, f"g{number}", "control", size=8)
             lost = "#C4C4C4" if cut is not None and k < cut else None  # no slope comes back along these
-            _arrow(axes, (k, 2), (k + 1, 2), lost or role("clean").colour)
-            _arrow(axes, (k, 2), (k + 0.12, 1.35), lost or role("robust").colour, dashed=True)
-            _arrow(axes, (k + 0.12, 1.35), (k + 0.5, 1), lost or role("robust").colour, dashed=True)
-            _arrow(axes, (k + 0.5, 1), (k + 1, 2), lost or role("learned").colour)
-            _arrow(axes, (steps / 2, 0), (k + 0.5, 1), lost or role("learned").colour)
-        _node(axes, steps / 2, 0, "θ", "learned", size=13)
-        _node(axes, right, 2, "L", "reference")
-        _arrow(axes, (steps, 2), (right, 2), "#1A1A1A")
+            arrow(axes, (k, 2), (k + 1, 2), lost or role("clean").colour)
+            arrow(axes, (k, 2), (k + 0.12, 1.35), lost or role("robust").colour, dashed=True)
+            arrow(axes, (k + 0.12, 1.35), (k + 0.5, 1), lost or role("robust").colour, dashed=True)
+            arrow(axes, (k + 0.5, 1), (k + 1, 2), lost or role("learned").colour)
+            arrow(axes, (steps / 2, 0), (k + 0.5, 1), lost or role("learned").colour)
+        node(axes, steps / 2, 0, "θ", "learned", size=13)
+        node(axes, right, 2, "L", "reference")
+        arrow(axes, (steps, 2), (right, 2), "#1A1A1A")
         if cut is not None:
             axes.plot([cut - 0.25] * 2, [0.55, 2.45], color="#1A1A1A", lw=1.5, linestyle=(0, (2, 2)))
             axes.text(cut - 0.25, 2.5, "cut here", ha="center", va="bottom")
@@ -57,16 +56,6 @@ def unroll_graph(steps: int = 3, cut: int | None = None) -> Figure:
         axes.set(xlim=(-0.3, right + 0.25), ylim=(-0.35, 2.8))
         axes.axis("off")
     return figure
-
-
-def _node(axes: Axes, x: float, y: float, text: str, name: str, size: float = 11) -> None:
-    ball = {"boxstyle": "circle,pad=0.3", "fc": "white", "ec": role(name).colour, "lw": 1.6}
-    axes.text(x, y, text, ha="center", va="center", color=role(name).ink, fontsize=size, bbox=ball, zorder=3)
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, dashed: bool = False) -> None:
-    look = {"color": colour, "linestyle": (0, (3, 2)) if dashed else "-", "lw": 1.3}
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=12, shrinkB=12, **look))
 
 
 def descent(sizes: Tensor, losses: Tensor, visited: Sequence[float], met: Sequence[float]) -> Figure:

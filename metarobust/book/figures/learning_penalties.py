@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metarobust.book.figures.results import label, points
+from metarobust.book.figures.results import label, roles
 from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style, ticks
 from metarobust.book.figures.style import points as in_points
 from metarobust.lab.paired import paired
@@ -66,11 +66,11 @@ def by_passes(frame: pd.DataFrame, parts: Sequence[str]) -> Figure:
     """
     rows = select(frame, part=list(parts))
     robust, clean = (accuracy(rows, metric).groupby(level=["method", "part"]).mean() for metric in ("robust", "clean"))
-    roles = {point.method: point.role for part in parts for point in points(frame, part) if point.method != BEFORE}
+    drawn = roles(rows[rows["method"] != BEFORE])
     with style():
-        figure, axes = plt.subplots(figsize=(5.2, 0.26 * len(roles) + 1.4))
+        figure, axes = plt.subplots(figsize=(5.2, 0.26 * len(drawn) + 1.4))
         ends = []
-        for method, name in roles.items():
+        for method, name in drawn.items():
             path = {passes_of(select(rows, part=part, method=method)): part for part in robust[method].index}
             costs, how, size = sorted(path), role(name), 9 if name == "learned" else 6
             high, low = ([values[method, path[cost]] for cost in costs] for values in (clean, robust))

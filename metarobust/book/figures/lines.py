@@ -1,16 +1,17 @@
-"""Lines that several chapters draw: shares of images over anything, and the curve of a report."""
+"""Lines that several chapters draw: shares of images or other numbers over anything, and the curve of a report."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from metarobust.book.figures.style import line, name_ends, percent, role, same_length, style, ticks
+from metarobust.book.figures.style import THIN, line, name_ends, percent, role, same_length, style, ticks
 from metarobust.errors import InputError
 from metarobust.evaluation import Report
 
 Curves = Mapping[str, tuple[str, Sequence[float]]]
 """Label to (role, values)."""
+LEAST = 1e-12  # what is shorter has no place on a logarithmic axis
 
 
 def shares(
@@ -21,6 +22,7 @@ def shares(
     ylabel: str = "test images read correctly",
     log: bool = False,
     zoom: bool = False,
+    mark: tuple[float, str] | None = None,
 ) -> Figure:
     """Lines of shares in [0, 1] over `xs`.
 
@@ -31,6 +33,7 @@ def shares(
         ylabel: What the shares are.
         log: A logarithmic axis, on which each x is a tick.
         zoom: An axis that shows what varies, and not all from 0 to 1.
+        mark: A place to point out, and its name.
 
     Raises:
         InputError: a curve is of another length than xs.
@@ -38,6 +41,9 @@ def shares(
     same_length(xs, ((label, values) for label, (_, values) in curves.items()))
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 2.8))
+        if mark is not None:
+            axes.axvline(mark[0], **THIN)
+            axes.text(mark[0], 1.06, mark[1], ha="center", va="bottom", fontsize=10)
         for name, values in curves.values():
             axes.plot(xs, values, **line(name))
         percent(axes)
@@ -52,6 +58,47 @@ def shares(
         ends = [(values[-1], label, name) for label, (name, values) in curves.items()]
         name_ends(axes, float(xs[-1]), ends, 0.09)
         axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
+def traces(
+    x: Sequence[float],
+    curves: Sequence[tuple[str, str, Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logs: str = "",
+    level: float | None = None,
+) -> Figure:
+    """Lines over the same x, each with its name at its end.
+
+    Args:
+        x: The places.
+        curves: (label, role, values) of each, with an empty label for none.
+        xlabel: What the places are.
+        ylabel: What the values are.
+        logs: The axes that are logarithmic, "", "x", "y" or "xy"; what is below 1e-12 is drawn there.
+        level: A height to mark by a thin line.
+    """
+    same_length(x, ((label, values) for label, _, values in curves))
+    with style():
+        figure, axes = plt.subplots(figsize=(5, 3.2))
+        if "x" in logs:
+            axes.set_xscale("log", base=2)
+            ticks(axes, "x", x)
+        if "y" in logs:
+            axes.set_yscale("log")
+        if level is not None:
+            axes.axhline(level, **THIN)
+        ends = []
+        for label, name, values in curves:
+            how, few = role(name), len(x) <= 12
+            shown = [max(value, LEAST) for value in values] if "y" in logs else list(values)
+            axes.plot(x, shown, color=how.colour, ls=how.line, marker=how.marker if few else "", lw=2 if few else 1.5)
+            ends += [(shown[-1], label, name)] if label else []
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.autoscale_view()
+        name_ends(axes, x[-1], ends, 0.09 * (1 + max(label.count("\n") for _, label, _ in ends)), fontsize=10)
     return figure
 
 

@@ -177,19 +177,16 @@ def reading(matrix: Matrix, rivals: Sequence[str] = ()) -> str:
 
     rivals: the rows below the gap that are compared; none if empty. Raises InputError for one that is not there.
     """
+
+    def told(row: str, column: str) -> tuple[float, str]:
+        cell = matrix.at(row, column)
+        gain, clean = points(cell.value, cell.half), cell.small.replace("clean", "clean:")
+        return cell.value, f"*{row}*, {gain} points under attack ({clean})"
+
     lines = []
     for column in matrix.columns:
-
-        def of(row: str, column: str = column) -> str:
-            cell = matrix.at(row, column)
-            clean = cell.small.replace("clean", "clean:")
-            return f"*{row}*, {points(cell.value, cell.half)} points under attack ({clean})"
-
-        def value(row: str, column: str = column) -> float:
-            return matrix.at(row, column).value
-
-        ordered = sorted(matrix.rows[: matrix.gap], key=value)
-        parts = [f"best {of(ordered[-1])}"] + [f"worst {of(ordered[0])}"] * (len(ordered) > 1)
-        parts += [f"best rival {of(max(rivals, key=value))}"] if rivals else []
+        ordered = sorted(told(row, column) for row in matrix.rows[: matrix.gap])
+        parts = [f"best {ordered[-1][1]}"] + [f"worst {ordered[0][1]}"] * (len(ordered) > 1)
+        parts += [f"best rival {max(told(row, column) for row in rivals)[1]}"] if rivals else []
         lines.append(f"- {f'`{column}`' if '-' in column else column}: {'; '.join(parts)}.")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metarobust.book.figures.style import THIN, line, role, same_length, style, ticks
+from metarobust.book.figures.style import THIN, beside, line, role, same_length, style, ticks
 from metarobust.errors import InputError
 
 Curves = Mapping[str, tuple[str, Tensor]]
@@ -32,23 +32,22 @@ def over_step_sizes(
         figure, axes = plt.subplots(figsize=(5.2, 3.6))
         if guess is not None:
             axes.axhline(guess, **THIN)
-            above = {"xytext": (0, 5), "textcoords": "offset points", "va": "bottom"}  # clear of the curves' markers
-            axes.annotate("guessing", (float(sizes[0]), guess), color="#555555", fontsize=10, **above)
+            above = {"xytext": (0, 5), "va": "bottom"}  # clear of the curves' markers
+            beside(axes, float(sizes[0]), guess, "guessing", "control", fontsize=10, **above)
         low = min(float(losses.detach().nan_to_num(top).min()) for _, losses in curves.values())
         valleys = []
         for label, (name, losses) in curves.items():
             drawn = losses.detach().nan_to_num(top).clamp_max(top)
             axes.plot(sizes, drawn, markersize=3.5, **line(name))
             best = int(drawn.argmin())
-            valleys.append((float(sizes[best]), float(drawn[best]), label, role(name)))
-        valleys.sort(key=lambda valley: valley[0])
-        for place, (x, y, label, how) in enumerate(valleys):
+            valleys.append((float(sizes[best]), float(drawn[best]), label, name))
+        for place, (x, y, label, name) in enumerate(sorted(valleys)):
+            how = role(name)
             axes.plot(x, y, how.marker, color=how.colour, ms=9, mew=2.5 if how.marker == "x" else 1)
-            # Valleys lie side by side: the outer labels go outwards, the others below.
-            side = 0 if len(valleys) == 1 or 0 < place < len(valleys) - 1 else -1 if place == 0 else 1
+            # Valleys lie side by side: the first label goes to the left, the others to the right, a single one below.
+            side = 0 if len(valleys) == 1 else 1 if place else -1
             where = {"ha": ("left", "center", "right")[1 - side], "va": "center" if side else "top"}
-            shift = {"xytext": (9 * side, 0 if side else -9), "textcoords": "offset points"}
-            axes.annotate(label, (x, y), color=how.ink, **shift, **where)
+            beside(axes, x, y, label, name, xytext=(9 * side, 0 if side else -9), **where)
         axes.set(xscale="log", yscale="log", xlabel="step size", ylabel=what, ylim=(low / 1.7, 1.15 * top))
         plain_numbers(axes)
     return figure

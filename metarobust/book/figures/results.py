@@ -52,7 +52,6 @@ class Point:
 
     model: str
     method: str
-    tier: str
     role: str
     clean: float
     robust: float
@@ -69,6 +68,15 @@ class Point:
         return label(self.method)
 
 
+def roles(frame: pd.DataFrame) -> dict[str, str]:
+    """Every method to the role in which it is drawn."""
+    known = {}
+    for method, tier, learned in frame[["method", "tier", "learned"]].drop_duplicates("method").itertuples(index=False):
+        by_tier = "reference" if tier == ATTACKED else "rule"
+        known[method] = "learned" if learned else FIXED_ROLES.get(method, by_tier)
+    return known
+
+
 def points(frame: pd.DataFrame, part: str = "patch") -> list[Point]:
     """Every method on every network of one part, in the order of the table.
 
@@ -76,14 +84,11 @@ def points(frame: pd.DataFrame, part: str = "patch") -> list[Point]:
     """
     rows = select(frame, part=part)
     both = intervals(accuracy(rows, "clean")).join(intervals(accuracy(rows)).add_suffix("_robust"))
-    about = rows.drop_duplicates(["model", "method"]).set_index(["model", "method"])
-    every = []
-    for (_, model, method), clean, clean_half, robust, robust_half in both.itertuples():
-        tier, learned = about.loc[(model, method), ["tier", "learned"]]
-        by_tier = "reference" if tier == ATTACKED else "rule"
-        name = "learned" if learned else FIXED_ROLES.get(method, by_tier)
-        every.append(Point(model, method, tier, name, clean, robust, clean_half, robust_half))
-    return every
+    drawn = roles(rows)
+    return [
+        Point(model, method, drawn[method], clean, robust, clean_half, robust_half)
+        for (_, model, method), clean, clean_half, robust, robust_half in both.itertuples()
+    ]
 
 
 def pick(every: Sequence[Point], model: str, method: str) -> Point:

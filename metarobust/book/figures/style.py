@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import FancyArrowPatch
 
 from metarobust.errors import InputError, choose
 
@@ -173,6 +174,18 @@ def label_column(axes: Axes, ends: Iterable[tuple[str, float, float, str]], at: 
         look = {"fontsize": 9.5, "color": role(name).ink, "fontweight": "bold" if name == bold else "normal"}
         place = {"xytext": (at, (i + 0.5) / len(ordered)), "textcoords": "axes fraction", "va": "center"}
         axes.annotate(text, (x, y), arrowprops=thread, **place, **look)
+
+
+def node(axes: Axes, x: float, y: float, text: str, name: str, size: float = 11) -> None:
+    """A part of a graph: a word in a circle, in the colour of a role."""
+    ball = {"boxstyle": "circle,pad=0.3", "fc": "white", "ec": role(name).colour, "lw": 1.6}
+    axes.text(x, y, text, ha="center", va="center", color=role(name).ink, fontsize=size, bbox=ball, zorder=3)
+
+
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, dashed: bool = False) -> None:
+    """From one node to another."""
+    look = {"color": colour, "linestyle": (0, (3, 2)) if dashed else "-", "lw": 1.3}
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=12, shrinkB=12, **look))
 
 
 def finite(half: float) -> float:
