@@ -19,7 +19,7 @@ from metarobust.models import Predictor
 from metarobust.objectives import clean
 from metarobust.optimizers import SGD, Adam
 from metarobust.tasks import Tasks
-from metarobust.unroll import detach, gradient, unroll
+from metarobust.unroll import gradient, map_tensors, unroll
 
 
 def features():
@@ -157,7 +157,7 @@ def test_states_are_cut_off_and_otherwise_kept():
         _, state = unroll(
             problem, made, problem.params, state, steps=2, batch_size=4, inner=clean, generator=generator()
         )
-        cut = detach(state)
+        cut = map_tensors(torch.Tensor.detach, state)
         assert type(cut) is type(state)
         old, new = list(leaves(state)), list(leaves(cut))
         assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(old, new, strict=True))
@@ -205,7 +205,7 @@ def by_hand(optimizer, plan, problem, meta=clean):
             for p in theta:
                 p.grad *= min(1, plan.clip / length)
             adam.step()
-            params, state = params.detach(), detach(state)
+            params, state = params.detach(), map_tensors(torch.Tensor.detach, state)
     return torch.nn.utils.parameters_to_vector(theta).detach()
 
 

@@ -107,7 +107,7 @@ def test_the_loss_is_what_the_tier_may_look_at(kind):
     optimizer.loss(lambda x: later.append(x.detach()) or model(x), images, labels, generator())
     assert len(later) == {"1": 1, "2": 2}[tier]
     # The same draws, another level.
-    schedule = getattr(optimizer.optimizer, "steering", optimizer.optimizer)
+    schedule = getattr(optimizer.rule, "steering", optimizer.rule)
     state = State(0, 3, ParamSpec.of(model), {}, {})
     level = schedule.values(state._replace(step=2))[NOISE] / schedule.values(state)[NOISE]
     torch.testing.assert_close(later[-int(tier)] - images, (seen[-int(tier)] - images) * level, rtol=1e-3, atol=1e-5)
