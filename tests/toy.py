@@ -60,17 +60,3 @@ def steps_of(optimizer, param_spec, params, grads, total=10):
             params = params + step
             found.append(step)
     return torch.stack(found)
-
-
-def everything(model):
-    """Parameters, buffers, gradients and modes of a model."""
-    grads = {f"{name} grad": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    modes = [module.training for module in model.modules()]
-    return {name: t.clone() for name, t in model.state_dict().items()} | grads, modes
-
-
-def unchanged(before, after):
-    """Whether two of `everything` are equal."""
-    assert before[1] == after[1]
-    assert before[0].keys() == after[0].keys()
-    return all(torch.equal(t, after[0][name]) for name, t in before[0].items())

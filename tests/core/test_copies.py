@@ -1,26 +1,23 @@
-"""What `patch` makes of models as people have them: the copy is a copy, the original is left alone, or words say why."""
+"""What `patch` makes of models as people have them: a copy that is one, the original left alone, or words."""
 
 from __future__ import annotations
 
 import functools
-import warnings
 
 import pytest
 import torch
+from test_patch import everything, unchanged
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
-from toy import everything, generator, unchanged
+from toy import generator
 
 import metarobust
-from metarobust.attacks import counting
-from metarobust.errors import InputError
+from metarobust import pretrained
 from metarobust.fitting import split
 from metarobust.learned.mlp import FeatureMLP
 
-RULE = FeatureMLP(lr=0.05)
 X = torch.rand(40, 1, 4, 4, generator=generator())
-HOW = {"optimizer": RULE, "steps": 3, "label": None, "max_clean_drop": 1.0, "measure": 0.0}
 
 
 def network():
@@ -33,8 +30,9 @@ def network():
 Y = network().eval()(X).argmax(1)  # which it knows, and 4 to 15 of each of 4 classes
 
 
-def patched(model, images=X, **more):
-    return metarobust.patch(model, images, Y, **(HOW | more))
+def patched(model, images=X, lr=0.05, **more):
+    how = {"optimizer": FeatureMLP(lr=lr), "steps": 3, "label": None, "max_clean_drop": 1.0, "measure": 0} | more
+    return metarobust.patch(model, images, Y, **how)
 
 
 @pytest.fixture(scope="module")
@@ -44,53 +42,34 @@ def plain():
 
 
 class Wrapped(nn.Module):
-    """A network with a method to wrap it in what people have; keeps what its last pass computed, in a list."""
+    """Keeps what its last pass computed, and a state that is no tensor; `spoil` does to it what people do."""
 
     def __init__(self, spoil=lambda model: None):
         super().__init__()
-        self.net, self.seen = network(), []
+        self.net, self.seen, self.steps = network(), {}, 0
         spoil(self)
 
     def forward(self, x):
-        self.seen[:] = [self.net[:3](x)]
-        return self.net[3:](self.seen[0])
-
-
-def test_a_kept_activation_is_no_obstacle(plain):
-    model = Wrapped()
-    model.eval()(X)
-    found, _ = patched(model)
-    torch.testing.assert_close(found.eval()(X), plain)
-    assert found.seen[0] is not model.seen[0]
-
-
-class Stateful(Wrapped):
-    """With a state of its own that is no tensor, and a buffer that a state_dict leaves out."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("looks", torch.zeros(()), persistent=False)
-
-    def forward(self, x):
-        self.looks += self.net[2].training
-        return super().forward(x)
+        self.steps += self.net[2].training
+        self.seen["hidden"] = [self.net[:3](x)]
+        return self.net[3:](self.seen["hidden"][0])
 
     def get_extra_state(self):
-        return {"looks": int(self.looks)}
+        return {"steps": self.steps}
 
     def set_extra_state(self, state):
-        self.looks.fill_(state["looks"])
+        self.steps = state["steps"]
 
 
-@pytest.mark.parametrize("drop", [1.0, 0.0])
-def test_any_state_comes_along_and_is_undone_with_the_rest(drop, plain):
-    model = Stateful()
-    rule = FeatureMLP(lr=0.05 if drop else 1e9)
-    found, report = patched(model, optimizer=rule, max_clean_drop=drop)
-    assert report.undone == (drop == 0)
-    assert float(model.looks) == 0
-    assert float(found.looks) == (0 if report.undone else 3)
-    torch.testing.assert_close(found.eval()(X), model.eval()(X) if report.undone else plain)
+@pytest.mark.parametrize("lr", [0.05, 1e9])
+def test_any_state_comes_along_and_is_undone_with_the_rest(lr, plain):
+    model = Wrapped()
+    expected = plain if lr < 1 else model.eval()(X)
+    model.train().seen["hidden"] = [model.net[:2](X)]
+    found, report = patched(model, lr=lr, max_clean_drop=0.5)
+    assert (report.undone, found.steps) == ((False, 3) if lr < 1 else (True, 0))
+    assert not model.steps
+    torch.testing.assert_close(found.eval()(X), expected)
 
 
 NORMS = {
@@ -106,20 +85,17 @@ def test_a_weight_that_is_computed_from_others_moves_with_them(norm):
     model = network()
     norm(model[1])
     model(X)
-    before, here = everything(model), model.eval()(X)
-    model.train()
-    found, _ = patched(model)
+    before = everything(model)
+    moved = dict(patched(model)[0].named_parameters())
     assert unchanged(before, everything(model))
-    moved = dict(found.named_parameters())
     assert all(not torch.equal(p, moved[name]) for name, p in model.named_parameters())
-    assert not torch.allclose(found.eval()(X), here)
 
 
-def on_instance(wrap):
+def set_forward(wrap, module=lambda model: model):
     def spoil(model):
-        model.forward = wrap(model.forward)
+        module(model).forward = wrap(module(model).forward)
 
-    return spoil
+    return lambda: Wrapped(spoil)
 
 
 def hooked(model):
@@ -127,146 +103,73 @@ def hooked(model):
     model.net[3].register_forward_hook(lambda module, given, out: out + held(out).mean())
 
 
-def layer(model):
-    model.net[1].forward = torch.compile(model.net[1].forward, backend="eager")
-
-
+compiled = functools.partial(torch.compile, backend="eager")
 STILL = {
-    "compiled forward": on_instance(functools.partial(torch.compile, backend="eager")),
-    "lambda": on_instance(lambda forward: lambda x: forward(x)),
-    "decorator": on_instance(lambda forward: functools.wraps(forward)(lambda x: 2 * forward(x))),
-    "hook": hooked,
-    "one layer": layer,
+    "compiled forward": set_forward(compiled),
+    "compiled layer": set_forward(compiled, lambda model: model.net[1]),
+    "lambda": set_forward(lambda forward: lambda x: forward(x)),
+    "decorator": set_forward(lambda forward: functools.wraps(forward)(lambda x: 2 * forward(x))),
+    "hook": lambda: Wrapped(hooked),
 }
-
-
-@pytest.mark.parametrize("spoil", STILL.values(), ids=STILL)
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_copy_that_still_runs_the_original_is_refused(spoil, frozen):
-    model = Wrapped(spoil)
-    model.net[2].requires_grad_(not frozen)
-    model.net[2].weight.grad = torch.ones(8)
-    before = everything(model)
-    with pytest.raises(InputError, match="still runs the original: a function is set on it"):
-        patched(model)
-    assert unchanged(before, everything(model))
-
-
 WHOLE = {
-    "compiled": lambda: torch.compile(network(), backend="eager"),
-    "bound method": lambda: Wrapped(lambda m: setattr(m, "forward", m.forward)),
-    "partial": lambda: Wrapped(on_instance(functools.partial)),
+    "compiled": lambda: compiled(network()),
+    "partial": set_forward(functools.partial),
     "DataParallel": lambda: nn.DataParallel(network()),
 }
 
 
-@pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
-def test_a_wrapper_that_is_copied_with_its_model_works(make, plain):
+@pytest.mark.parametrize("make", [*STILL.values(), *WHOLE.values()], ids=[*STILL, *WHOLE])
+def test_a_copy_runs_itself_and_not_the_original_or_is_refused(make, plain):
     model = make()
+    next(model.parameters()).grad = torch.ones(8, 16)
     before = everything(model)
-    torch.testing.assert_close(patched(model)[0].eval()(X), plain)
+    if make in WHOLE.values():
+        torch.testing.assert_close(patched(model)[0].eval()(X), plain)
+    else:
+        with pytest.raises(metarobust.errors.InputError, match="still runs the original: a function is set on it"):
+            patched(model)
     assert unchanged(before, everything(model))
 
 
-class Averaged(nn.Module):
-    """Answers with averaged weights in eval mode, as many a training code does: `eval()` puts them in place."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = network()
-        self.average = {name: t.clone() for name, t in self.net.state_dict().items()}
-
-    def train(self, mode=True):
-        if not mode and self.training:
-            self.net.load_state_dict(self.average)
-        return super().train(mode)
-
-    def forward(self, x):
-        return self.net(x)
-
-
-class Unused(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net, self.head = network().requires_grad_(False), nn.Linear(3, 3)
-
-    def forward(self, x):
-        return self.net(x)
-
-
-def locked():
-    model = network()
-    model.held = (number for number in range(3))
-    return model
-
-
-REFUSED = {
-    "TorchScript": (lambda: torch.jit.trace(network().eval(), X), "the model is TorchScript"),
-    "TorchScript inside": (lambda: nn.Sequential(torch.jit.trace(network().eval(), X)), "give the module that it was made"),
-    "function": (lambda: lambda x: network()(x), "give an nn.Module"),
-    "generator": (locked, "cannot be copied"),
-    "unused head": (Unused, "no gradient reaches a parameter"),
-    "detached": (lambda: nn.Sequential(network(), Detach()), "no gradient reaches a parameter"),
-    "averages": (Averaged, r"own train\(\) or eval\(\) exchanges its weights"),
-}
-
-
-class Detach(nn.Module):
-    def forward(self, x):
-        return x.detach()
-
-
-@pytest.mark.parametrize(("make", "says"), REFUSED.values(), ids=REFUSED)
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
-def test_what_cannot_be_patched_is_refused_in_words(make, says):
-    with pytest.raises(InputError, match=says), counting() as attacked:
-        patched(make(), measure=1.0 if says.startswith("no gradient") else 0.0)
-    assert attacked.examples == 0 or make is Averaged
-
-
 def test_weights_that_change_in_one_autocast_region_are_the_ones_that_are_measured():
-    model = network()
-    ruinous = FeatureMLP(lr=30.0)
-    with torch.autocast("cpu", torch.bfloat16):
-        model(X)
-        found, report = patched(model, optimizer=ruinous, max_clean_drop=0.05)
-        again, bold = patched(model, optimizer=ruinous)
-    assert report.undone
-    assert all(torch.equal(p, q) for p, q in zip(found.parameters(), model.parameters(), strict=True))
+    model = network().eval()
     test = split(Y, 0.2, generator())[1]
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        assert bold.tried.clean == float((again.eval()(X[test]).argmax(1) == Y[test]).double().mean())
+        model(X)
+        found, report = patched(model, lr=30.0, max_clean_drop=0.05)
+        assert report.undone
+        assert torch.equal(found(X), model(X))
+        found, report = patched(model, lr=30.0)
+        assert report.tried.clean == float((found(X[test]).argmax(1) == Y[test]).double().mean())
 
 
-def default_type():
-    torch.set_default_dtype(torch.bfloat16)
-
-
-AROUND = {
-    "inference mode": torch.inference_mode,
-    "no grad": torch.no_grad,
-    "default device": lambda: torch.device("meta"),
-}
-
-
-@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
-@pytest.mark.parametrize("rule", [RULE, "patch", "train-digits-steering"])
+@pytest.mark.parametrize("around", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")])
+@pytest.mark.parametrize("rule", ["features", "train-digits-steering", "patch"])
+@pytest.mark.filterwarnings("ignore:.* learned on no network")
 def test_the_mode_that_a_program_is_in_changes_nothing(around, rule):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        expected, report = patched(network(), optimizer=rule)
-        model = network()
-        with around():
-            images = X.clone() if around is not AROUND["default device"] else X
-            found, again = patched(model, images, optimizer=rule)
+    how = {"optimizer": FeatureMLP() if rule == "features" else rule}
+    expected, report = patched(network(), **how)
+    with torch.inference_mode():
+        images = X.clone()  # an inference tensor
+    model = network()
+    with around():
+        found, again = patched(model, images, **how)
     assert report == again
-    for p, q in zip(expected.parameters(), found.parameters(), strict=True):
-        assert torch.equal(p, q)
+    assert all(torch.equal(p, q) for p, q in zip(expected.parameters(), found.parameters(), strict=True))
     F.cross_entropy(found(X), Y).backward()
+
+
+def test_a_rule_is_of_float32_whatever_the_default_type(monkeypatch):
+    expected = pretrained.load("patch").state_dict()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = pretrained.load("patch").state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(value.dtype == torch.float32 and torch.equal(value, expected[name]) for name, value in found.items())
 
 
 def test_images_that_want_a_gradient_get_none(plain):
     images = X.clone().requires_grad_()
-    found, _ = patched(network(), images)
-    torch.testing.assert_close(found.eval()(X), plain)
+    torch.testing.assert_close(patched(network(), images)[0].eval()(X), plain)
     assert images.grad is None
