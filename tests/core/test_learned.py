@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from toy import generator, path, scatter, steps_of, tasks
 
 from metarobust import learned
@@ -128,44 +127,6 @@ def test_features_are_what_their_names_say(network, steps):
     found = fast_features(param_spec, params, grads, 10)
     for column, name in enumerate(NAMES):
         torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
-
-
-def blocks_of(param_spec, params, grads):
-    """The tensors of a network after these gradients, and the accumulators of their biases."""
-    infos = protocol.param_infos(param_spec)
-    split = {name: protocol.matrices(x, infos) for name, x in accumulated(params, grads).items()}
-    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
-    blocks = list(map(protocol.ParamBlock, *(protocol.matrices(x, infos) for x in (grads[-1], params)), each, infos))
-    return [(block, each[i + 1] if block.info.has_bias else None) for i, block in enumerate(blocks)]
-
-
-def in_parts(layer, params, grads, param_spec, total):
-    """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
-    outputs, step = [], len(grads)
-    for block, bias in blocks_of(param_spec, params, grads):
-        stats = seen.tensor_stats(block, bias, step)
-        weights, shared = seen.weight_parts(layer.weight), seen.shared_features(stats, block.info, step, total)
-        rows, columns = seen.offsets(weights, layer.bias, shared)
-        output = seen.apply_part(weights[0], seen.coordinate_features(block, stats, step)) + rows + columns
-        outputs.append(output.flatten(-2).movedim(0, -1))
-    return torch.cat(outputs, -2)
-
-
-@every_network
-@pytest.mark.parametrize("lead", [(), (3,)])
-def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
-    """Value, gradient and gradient of the gradient, for a layer, the weights and the gradients it looks at."""
-    param_spec = ParamSpec.of(network)
-    params, grads = path(param_spec, 3, lead)
-    layer = nn.Linear(len(NAMES), 4).double()
-    leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
-    found = []
-    for result in (in_parts(layer, params, grads, param_spec, 10), layer(fast_features(param_spec, params, grads, 10))):
-        first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
-        found.append([result, *first, *second])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.abs().max().item())
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-9, -0.3, 2.0, -50.0, 73.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,12 +15,11 @@ from torch.nn import functional as F
 from toy import generator
 
 import metarobust
-from metarobust import patching
+from metarobust import fitting, patching
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.evaluation import evaluate
-from metarobust.fitting import split
-from metarobust.learned import make
+from metarobust.fitting import LEAST, split
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
 from metarobust.optim import MetaOptimizer
@@ -153,20 +153,6 @@ def test_a_patch_that_costs_too_much_is_taken_in_part(digits, mlp):
     assert f"{100 * report.part:.0f} % of the way" in str(report)
 
 
-@pytest.mark.parametrize("kind", ["steering", "joint"])
-def test_a_rule_that_wants_noise_gets_it(kind, digits, mlp, monkeypatch):
-    few, seen = digits[1][:100], []
-    loss = MetaOptimizer.loss
-
-    def spy(self, model, images, labels, generator=None):
-        return loss(self, lambda x: seen.append(float((x - images).std())) or model(x), images, labels, generator)
-
-    monkeypatch.setattr(MetaOptimizer, "loss", spy)
-    _, report = metarobust.patch(mlp, few.images, few.labels, optimizer=make(kind, generator()), steps=3)
-    assert seen[1:] == pytest.approx([0.2] * 3, rel=0.1)  # what an untrained one asks for, after a first look
-    assert report.examples_in_use == 0
-
-
 def test_batch_normalisation_that_is_frozen_keeps_its_averages(digits):
     few, model = digits[1][:100], trained(with_norm(), digits[0])
     model[1].requires_grad_(False)
@@ -194,16 +180,6 @@ def test_a_fresh_model_is_trained_to_be_robust(kind, digits):
     assert "UNDONE" not in str(report)
 
 
-def test_frozen_parameters_stay(digits, mlp):
-    few = digits[1][:100]
-    model = copy.deepcopy(mlp)
-    first = next(model.parameters())
-    first.requires_grad_(False)
-    patched, _ = metarobust.patch(model, few.images, few.labels, steps=2, max_clean_drop=1.0)
-    for p, q in zip(model.parameters(), patched.parameters(), strict=True):
-        assert torch.equal(p, q) == (p is first)
-
-
 def test_a_report_says_what_was_done(digits, mlp):
     few = digits[1][:150]
     _, report = metarobust.patch(mlp, few.images, few.labels, steps=2, eps=0.05)
@@ -214,6 +190,37 @@ def test_a_report_says_what_was_done(digits, mlp):
     sad = replace(report, tried=replace(report.before))
     assert "does not help this model" in str(sad)
     assert "&lt;b&gt;" in replace(report, optimizer="<b>")._repr_html_()
+
+
+FULL = 2 * (200 * 160 + 100 * 1130)  # what two evaluations of 200 images may ask for
+
+
+@pytest.mark.parametrize(
+    ("n", "budget", "attacked", "checked"),
+    [
+        *[(200, FULL, 200, 100), (200, math.inf, 200, 100), (200, FULL - 1, 200, 99), (200, FULL / 2, 200, 35)],
+        *[(200, 2 * 210 * 160, 200, 0), (200, 2 * 30 * 160, 30, 0), (200, 1, 10, 0), (5, 0, 5, 0)],
+    ],
+)
+def test_what_is_measured_is_in_proportion_to_the_steps(n, budget, attacked, checked, mlp, monkeypatch):
+    monkeypatch.setattr(fitting, "SMALL", 0)
+    rows, checks, asks, left_out = fitting.scope(mlp, torch.zeros(n, 1, 8, 8), "quick", budget)
+    assert (len(set(rows.tolist())), checks) == (attacked, checked)
+    assert asks <= max(budget, 2 * 160 * LEAST)
+    assert left_out.startswith(f"{attacked} of {n} held-out") == ((attacked, checked) != (n, min(n, 100)))
+    monkeypatch.undo()
+    assert fitting.scope(mlp, X, "quick", 1)[1:] == (20, 2 * 20 * (160 + 1130), "")  # a small model's work is small
+
+
+@pytest.mark.parametrize(("attacks", "asks"), fitting.ASKS.items())
+def test_no_evaluation_asks_for_more_than_is_reckoned_with(attacks, asks):
+    sure = nn.Sequential(build("mlp-4-tanh", (1, 8, 8), 10), nn.Linear(10, 10))
+    with torch.no_grad():
+        sure[1].weight *= 1e-4
+        sure[1].bias.copy_(10.0 * (torch.arange(10) == 3))
+    report = evaluate(sure, X[:3], torch.full((3,), 3), eps=0.1, attacks=attacks)
+    asked = (report.gradients_asked + report.images_asked) / 2
+    assert asked / 3 == pytest.approx(sum(asks), rel=0.05)
 
 
 def test_split_holds_out_a_share_of_each_class():
