@@ -114,15 +114,6 @@ def test_the_loss_is_what_the_tier_may_look_at(kind):
     assert abs(float(level) - 1) > 0.01
 
 
-def test_pretrained_by_name_and_the_original_is_left_alone():
-    model, own = network(), make()
-    before = values(own)
-    train(model, MetaOptimizer(model.parameters(), "train-mnist", total_steps=3), range(3))
-    train(model, MetaOptimizer(model.parameters(), own, total_steps=3), range(3))
-    assert same(values(own), before)
-    assert all(p.requires_grad for p in own.parameters())
-
-
 @every_kind
 @pytest.mark.parametrize("stale", [None, 0.0, 1.0])
 def test_frozen_parameters_stay_and_count_as_zero_gradients(kind, stale):
