@@ -52,15 +52,9 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def check_copy(model: nn.Module, own: nn.Module, loss: Tensor) -> None:
-    """Finds out whom a loss of the copy would move: `copy.deepcopy` takes functions as they are.
+    """Raises InputError where a loss of a copy, `own`, would move the original, or nothing.
 
-    Args:
-        model: the original.
-        own: its copy.
-        loss: of the copy, a scalar.
-
-    Raises:
-        InputError: where a gradient reaches the original, or none the copy.
+    For `copy.deepcopy` takes functions as they are, with all that they hold.
     """
     here, there = ([p for p in m.parameters() if p.requires_grad] for m in (own, model))
     found = torch.autograd.grad(loss, [*here, *there], allow_unused=True) if loss.requires_grad else ()

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from metarobust import pretrained
 from metarobust.attacks.threat import check_eps
-from metarobust.errors import InputError, is_number
+from metarobust.errors import InputError, check_count, is_number
 from metarobust.learned import describe
 from metarobust.learned.protocol import LearnedOptimizer, ParamBlock, State, StepContext, param_infos
 from metarobust.objectives import clean
@@ -196,11 +196,10 @@ def _check(group: dict[str, Any], known: set[str]) -> None:
     if unknown := sorted(group.keys() - known):
         raise InputError(f"a group sets {', '.join(unknown)}; the rule knows its own: give total_steps, eps or lr")
     check_eps(group["eps"], "linf")
-    total, lr = group["total_steps"], group["lr"]
+    check_count("total_steps", group["total_steps"])
+    lr = group["lr"]
     if not (is_number(lr) or isinstance(lr, Tensor)) or not 0 <= lr < math.inf:
         raise InputError(f"lr is {lr!r}; give a factor on the learned step from 0, where 1.0 is the step itself")
-    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
-        raise InputError(f"total_steps is {total!r}; give how many steps there will be, a whole number above 0")
     for p in group["params"]:
         if not p.is_floating_point():
             raise InputError(f"a parameter is {p.dtype}; give parameters of real floating-point numbers")

@@ -103,19 +103,21 @@ def patch(
         work = steps * batch_size * (PENALISED if probe.points else PLAIN)
         rows, checks, asks, left_out = scope(moved, held[0], attacks, measure * work)
     some, how = [x[rows] for x in held], {"eps": eps, "attacks": attacks, "checks": checks, "seed": seed, "label": None}
-    bar = tqdm(total=work / 3 + asks, desc=label, leave=False, disable=label is None, bar_format=BAR, delay=1)
+    shown = {"desc": label, "disable": label is None, "leave": False, "delay": 1, "smoothing": 0, "bar_format": BAR}
+    bar = tqdm(total=work / 3 + asks, **shown)
     hook = moved.register_forward_pre_hook(lambda _, x: bar.update(len(x[0]) * (1 + x[0].requires_grad) / 2) and None)
     with bar, eval_mode(moved), counting() as measured:
         before, old = evaluate(moved, *some, **how), copy.deepcopy(moved.state_dict())
+        bar.update(asks / 2 - bar.n)  # images that fall are asked about no more
         least, start = share(correct(moved, *held)) - max_clean_drop, time.perf_counter()
         with counting() as in_use, mode(moved, train=fresh):
             take_steps(moved, meta_optimizer, images, labels, train, batch_size, seed)
         part, seconds = keep_largest_part(moved, old, *held, least), time.perf_counter() - start
         # What is measured where nothing is kept is the whole way: the report says what was undone.
-        tried, shown, again = evaluate(moved, *some, **how), moved(few), moved(few)
+        tried, here, again = evaluate(moved, *some, **how), moved(few), moved(few)
         hook.remove()
         moved.train()  # as whoever gets it will
-        if torch.equal(shown, again) and not torch.equal(shown, moved.eval()(few)):
+        if torch.equal(here, again) and not torch.equal(here, moved.eval()(few)):
             raise InputError("the model's own train() or eval() exchanges its weights; give the network that it holds")
     return moved if part else copied(model), PatchReport(
         before=before,

@@ -134,6 +134,7 @@ class ES:
     ) -> GradientEstimate:
         """The meta-gradient of the next truncation."""
         config, done = problem.config, carried.done + problem.config.truncation
+        limit = config.divergence_threshold  # what a meta-loss above it, or one that is not finite, counts as
         theta, noise_rng = parameters_to_vector(optimizer.parameters()), directions(generator)
         total, losses, points, sums = torch.zeros_like(theta), [], [], []
         for pair, moved in enumerate(carried.sums):
@@ -143,7 +144,7 @@ class ES:
                 with perturbed(optimizer, candidate):
                     at = carried.points[2 * pair + side]
                     meta_loss, after = problem.truncation_loss(optimizer, at, generator.clone_state())
-                losses.append(bounded(meta_loss, config.divergence_threshold))
+                losses.append(float(meta_loss.nan_to_num(limit, limit, limit).clamp(max=limit)))
                 points.append(after.detach())
             total += (losses[-2] - losses[-1]) * sums[-1]
         if not self.persistent and done < problem.horizon:
@@ -194,11 +195,6 @@ def normal(like: Tensor, generator: torch.Generator) -> Tensor:
 def directions(generator: torch.Generator) -> torch.Generator:
     """The stream of a truncation's directions, apart from that of its batches and from those of other groups."""
     return generator_of(generator.device, generator.initial_seed(), 0)
-
-
-def bounded(meta_loss: Tensor, threshold: float) -> float:
-    """The meta-loss as a number; one that is not finite, or above the threshold, counts as the threshold."""
-    return float(meta_loss.nan_to_num(threshold, threshold, threshold).clamp(max=threshold))
 
 
 @contextmanager

@@ -114,7 +114,6 @@ STILL = {
 }
 WHOLE = {
     "compiled": lambda: compiled(network()),
-    "partial": set_forward(functools.partial),
     "DataParallel": lambda: nn.DataParallel(network()),
 }
 

@@ -300,13 +300,12 @@ def with_group(**settings):
 BAD = {
     "no steps": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0), "total_steps is 0"),
     "true": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=True), "total_steps is True"),
-    "half a step": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0.5), "whole number above 0"),
+    "half a step": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0.5), "whole number from 1"),
     "name": (lambda: MetaOptimizer([weight()], "patch-mnits", total_steps=1), "did you mean 'patch-mnist'"),
     "class": (lambda: MetaOptimizer([weight()], nn.Linear(1, 1), total_steps=1), "optimizer is Linear; give a learned"),
     "complex": (lambda: MetaOptimizer([weight(torch.complex64)], "patch-mnist", total_steps=1), "torch.complex64"),
     "setting": (lambda: with_group(lr=0, weight_decay=9, betas=1), "a group sets betas, weight_decay; the rule knows"),
     "lr": (lambda: with_group(lr=-1), "lr is -1; give a factor on the learned step"),
-    "nan": (lambda: with_group(lr=float("nan")), "lr is nan"),
     "devices": (lambda: MetaOptimizer([weight(), weight(device="meta")], "patch-mnist", total_steps=1), "cpu and meta"),
 }
 

@@ -256,12 +256,8 @@ class Averaged(Head):
         return super().train(mode)
 
 
-def holding(thing):
-    model = with_norm()
-    model.thing = thing
-    return model
-
-
+LOCKED = with_norm()
+LOCKED.held = (number for number in range(3))
 X, Y = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
 BAD = {
     "steps": ({"steps": 0}, "steps is 0; give a whole number from 1"),
@@ -281,7 +277,7 @@ BAD = {
     "measure": ({"measure": -1}, "measure is -1"),
     "function": ({"model": lambda x: x.flatten(1)[:, :10]}, "give an nn.Module"),
     "TorchScript": ({"model": nn.Sequential(with_norm(), torch.jit.ScriptModule())}, "the model is TorchScript"),
-    "no copy": ({"model": holding(number for number in range(3))}, "cannot be copied (cannot pickle 'generator'"),
+    "no copy": ({"model": LOCKED}, "cannot be copied (cannot pickle 'generator'"),
     "unused head": ({"model": Head()}, "no gradient reaches a parameter that is free"),
     "averages": ({"model": Averaged(), "measure": 0}, "own train() or eval() exchanges its weights"),
 }
