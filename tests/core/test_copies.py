@@ -150,10 +150,10 @@ def test_the_mode_that_a_program_is_in_changes_nothing(around, rule):
     how = {"optimizer": FeatureMLP() if rule == "features" else rule}
     expected, report = patched(network(), **how)
     with torch.inference_mode():
-        images = X.clone()  # an inference tensor
+        images = X.flatten(1).clone()  # an inference tensor, and flat images at that
     model = network()
     with around():
         found, again = patched(model, images, **how)
-    assert report == again
+    assert (report.before, report.tried) == (again.before, again.tried)
     assert all(torch.equal(p, q) for p, q in zip(expected.parameters(), found.parameters(), strict=True))
     F.cross_entropy(found(X), Y).backward()
