@@ -16,7 +16,7 @@ Where what is, from the bottom up; a module uses those above it:
     learned                 learned optimizers: modules whose parameters are theta, and optimizers beside SGD and Adam
     family, meta            inner problems to sample from; meta-training moves theta by a meta-gradient
     pretrained, optim       theta of recorded runs, with cards; a learned optimizer as a torch.optim.Optimizer
-    fitting, patching       `train` and `patch`
+    fitting, patching       what `patch` and `train` are made of, and these
     lab, book, course       complete experiments; figures, exercises and claims of the book; grading
 
 Errors that a user can cause are `metarobust.errors.InputError`, and say what to do.
@@ -25,8 +25,7 @@ Errors that a user can cause are `metarobust.errors.InputError`, and say what to
 __version__ = "0.2.0.dev0"
 
 from metarobust.evaluation import evaluate
-from metarobust.fitting import train
 from metarobust.optim import MetaOptimizer
-from metarobust.patching import patch
+from metarobust.patching import patch, train
 
 __all__ = ["MetaOptimizer", "__version__", "evaluate", "patch", "train"]

@@ -1,139 +1,70 @@
-"""`train`: a fresh model trained to be robust by a learned optimizer, without an adversarial example.
-
-It is to fresh models what `metarobust.patch` is to trained ones. Both are `fit_and_report`: split, measure, take steps,
-measure again. The steps themselves are a few lines that work as well in a training loop of your own.
-"""
+"""What `patch` is made of: a copy, steps, the part of them that is kept, images held out, and how much is measured."""
 
 import copy
-import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm.auto import tqdm
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from metarobust.attacks import counting
-from metarobust.attacks.inputs import check_inputs
-from metarobust.errors import InputError, check_count
-from metarobust.evaluation import evaluate
+from metarobust.errors import InputError, choose, short_repr
+from metarobust.evaluation import correct
 from metarobust.evaluation.measure import eval_mode
-from metarobust.learned.protocol import LearnedOptimizer
+from metarobust.evaluation.probe import share
 from metarobust.optim import MetaOptimizer
-from metarobust.params import ParamSpec
-from metarobust.patch_report import PatchReport
-from metarobust.pretrained import TRAIN, unfamiliar
+
+PARTS = (1.0, 0.75, 0.5, 0.25)
+"""How much of a patch is tried, in this order."""
+ASKS = {"quick": (160, 1130), "standard": (3600, 1360)}
+"""Gradients that `evaluate` asks for an image at most: for its figures, and for its checks."""
+PLAIN, PENALISED = 1.5, 6.0  # gradients that a step costs for an image
+SMALL = 1e12  # floating-point operations that measuring may always take: seconds on a laptop
+LEAST = 10  # images that are attacked, however large the model; with fewer to check, none are
 
 
-def train(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    optimizer: str | LearnedOptimizer = TRAIN,
-    steps: int = 100,
-    batch_size: int = 64,
-    eps: float = 0.1,
-    held_out: float = 0.2,
-    attacks: str = "quick",
-    seed: int = 0,
-    label: str | None = "train",
-) -> tuple[nn.Module, PatchReport]:
-    """A trained copy of a fresh model, and what the training did.
+class _Detached(TorchFunctionMode):
+    """Copies without its past what a forward pass left on a module: a normed or pruned weight, a kept activation."""
 
-    The model itself is left as it is. The copy is trained in train mode and measured in eval mode.
-
-    Args:
-        model: maps images `[n, C, H, W]` in [0, 1] to logits `[n, classes]`; its parameters are where training begins.
-        images: clean images `[n, C, H, W]` to train with and to measure on.
-        labels: `[n]`, int64.
-        optimizer: a name of `pretrained.available()`, or a learned optimizer of any kind.
-        steps: how many; "train" learned with 100, and knows of other numbers only that decay is to be spread over them.
-        batch_size: images a step; it learned with 64.
-        eps: L-infinity radius to be robust at, and to measure at, in pixel units.
-        held_out: the share of each class that is measured on and not trained on.
-        attacks: as in `evaluate`.
-        seed: of the split, the batches, the noise and the attacks.
-        label: of a progress bar; None for none.
-
-    Raises:
-        InputError: a bad number, images outside [0, 1], too few images of every class to hold some out, or a model
-            without parameters to train.
-    """
-    numbers = {"steps": steps, "batch_size": batch_size, "eps": eps, "held_out": held_out, "seed": seed}
-    return fit_and_report(
-        model, images, labels, optimizer, fresh=True, keep=lambda *_: 1.0, attacks=attacks, label=label, **numbers
-    )
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            return args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
 
 
-def fit_and_report(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: str | LearnedOptimizer,
-    *,
-    fresh: bool,
-    keep: Callable[[nn.Module, dict[str, Tensor], Tensor, Tensor], float],
-    steps: int,
-    batch_size: int,
-    eps: float,
-    held_out: float,
-    attacks: str,
-    seed: int,
-    label: str | None,
-    max_clean_drop: float = 1.0,
-) -> tuple[nn.Module, PatchReport]:
-    """What `train` and `patch` do.
-
-    Args:
-        fresh: whether the copy is moved in train mode.
-        keep: given the moved copy in eval mode, its old state and the held-out images and labels, leaves it with the
-            part of the way that is to be kept, and returns which; 0 for none, and then with all of it.
-        max_clean_drop: what the report says of it.
-        The others are as in `train`.
-    """
-    check_inputs(images, labels, eps=eps, norm="linf")
-    check_count("steps", steps)
-    check_count("batch_size", batch_size)
-    train, test = split(labels, held_out, torch.Generator().manual_seed(seed))
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model, in its modes and without gradients. Raises InputError where that cannot be, or be trained."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is {short_repr(model)}; give an nn.Module, for its parameters are what is moved")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise InputError("the model is TorchScript, which cannot be moved; give the module that it was made of")
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError("the model has no parameter to train; unfreeze some: p.requires_grad_()")
-    moved, how = copy.deepcopy(model), {"eps": eps, "attacks": attacks, "seed": seed, "label": label}
-    moved.zero_grad(set_to_none=True)
-    meta_optimizer = MetaOptimizer(moved.parameters(), optimizer, total_steps=steps, eps=eps)
-    old = copy.deepcopy(moved.state_dict())
-    with counting() as measured:
-        before = evaluate(moved, images[test], labels[test], **how)
-    start = time.perf_counter()
-    with counting() as in_use:
-        with mode(moved, train=fresh):
-            take_steps(moved, meta_optimizer, images, labels, train, batch_size, seed, label)
-        with eval_mode(moved):
-            part = keep(moved, old, images[test], labels[test])
-    seconds = time.perf_counter() - start
-    # What is measured where nothing is kept is the whole way: the report says what was undone.
-    with counting() as measured_again:
-        tried = evaluate(moved, images[test], labels[test], **how)
-    if part == 0:
-        moved.load_state_dict(old)
-    known = isinstance(optimizer, str)
-    return moved, PatchReport(
-        before=before,
-        tried=tried,
-        part=part,
-        max_clean_drop=max_clean_drop,
-        optimizer=optimizer if known else type(optimizer).__name__,
-        steps=steps,
-        batch_size=batch_size,
-        images=len(train),
-        examples_in_use=in_use.examples,
-        points_in_use=in_use.points,
-        examples_to_measure=measured.examples + measured_again.examples,
-        seconds=seconds,
-        done="trained" if fresh else "patched",
-        warning=unfamiliar(optimizer, ParamSpec.of(moved)) if known else "",
-    )
+    try:
+        with _Detached():
+            return copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(f"the model cannot be copied ({error}); take what that names off its modules") from error
+
+
+def check_copy(model: nn.Module, own: nn.Module, loss: Tensor) -> None:
+    """Raises InputError where a loss of a copy, `own`, would move the original, or nothing.
+
+    For `copy.deepcopy` takes functions as they are, with all that they hold.
+    """
+    here, there = ([p for p in m.parameters() if p.requires_grad] for m in (own, model))
+    found = torch.autograd.grad(loss, [*here, *there], allow_unused=True) if loss.requires_grad else ()
+    if any(grad is not None for grad in found[len(here) :]):
+        raise InputError(
+            "a copy of this model still runs the original: a function is set on it (as m.forward = ...), or a hook or "
+            "decorator holds it; take that off, and put it on the model that comes back"
+        )
+    if all(grad is None for grad in found):
+        raise InputError("no gradient reaches a parameter that is free; unfreeze some that the logits depend on")
 
 
 def take_steps(
@@ -144,7 +75,6 @@ def take_steps(
     index: Tensor,
     batch_size: int,
     seed: int,
-    label: str | None,
 ) -> None:
     """Takes all steps of an optimizer, on batches at random with repetition, as in meta-training.
 
@@ -152,13 +82,12 @@ def take_steps(
         model: is moved in the mode it is in.
         index: of the images to train with.
         seed: of the batches; noise has a stream of its own.
-        label: of a progress bar; None for none.
-        The others are as in `train`.
+        The others are as in `patch`.
     """
     batch_rng = torch.Generator().manual_seed(seed)
     noise_rng = torch.Generator(images.device).manual_seed(seed + 1)
-    for _ in tqdm(range(optimizer.param_groups[0]["total_steps"]), desc=label, leave=False, disable=label is None):
-        rows = index[torch.randint(len(index), (batch_size,), generator=batch_rng).to(index.device)]
+    for _ in range(optimizer.param_groups[0]["total_steps"]):
+        rows = index[torch.randint(len(index), (batch_size,), generator=batch_rng, device="cpu").to(index.device)]
         optimizer.zero_grad()
         optimizer.loss(model, images[rows], labels[rows], noise_rng).backward()
         optimizer.step()
@@ -174,10 +103,37 @@ def mode(model: nn.Module, *, train: bool) -> Iterator[None]:
     keeps its averages.
     """
     with eval_mode(model):
-        for module in model.modules():
+        for module in [model] if train else model.modules():
             own = list(module.parameters(recurse=False))
-            module.training = train or (isinstance(module, _BatchNorm) and any(p.requires_grad for p in own))
+            if train or (isinstance(module, _BatchNorm) and any(p.requires_grad for p in own)):
+                module.train()
         yield
+
+
+def keep_largest_part(model: nn.Module, old: dict[str, Tensor], images: Tensor, labels: Tensor, least: float) -> float:
+    """Leaves the model with the largest part of its way from `old` whose clean accuracy is `least`, and says which.
+
+    0 where none is; the model then has gone the whole way. Networks that are near each other in their parameters are
+    joined by a line along which they work (Frankle et al. 2020, arXiv 1912.05671).
+    """
+    new = copy.deepcopy(model.state_dict())
+
+    def clean(part: float) -> float:
+        mixed = {
+            name: torch.lerp(value, new[name], part)
+            if part < 1 and isinstance(value, Tensor) and value.is_floating_point()
+            else new[name]
+            for name, value in old.items()
+        }
+        model.load_state_dict(mixed)
+        torch.clear_autocast_cache()  # inside one autocast region it has the weights as they were
+        return share(correct(model, images, labels))
+
+    # nan is never right, so a way that ended there is undone too.
+    part = next((part for part in PARTS if clean(part) >= least), 0.0)
+    if not part:
+        clean(1.0)
+    return part
 
 
 def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -189,7 +145,7 @@ def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out!r}; give the share of the images to measure on, between 0 and 1")
     known = labels.cpu()
-    order = torch.randperm(len(known), generator=generator)
+    order = torch.randperm(len(known), generator=generator, device="cpu")
     train, test = [], []
     for label in known.unique():
         rows = order[known[order] == label]
@@ -201,3 +157,37 @@ def split(labels: Tensor, held_out: float, generator: torch.Generator) -> tuple[
             f"{len(known)} images, no class with two of them: give more, some to train with, some to measure"
         )
     return torch.cat(train).to(labels.device), torch.cat(test).to(labels.device)
+
+
+def scope(model: nn.Module, images: Tensor, attacks: str, budget: float) -> tuple[Tensor, int, float, str]:
+    """What two evaluations of a model in eval mode may look at: in proportion to the steps, and alike on every machine.
+
+    Work is counted in gradients that a model is asked for an image; two logits count as one. Attacks ask for hundreds
+    an image. So a large model is measured on fewer images, and without checks, where the steps were few; what takes
+    seconds is always measured in full.
+
+    Args:
+        images: `[n, C, H, W]`, held out.
+        attacks: as in `evaluate`.
+        budget: gradients that both may ask for, beyond what is small.
+
+    Returns:
+        Rows of the images, all in order or some at random; how many the checks look at; gradients asked for at most;
+        and what is left out, in a sentence, or nothing.
+    """
+    n, (figures, checks) = len(images), ASKS[choose(attacks, ASKS, "set of attacks")]
+    # It warns of hooks on compiled models, which do no harm.
+    with warnings.catch_warnings(action="ignore"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images[:1])
+    if budget:  # a gradient is a pass there and back
+        budget = max(budget, SMALL / max(2 * counter.get_total_flops(), 1))
+    attacked = n if 2 * figures * n <= budget else min(n, max(int(budget / 2 // figures), LEAST))
+    checked, left = min(attacked, 100), budget / 2 - figures * attacked
+    if checks * checked > left:
+        checked = int(left // checks) if left >= LEAST * checks else 0
+    asks = 2.0 * (figures * attacked + checks * checked)
+    if (attacked, checked) == (n, min(n, 100)):
+        return torch.arange(n, device="cpu"), checked, asks, ""
+    rows = torch.randperm(n, generator=torch.Generator().manual_seed(0), device="cpu")[:attacked]
+    left_out = f"{attacked} of {n} held-out images were attacked and {checked} checked; measure=math.inf takes all"
+    return rows, checked, asks, left_out

@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from metarobust import pretrained
 from metarobust.attacks.threat import check_eps
-from metarobust.errors import InputError
+from metarobust.errors import InputError, check_count, is_number
 from metarobust.learned import describe
 from metarobust.learned.protocol import LearnedOptimizer, ParamBlock, State, StepContext, param_infos
 from metarobust.objectives import clean
@@ -39,21 +40,24 @@ from metarobust.penalties import Penalised, check_second_derivative
 class MetaOptimizer(torch.optim.Optimizer):
     """Moves parameters by a learned optimizer.
 
-    A parameter that is frozen, or whose grad is None, stays where it is. It still counts as a layer of its network, and
-    for the accumulators as a gradient of 0. Whatever the type of a parameter, its update is computed in that of the
-    learned optimizer, float32, and then added. `state[p]` has the accumulators of the parameter's coordinates.
-    Gradients that are nan make parameters that are nan, as elsewhere.
+    A parameter that is frozen, whatever its grad, or whose grad is None, stays where it is. It still counts as a layer
+    of its network, and for the accumulators as a gradient of 0. Whatever the type of a parameter, its update is
+    computed in that of the learned optimizer, float32, and then added. `state[p]` has the accumulators of the
+    parameter's coordinates. Gradients that are nan make parameters that are nan, as elsewhere.
+
+    The rule knows its own rate. A group's `lr` is a factor on what is added, 1.0 at first, so that schedulers work: 0.5
+    halves the coming steps. What that does to robustness nobody has measured.
 
     Args:
-        params: as for any PyTorch optimizer; a group may have `total_steps` of its own.
+        params: as for any PyTorch optimizer; a group may have `total_steps`, `eps` and `lr` of its own.
         optimizer: "train" for fresh models, "patch" for trained ones, another of `pretrained.available()`, or a learned
             optimizer of any kind, which is copied.
         total_steps: how many steps there will be; one more is refused, for nothing was learned about it.
         eps: L-infinity radius that the model is to stand, in pixel units: what noise and penalties are relative to.
 
     Raises:
-        InputError: for another optimizer or number of steps, and for parameters on several devices or of a type that
-            is not real and floating-point.
+        InputError: for another optimizer or number of steps, other settings in a group, and for parameters on several
+            devices or of a type that is not real and floating-point.
     """
 
     def __init__(
@@ -68,15 +72,15 @@ class MetaOptimizer(torch.optim.Optimizer):
             names = ", ".join(pretrained.available())
             raise InputError(f"the optimizer is {type(optimizer).__name__}; give a learned optimizer or one of {names}")
         own = pretrained.load(optimizer) if isinstance(optimizer, str) else copy.deepcopy(optimizer)
-        self.optimizer = own.requires_grad_(False)
-        defaults = {"total_steps": total_steps, "eps": eps, "step": 0, "shared": {}, "sha256": _digest(self.optimizer)}
-        super().__init__(params, defaults)
+        self.rule = own.requires_grad_(False)
+        of_run = {"step": 0, "shared": {}, "sha256": _digest(self.rule)}
+        super().__init__(params, {"lr": 1.0, "total_steps": total_steps, "eps": eps, **of_run})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in any PyTorch optimizer; refuses what the class refuses, and then leaves no trace of the group."""
         super().add_param_group(param_group)
         try:
-            _check(self.param_groups[-1])
+            _check(self.param_groups[-1], known={*self.defaults, "params", "param_names", "name", "initial_lr"})
         except InputError:
             self.param_groups.pop()
             raise
@@ -98,8 +102,10 @@ class MetaOptimizer(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params = _filled(group)
-            if any(p.grad is not None for p in params):
-                self._step_group(group, params)
+            grads = [p.grad if p.requires_grad else None for p in params]
+            if any(grad is not None for grad in grads):
+                self._step_group(group, params, grads)
+        torch.clear_autocast_cache()  # inside one autocast region it has the weights as they were
         return loss
 
     def loss(
@@ -125,39 +131,39 @@ class MetaOptimizer(torch.optim.Optimizer):
             InputError: before the first step, for a model that has no second derivative where a penalty needs it.
         """
         group = self.param_groups[0]
-        objective = self.optimizer.objective(clean, _state(group, _filled(group)), group["eps"])
+        objective = self.rule.objective(clean, _state(group, _filled(group)), group["eps"])
         if isinstance(objective, Penalised) and group["step"] == 0:
             check_second_derivative(model, images[:2], [p for g in self.param_groups for p in g["params"]])
         with torch.enable_grad():
-            return objective(model, images, labels, generator or _default_generator(images.device)).mean()
+            return objective(model, images, labels, cast(torch.Generator, generator)).mean()
 
-    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor | None]) -> None:
         total, done = group["total_steps"], group["step"]
         if done >= total:
             raise InputError(
                 f"all {total} steps are taken; stop here, or make a new MetaOptimizer with more total_steps"
             )
-        grads = [p.grad for p in params if p.grad is not None]
-        if any(grad.layout != torch.strided for grad in grads):
+        given = [grad for grad in grads if grad is not None]
+        if any(grad.layout != torch.strided for grad in given):
             raise InputError("a gradient is sparse; make the layer with sparse=False")
-        optimizer = self.optimizer.to(_device([*params, *grads]))
+        optimizer = self.rule.to(_device([*params, *given]))
         like, state = next(optimizer.parameters()), _state(group, params)
         prepared, shared = optimizer.prepare(state._replace(shared={k: x.to(like) for k, x in state.shared.items()}))
         context, blocks = StepContext(done + 1, total, prepared), []
-        for p, info in zip(params, param_infos(state.param_spec), strict=True):
+        for p, grad, info in zip(params, grads, param_infos(state.param_spec), strict=True):
             matrix = (info.rows, info.columns)
             if p not in self.state:
                 axes = optimizer.accumulators.items()
                 self.state[p] = {name: like.new_zeros((*sizes, *p.shape)) for name, sizes in axes}
-            grad = (torch.zeros_like(p) if p.grad is None else p.grad).to(like).reshape(matrix)
+            grad = (torch.zeros_like(p) if grad is None else grad).to(like).reshape(matrix)
             held = {name: x.reshape((*x.shape[: x.ndim - p.ndim], *matrix)) for name, x in self.state[p].items()}
             held = optimizer.update_accumulators(grad, held, context)
             self._remember(p, held)
             blocks.append(ParamBlock(grad, p.detach().to(like).reshape(matrix), held, info))
-        for p, (update, changed) in zip(params, optimizer.update_tensors(blocks, context), strict=True):
+        for p, grad, (update, changed) in zip(params, grads, optimizer.update_tensors(blocks, context), strict=True):
             self._remember(p, changed)
-            if p.grad is not None:
-                p.add_(update.reshape(p.shape))  # adds in the wider of the two types, and rounds once
+            if grad is not None:  # adds in the wider of the two types, and rounds once
+                p.add_(update.reshape(p.shape), alpha=float(group["lr"]))
         group |= {"step": done + 1, "shared": shared}
 
     def _remember(self, p: Tensor, accumulators: dict[str, Tensor]) -> None:
@@ -171,11 +177,11 @@ class MetaOptimizer(torch.optim.Optimizer):
             ValueError: where its groups were others.
         """
         saved = state_dict["param_groups"]
-        if any(group.get("sha256") != _digest(self.optimizer) for group in saved):
+        if any(group.get("sha256") != _digest(self.rule) for group in saved):
             raise InputError("the state is of another learned optimizer; make this one with the same name or weights")
         super().load_state_dict(state_dict)
         # The base class rounds averages to the parameter's type: for a half one, not what the next step needs.
-        dtype = next(self.optimizer.parameters()).dtype
+        dtype = next(self.rule.parameters()).dtype
         own = (p for group in self.param_groups for p in group["params"])
         for number, p in zip((n for group in saved for n in group["params"]), own, strict=True):
             if number in state_dict["state"]:
@@ -183,14 +189,17 @@ class MetaOptimizer(torch.optim.Optimizer):
                 self.state[p] = {key: value.to(dtype).to(p.device) for key, value in held.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"optimizer": self.optimizer}  # the base class copies its own fields alone
+        return super().__getstate__() | {"rule": self.rule}  # the base class copies its own fields alone
 
 
-def _check(group: dict[str, Any]) -> None:
+def _check(group: dict[str, Any], known: set[str]) -> None:
+    if unknown := sorted(group.keys() - known):
+        raise InputError(f"a group sets {', '.join(unknown)}; the rule knows its own: give total_steps, eps or lr")
     check_eps(group["eps"], "linf")
-    total = group["total_steps"]
-    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
-        raise InputError(f"total_steps is {total!r}; give how many steps there will be, a whole number above 0")
+    check_count("total_steps", group["total_steps"])
+    lr = group["lr"]
+    if not (is_number(lr) or isinstance(lr, Tensor)) or not 0 <= lr < math.inf:
+        raise InputError(f"lr is {lr!r}; give a factor on the learned step from 0, where 1.0 is the step itself")
     for p in group["params"]:
         if not p.is_floating_point():
             raise InputError(f"a parameter is {p.dtype}; give parameters of real floating-point numbers")
@@ -206,13 +215,6 @@ def _device(tensors: Iterable[Tensor]) -> torch.device:
             f"move the model to one device, or give each device's parameters a group, or an optimizer, of its own"
         )
     return devices[0] if devices else torch.device("cpu")
-
-
-def _default_generator(device: torch.device) -> torch.Generator:
-    """PyTorch's own, which `torch.manual_seed` seeds."""
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0]
-    return torch.default_generator
 
 
 def _filled(group: dict[str, Any]) -> list[Tensor]:

@@ -15,7 +15,7 @@ class PatchReport:
     trained on. examples_in_use: adversarial examples generated on the way, counted; points_in_use: points beside images
     at which penalties took a gradient; examples_to_measure: adversarial examples of the two evaluations. seconds: of
     the steps alone, left out when two reports are compared. done: what happened to the model, in a word. warning: where
-    the rule has not met the like of it.
+    the rule has not met the like of it. left_out: what was not measured.
     """
 
     before: Report
@@ -32,6 +32,7 @@ class PatchReport:
     points_in_use: int = 0
     done: str = "patched"
     warning: str = ""
+    left_out: str = ""
 
     @property
     def undone(self) -> bool:
@@ -51,13 +52,12 @@ class PatchReport:
             f"{self.seconds:.1f} s",
             f"held-out images: {self.before.setting}; {self.examples_to_measure:,} adversarial examples to measure it",
         ]
-        if self.warning:
-            sentences.append(f"CAREFUL: {self.warning}")
+        marks = {"CAREFUL": self.warning, "LEFT OUT": self.left_out}
+        sentences += [f"{mark}: {text}" for mark, text in marks.items() if text]
         if self.undone:
-            drop = 100 * (self.before.clean - self.tried.clean)
             sentences.append(
-                f"UNDONE: clean accuracy fell by {drop:.1f} points, more than {100 * self.max_clean_drop:g}; "
-                f"the model that came back is as it was; a larger max_clean_drop keeps the patch"
+                f"UNDONE: clean accuracy fell by more than {100 * self.max_clean_drop:g} points; the "
+                f"model that came back is as it was; a larger max_clean_drop keeps the patch"
             )
         elif self.part < 1:
             sentences.append(

@@ -29,6 +29,8 @@ from metarobust.storage import load_tensors, read_bytes, read_json, save_tensors
 FOLDER = Path(__file__).parent / "weights"
 TRAIN, PATCH = "train", "patch"
 """The rules that serve by default: for fresh models and for trained ones."""
+IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28)}
+LARGE = 100_000  # more parameters than any network of the families has
 
 
 def available() -> list[str]:
@@ -46,9 +48,10 @@ def load(name: str) -> LearnedOptimizer:
     try:
         if sha256(read_bytes(path)) != about["weights_sha256"]:
             raise InputError(f"{path.name} is not what its card says")
-        with torch.random.fork_rng(devices=[]):  # PyTorch's layers draw first values, which are replaced
+        # PyTorch's layers draw first values, which are replaced, of its default type on its default device.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             optimizer = make(about["kind"], **{number: about[number] for number in SHAPES[about["kind"]]})
-        optimizer.load_state_dict(load_tensors(path)[0])
+        optimizer.float().load_state_dict(load_tensors(path)[0])
     except (InputError, KeyError, RuntimeError) as error:
         raise InputError(f"pretrained optimizer {name!r} is damaged; install metarobust anew ({error})") from error
     return optimizer
@@ -71,18 +74,23 @@ def card(name: str) -> dict[str, Any]:
         raise InputError(f"the card of {name!r} is damaged; install metarobust anew ({error})") from error
 
 
-def unfamiliar(name: str, param_spec: ParamSpec) -> str:
+def unfamiliar(name: str, param_spec: ParamSpec, shape: tuple[int, ...]) -> str:
     """What to be told of a network whose like an optimizer did not learn on, in a sentence; nothing where it did.
 
     Args:
         name: of a pretrained optimizer.
         param_spec: of the network that it is to move.
+        shape: of one of its images.
     """
-    met = {network.partition("-")[0] for network in card(name)["meta_trained_on"]["family"]}
-    kind = list(KINDS)[which(param_spec)]
-    if kind in met:
-        return ""
-    return f"{name} learned on no network that {KINDS[kind]}, as this one: what it does here nobody has measured"
+    learned, kind = card(name)["meta_trained_on"], list(KINDS)[which(param_spec)]
+    met = {network.partition("-")[0] for network in learned["family"]}
+    differs = {
+        KINDS[kind]: kind not in met,
+        f"has {param_spec.size:,} parameters": param_spec.size > LARGE,
+        f"reads images of {' x '.join(map(str, shape))}": shape != IMAGES.get(learned["dataset"], shape),
+    }
+    strange = " or ".join(text for text, so in differs.items() if so)
+    return f"{name} learned on no network that {strange}: what it does here nobody has measured" if strange else ""
 
 
 def summaries() -> dict[str, str]:

@@ -93,11 +93,6 @@ def unroll(
     return params, state
 
 
-def detach(state: Any) -> Any:
-    """The same state, cut off from the computation that made it: where a truncated run begins anew."""
-    return map_tensors(Tensor.detach, state)
-
-
 def map_tensors(function: Callable[[Tensor], Tensor], state: Any) -> Any:
     """The same state, with the function applied to each tensor in it, in order."""
     if isinstance(state, Tensor):

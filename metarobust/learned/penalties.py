@@ -80,7 +80,7 @@ class LearnedPenalties(LearnedSchedule):
 
     def values(self, state: State) -> Tensor:
         """Every hyperparameter of the coming step, `[..., 13]` in the order of NAMES."""
-        return self.curve(state.param_spec, state.total, torch.tensor([state.step / state.total]))[..., 0]
+        return self.curve(state.param_spec, state.total, torch.tensor([state.step / state.total], device="cpu"))[..., 0]
 
     def curve(self, param_spec: ParamSpec, total: int, progress: Tensor) -> Tensor:
         """Every hyperparameter at some points of a run, `[..., 13, len(progress)]`, for a network and a horizon."""
@@ -89,7 +89,7 @@ class LearnedPenalties(LearnedSchedule):
         low, high = knots.new_tensor(BOUNDS).log()[..., None].unbind(1)
         progress = progress.to(knots)
         # Each knot's share at a point: 1 at the knot, 0 from the next one on.
-        share = (1 - (2 * progress - torch.arange(3).to(knots)[:, None]).abs()).clamp_min(0)
+        share = (1 - (2 * progress - knots.new_tensor([0, 1, 2])[:, None]).abs()).clamp_min(0)
         line = knots @ share + (offsets @ knots.new_tensor(facts(param_spec, total)))[..., None]
         return Within.apply(SCALE * line, low, high).exp()
 

@@ -64,7 +64,7 @@ class Backprop:
         return GradientEstimate(meta_loss.item(), list(gradient), after.detach())
 
 
-class Exact:
+class Exact(Backprop):
     """Through all steps of the run at a cost that is linear in them: points are kept, and graphs are made again.
 
     The run is done once without a graph. Backwards, each step is done again, with one, from the point it began at:
@@ -72,10 +72,6 @@ class Exact:
     their meta-gradients are clipped one by one, so that a chaotic task does not drown the others; one that is not
     finite counts as 0. Source: recomputation is Chen et al. 2016 (arXiv 1604.06174).
     """
-
-    def begin(self, optimizer: LearnedOptimizer, problem: Problem) -> Point:
-        """What is carried into the run."""
-        return problem.start(optimizer)
 
     def step(
         self, optimizer: LearnedOptimizer, problem: Problem, carried: Point, generator: torch.Generator
@@ -138,6 +134,7 @@ class ES:
     ) -> GradientEstimate:
         """The meta-gradient of the next truncation."""
         config, done = problem.config, carried.done + problem.config.truncation
+        limit = config.divergence_threshold  # what a meta-loss above it, or one that is not finite, counts as
         theta, noise_rng = parameters_to_vector(optimizer.parameters()), directions(generator)
         total, losses, points, sums = torch.zeros_like(theta), [], [], []
         for pair, moved in enumerate(carried.sums):
@@ -146,14 +143,15 @@ class ES:
             for side, candidate in enumerate((theta + move, theta - move)):
                 with perturbed(optimizer, candidate):
                     at = carried.points[2 * pair + side]
-                    meta_loss, after = problem.truncation_loss(optimizer, at, clone_rng(generator))
-                losses.append(bounded(meta_loss, config.divergence_threshold))
+                    meta_loss, after = problem.truncation_loss(optimizer, at, generator.clone_state())
+                losses.append(float(meta_loss.nan_to_num(limit, limit, limit).clamp(max=limit)))
                 points.append(after.detach())
             total += (losses[-2] - losses[-1]) * sums[-1]
         if not self.persistent and done < problem.horizon:
-            led = problem.truncation_loss(optimizer, carried.points[0], clone_rng(generator))[1].detach()
+            led = problem.truncation_loss(optimizer, carried.points[0], generator.clone_state())[1].detach()
             points = [led] * len(points)
-        split_rng(generator)
+        # So that the next truncation draws other numbers than this one.
+        generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         gradient = total / (2 * config.pairs * config.sigma**2)
         return GradientEstimate(sum(losses) / len(losses), split(gradient, optimizer), Candidates(points, sums, done))
 
@@ -199,11 +197,6 @@ def directions(generator: torch.Generator) -> torch.Generator:
     return generator_of(generator.device, generator.initial_seed(), 0)
 
 
-def bounded(meta_loss: Tensor, threshold: float) -> float:
-    """The meta-loss as a number; one that is not finite, or above the threshold, counts as the threshold."""
-    return float(meta_loss.nan_to_num(threshold, threshold, threshold).clamp(max=threshold))
-
-
 @contextmanager
 def perturbed(optimizer: nn.Module, theta: Tensor) -> Iterator[None]:
     """The optimizer with another theta inside; outside, with its own, to the bit."""
@@ -220,14 +213,3 @@ def split(vector: Tensor, optimizer: nn.Module) -> list[Tensor]:
     """A vector over all of theta as one tensor for each parameter."""
     sizes = [p.numel() for p in optimizer.parameters()]
     return [part.view_as(p) for part, p in zip(vector.split(sizes), optimizer.parameters(), strict=True)]
-
-
-def clone_rng(generator: torch.Generator) -> torch.Generator:
-    """Another generator that will draw the same numbers."""
-    return generator.clone_state()
-
-
-def split_rng(generator: torch.Generator) -> None:
-    """Moves the generator on, so that the next truncation draws other numbers than the last."""
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    generator.manual_seed(seed)

@@ -10,7 +10,7 @@ from metarobust.meta.config import MetaTrainConfig
 from metarobust.objectives import Objective
 from metarobust.optimizers import Optimizer
 from metarobust.tasks import Tasks
-from metarobust.unroll import detach, unroll
+from metarobust.unroll import map_tensors, unroll
 
 
 class Point(NamedTuple):
@@ -21,7 +21,7 @@ class Point(NamedTuple):
 
     def detach(self) -> "Point":
         """The same point, cut off from the computation that led there: where the next truncation begins."""
-        return Point(self.params.detach(), detach(self.state))
+        return map_tensors(Tensor.detach, self)
 
 
 @dataclass(frozen=True)

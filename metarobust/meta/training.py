@@ -220,8 +220,7 @@ def _refuse_too_many(log: Sequence[Record]) -> None:
 def _shown(log: Sequence[Record]) -> dict[str, str]:
     """What stands beside the bar: the last meta-loss, the last validation, and how often it stepped back."""
     shown = {"meta-loss": f"{log[-1]['meta_loss']:.3f}"}
-    validated = [record for record in log if "clean" in record]
-    if validated:
+    if validated := [record for record in log if "clean" in record]:
         shown |= {f"held-out {name}": f"{100 * validated[-1][name]:.1f}%" for name in ("clean", "robust")}
     if back := int(sum(record["stepped_back"] for record in log)):
         shown["stepped back"] = str(back)

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
-from toy import generator, path, scatter, steps_of, tasks
+from toy import generator, path, scatter, steps_of
 
 from metarobust import learned
 from metarobust.learned import features as seen
@@ -17,10 +16,8 @@ from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.models import build
-from metarobust.objectives import clean
 from metarobust.optimizers import Adam
 from metarobust.params import ParamSpec
-from metarobust.unroll import unroll
 
 NETWORKS = {"mlp": build("mlp-4-relu", (1, 2, 3), 3), "cnn": build("cnn-2-3-relu", (2, 3, 3), 3)}
 LEARNED = {kind: lambda kind=kind: scatter(learned.make(kind, generator()).double()) for kind in learned.KINDS}
@@ -128,53 +125,6 @@ def test_features_are_what_their_names_say(network, steps):
     found = fast_features(param_spec, params, grads, 10)
     for column, name in enumerate(NAMES):
         torch.testing.assert_close(found[:, column], table[:, column], rtol=1e-9, atol=1e-9, msg=name)
-
-
-def blocks_of(param_spec, params, grads):
-    """The tensors of a network after these gradients, and the accumulators of their biases."""
-    infos = protocol.param_infos(param_spec)
-    split = {name: protocol.matrices(x, infos) for name, x in accumulated(params, grads).items()}
-    each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
-    blocks = list(map(protocol.ParamBlock, *(protocol.matrices(x, infos) for x in (grads[-1], params)), each, infos))
-    return [(block, each[i + 1] if block.info.has_bias else None) for i, block in enumerate(blocks)]
-
-
-def in_parts(layer, params, grads, param_spec, total):
-    """What a layer makes of the features, by way of coordinates, rows, columns and tensors: `[..., N, units]`."""
-    outputs, step = [], len(grads)
-    for block, bias in blocks_of(param_spec, params, grads):
-        stats = seen.tensor_stats(block, bias, step)
-        weights, shared = seen.weight_parts(layer.weight), seen.shared_features(stats, block.info, step, total)
-        rows, columns = seen.offsets(weights, layer.bias, shared)
-        output = seen.apply_part(weights[0], seen.coordinate_features(block, stats, step)) + rows + columns
-        outputs.append(output.flatten(-2).movedim(0, -1))
-    return torch.cat(outputs, -2)
-
-
-@every_network
-@pytest.mark.parametrize("lead", [(), (3,)])
-def test_a_layer_in_parts_is_the_layer_of_the_table(network, lead):
-    """Value, gradient and gradient of the gradient, for a layer, the weights and the gradients it looks at."""
-    param_spec = ParamSpec.of(network)
-    params, grads = path(param_spec, 3, lead)
-    layer = nn.Linear(len(NAMES), 4).double()
-    leaves = [params.requires_grad_(), grads[-1].requires_grad_(), layer.weight, layer.bias]
-    found = []
-    for result in (in_parts(layer, params, grads, param_spec, 10), layer(fast_features(param_spec, params, grads, 10))):
-        first = torch.autograd.grad(result.sin().sum(), leaves, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
-        found.append([result, *first, *second])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.abs().max().item())
-
-
-@pytest.mark.parametrize("x", [0.0, 1e-9, -0.3, 2.0, -50.0, 73.0])
-def test_asinh_and_its_slope(x):
-    x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(seen.asinh(x), x.asinh(), rtol=1e-12, atol=1e-15)
-    (slope,) = torch.autograd.grad(seen.asinh(x), x)
-    torch.testing.assert_close(slope, (1 + x * x).rsqrt().detach(), rtol=1e-10, atol=0)
-    assert float(seen.asinh(torch.tensor(1e30))) > seen.LIMIT
 
 
 SIZES = {"zero": 0.0, "one": 1.0, "huge": 1e30, "infinite": math.inf}
@@ -332,27 +282,3 @@ def test_the_feature_lstm_is_a_cell_of_the_features_and_a_read_out():
         expected = -(optimizer.log_lr + pace).exp() * spread * direction - optimizer.cap * give.tanh() * params
         torch.testing.assert_close(found[k], expected.detach(), rtol=1e-9, atol=1e-12)
         params = params + found[k]
-
-
-WITH_NETS = {kind: LEARNED[kind] for kind in ("lstm", "features", "feature-lstm")}
-UNTRAINED = {f"untrained {k}": lambda k=k: learned.make(k, generator()).double() for k in ("features", "feature-lstm")}
-
-
-@pytest.mark.parametrize("make", [*WITH_NETS.values(), *UNTRAINED.values()], ids=[*WITH_NETS, *UNTRAINED])
-def test_meta_gradients_reach_every_weight(make):
-    """Every tensor of theta, and of an LSTM every gate, gets a gradient: none is left as it was drawn."""
-    problem, optimizer = tasks(), make()
-    state = optimizer.init(problem.params, problem.param_spec, 4)
-    how = {"steps": 4, "batch_size": 4, "inner": clean, "generator": generator()}
-    params, _ = unroll(problem, optimizer, problem.params, state, **how)
-    batch = problem.batch(problem.held_out, 4, generator())
-    loss = clean(problem.predictor(params), *batch, generator()).mean()
-    names, theta = zip(*optimizer.named_parameters(), strict=True)
-    head = {"features": "net.4", "feature-lstm": "head"}.get(learned.describe(optimizer)["kind"])
-    waits = head is not None and not bool(optimizer.get_submodule(head).weight.any())
-    for name, grad in zip(names, torch.autograd.grad(loss, theta), strict=True):
-        gates = grad.chunk(4) if name.split(".")[0] in ("lower", "upper", "cell") else [grad]
-        reached = all(bool((gate != 0).any()) for gate in gates)
-        # Behind a head of zeros the body has no gradient in the very first step.
-        assert reached or (waits and name != "log_lr" and not name.startswith(head)), name
-        assert bool(grad.isfinite().all())

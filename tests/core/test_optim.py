@@ -107,24 +107,16 @@ def test_the_loss_is_what_the_tier_may_look_at(kind):
     optimizer.loss(lambda x: later.append(x.detach()) or model(x), images, labels, generator())
     assert len(later) == {"1": 1, "2": 2}[tier]
     # The same draws, another level.
-    schedule = getattr(optimizer.optimizer, "steering", optimizer.optimizer)
+    schedule = getattr(optimizer.rule, "steering", optimizer.rule)
     state = State(0, 3, ParamSpec.of(model), {}, {})
     level = schedule.values(state._replace(step=2))[NOISE] / schedule.values(state)[NOISE]
     torch.testing.assert_close(later[-int(tier)] - images, (seen[-int(tier)] - images) * level, rtol=1e-3, atol=1e-5)
     assert abs(float(level) - 1) > 0.01
 
 
-def test_pretrained_by_name_and_the_original_is_left_alone():
-    model, own = network(), make()
-    before = values(own)
-    train(model, MetaOptimizer(model.parameters(), "train-mnist", total_steps=3), range(3))
-    train(model, MetaOptimizer(model.parameters(), own, total_steps=3), range(3))
-    assert same(values(own), before)
-    assert all(p.requires_grad for p in own.parameters())
-
-
 @every_kind
-def test_frozen_parameters_stay_and_count_as_zero_gradients(kind):
+@pytest.mark.parametrize("stale", [None, 0.0, 1.0])
+def test_frozen_parameters_stay_and_count_as_zero_gradients(kind, stale):
     model = network("mlp-6-5-tanh")
     params = list(model.parameters())
     params[1].requires_grad_(False)  # the first bias, which the weight before it looks at
@@ -141,6 +133,7 @@ def test_frozen_parameters_stay_and_count_as_zero_gradients(kind):
             params[2].grad = None  # for a step only
         grads = param_spec.flatten({n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in names.items()})
         still = [p.grad is None for p in params]
+        params[1].grad = None if stale is None else torch.full_like(params[1], stale)
         with torch.no_grad():
             move, state = theirs.update(grads, state, flat)
             moves = param_spec.split(move)
@@ -300,13 +293,19 @@ def weight(dtype=torch.float32, device="cpu"):
     return nn.Parameter(torch.ones(2, 2, dtype=dtype, device=device))
 
 
+def with_group(**settings):
+    return MetaOptimizer([{"params": [weight()], **settings}], "patch-mnist", total_steps=1)
+
+
 BAD = {
     "no steps": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0), "total_steps is 0"),
     "true": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=True), "total_steps is True"),
-    "half a step": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0.5), "whole number above 0"),
+    "half a step": (lambda: MetaOptimizer([weight()], "patch-mnist", total_steps=0.5), "whole number from 1"),
     "name": (lambda: MetaOptimizer([weight()], "patch-mnits", total_steps=1), "did you mean 'patch-mnist'"),
     "class": (lambda: MetaOptimizer([weight()], nn.Linear(1, 1), total_steps=1), "optimizer is Linear; give a learned"),
     "complex": (lambda: MetaOptimizer([weight(torch.complex64)], "patch-mnist", total_steps=1), "torch.complex64"),
+    "setting": (lambda: with_group(lr=0, weight_decay=9, betas=1), "a group sets betas, weight_decay; the rule knows"),
+    "lr": (lambda: with_group(lr=-1), "lr is -1; give a factor on the learned step"),
     "devices": (lambda: MetaOptimizer([weight(), weight(device="meta")], "patch-mnist", total_steps=1), "cpu and meta"),
 }
 

@@ -14,7 +14,9 @@ from metarobust import pretrained
 from metarobust.errors import InputError
 from metarobust.learned import describe, make
 from metarobust.learned.mlp import FeatureMLP
-from metarobust.storage import read_json, write_json
+from metarobust.models import build
+from metarobust.params import ParamSpec
+from metarobust.storage import load_tensors, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -35,13 +37,34 @@ def test_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_is_what_its_card_says_and_trained(name):
     chance = torch.get_rng_state()
-    optimizer, card = pretrained.load(name), pretrained.card(name)
+    torch.set_default_dtype(torch.bfloat16)  # which no rule heeds
+    try:
+        optimizer, card = pretrained.load(name), pretrained.card(name)
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert torch.equal(chance, torch.get_rng_state())
     assert describe(optimizer).items() <= card.items()
-    assert all(bool(p.isfinite().all()) for p in optimizer.parameters())
+    stored = load_tensors(pretrained.FOLDER / f"{name}.safetensors")[0]
+    assert all(torch.equal(p, stored[key]) and p.isfinite().all() for key, p in optimizer.named_parameters())
     untrained = make(card["kind"]).state_dict()
     assert any(not torch.equal(value, untrained[key]) for key, value in optimizer.state_dict().items())
     assert card["licence"] == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "shape", "says"),
+    [
+        ("patch", "mlp-900-relu", (1, 8, 8), ""),
+        ("patch", "mlp-32-relu", (1, 28, 28), "no network that reads images of 1 x 28 x 28:"),
+        ("patch-mnist", "cnn-8-16-relu", (1, 28, 28), ""),
+        ("train", "resnet-16-1-relu", (3, 8, 8), "that normalises between its layers or reads images of 3 x 8 x 8:"),
+        ("train", "mlp-2000-relu", (1, 8, 8), "train learned on no network that has 150,010 parameters:"),
+    ],
+)
+def test_it_says_whose_like_it_has_not_met(name, network, shape, says):
+    found = pretrained.unfamiliar(name, ParamSpec.of(build(network, shape, 10)), shape)
+    assert says in found
+    assert bool(found) == bool(says)
 
 
 @pytest.fixture
