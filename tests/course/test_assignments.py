@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from metarobust import course
-from metarobust.course.marks import mark
+from metarobust.course.question import mark
 
 ROOT = masters.ROOT
 numbers = pytest.mark.parametrize("number", course.NUMBERS)
