@@ -67,9 +67,8 @@ def test_a_class_in_which_much_goes_wrong(tmp_path, monkeypatch, capsys, request
     os.close(deep)
     (there / ".hidden").write_text("no submission")
     found, text = graded(tmp_path, seed=98765, workers=2)
-    assert {name: (found[name]["status"], found[name]["points"]) for name in ("anna", "ben", "cleo", "dora")} == {
-        "anna": ("graded", "28"), "ben": ("crashed", "0"), "cleo": ("forbidden import", "0"), "dora": ("not graded", "0"),
-    }  # fmt: skip
+    fates = [f"{name} {found[name]['status']} {found[name]['points']}" for name in ("anna", "ben", "cleo", "dora")]
+    assert fates == ["anna graded 28", "ben crashed 0", "cleo forbidden import 0", "dora not graded 0"]
     assert len(found) == 5 + len(ODD)
     assert sum(row["status"] == "not a notebook" for row in found.values()) == len(ODD)
     assert "'=HYPERLINK(1)" in text
@@ -81,21 +80,16 @@ def test_a_class_in_which_much_goes_wrong(tmp_path, monkeypatch, capsys, request
         "",
         "30",
     ]
-    for words in (
-        "cell 1 prints 1,000,001 characters",
-        "cell 3 stops with ZeroDivisionError",
-        "cell 4 stops with Memory",
-    ):
-        assert words in found["anna"]["notes"]
-    assert "not graded: anna/essay.txt" in found["anna"]["notes"]
-    assert "ended early" in found["ben"]["notes"]
-    assert "imports metarobust.attacks" in found["cleo"]["notes"]
-    assert "--assignment 1, 2, 3 or 4" in found["dora"]["notes"]
-    said = (tmp_path / "out" / "feedback").glob("anna-*.md")
-    (said,) = (path.read_text() for path in said)
+    for student, words in [
+        ("anna", "cell 1 prints 1,000,001 characters"), ("anna", "cell 3 stops with ZeroDivisionError"),
+        ("anna", "cell 4 stops with Memory"), ("anna", "not graded: anna/essay.txt"), ("ben", "ended early"),
+        ("cleo", "imports metarobust.attacks"), ("dora", "--assignment 1, 2, 3 or 4"),
+    ]:  # fmt: skip
+        assert words in found[student]["notes"]
+    (said,) = (path.read_text() for path in (tmp_path / "out" / "feedback").glob("anna-*.md"))
     assert "**28 of 30 points**" in said
     assert "**0/2** ascent" in said
-    assert not [number for number in ("98765", "98766") if number in said]
+    assert "9876" not in said  # of the seed
     assert "grade" in capsys.readouterr().err  # the bar
     assert [found[name]["same as"] for name in ("anna", "emil", "ben")] == ["emil", "anna", ""]
 
@@ -121,12 +115,11 @@ def test_a_class_that_is_stopped_goes_on_and_grades_nothing_twice(tmp_path, monk
     (tmp_path / "class").mkdir()
     for name in "abc":
         (tmp_path / "class" / f"{name}.txt").write_text("")
-    seen, done = [], []
+    done, stop = [], [KeyboardInterrupt]
 
     def stopped_once(path, *given):
-        seen.append(path.name)
-        if path.name == "b.txt" and seen.count("b.txt") == 1:
-            raise KeyboardInterrupt
+        if path.name == "b.txt" and stop:
+            raise stop.pop()
         done.append(path.name)
         return grade_file(path, *given)
 
@@ -146,23 +139,22 @@ def attempt(f):
     except BaseException:
         return False
     return True
+library = os.path.dirname(sys.modules["metarobust"].__file__)
 walls = {{
     "connect": lambda: socket.create_connection(("127.0.0.1", {port}), 2),
     "reach out": lambda: socket.create_connection(("192.0.2.1", 80), 2),
     "unix socket": lambda: socket.socket(socket.AF_UNIX).connect("{folder}/socket"),
-    "read another": lambda: open("{other}").read(), "change another": lambda: os.utime("{other}"),
+    "read": lambda: open("{other}").read(), "change": lambda: os.utime("{other}"), "root": lambda: open("/usr/x", "w"),
     "list": lambda: os.listdir("{folder}"), "solutions": lambda: os.listdir("{masters}"),
     "signal": lambda: os.kill({grader}, 0), "terminal": lambda: os.listdir("/dev/pts").index("0"),
-    "library": lambda: open(sys.modules["metarobust"].__file__, "a"), "root": lambda: open("/usr/x", "w"),
-    "judge": lambda: open(os.path.dirname(sys.modules["metarobust"].__file__) + "/course/question.py"),
+    "library": lambda: open(library + "/__init__.py", "a"), "judge": lambda: open(library + "/course/question.py"),
     "processes": lambda: [p for p in os.listdir("/proc") if p.isdigit()][9],
 }}
 always = {{
     "banned": lambda: __import__("metarobust." + "attacks"), "secrets": lambda: os.environ["SECRET_OF_THE_GRADER"],
     "judging": lambda: __import__("metarobust.course." + "question"),
 }}
-tried = always if {trust} else walls | always
-done = [name for name, one in tried.items() if attempt(one)]
+done = [name for name, one in (always if {trust} else walls | always).items() if attempt(one)]
 frame, seen = sys._getframe(), ""
 while frame:
     frame, seen = frame.f_back, seen + repr(frame.f_locals)
@@ -171,10 +163,7 @@ if done or str(2 * {half} + 1) in seen:  # the seed, which is not written out he
 """
 TAMPER = """
 from metarobust.course import check
-print(check(1, "q2", fgsm))
-import __main__, sys
-for module in [m for name, m in sys.modules.items() if name.startswith("metarobust.course") and m]:
-    module.perform = lambda *given: {"value": 1.0, "graph": [], "after": []}
+assert check(1, "q2", fgsm).points == 8 and not check(1, "q4", fgsm)
 for frame in sys._current_frames().values():
     while frame:
         if "perform" in frame.f_globals:
@@ -189,10 +178,8 @@ def test_a_submission_that_spies_and_tampers_gets_nowhere(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as file:
         file.bind(str(other.parent / "socket"))
         file.listen()
-        spy = SPY.format(
-            port=server.getsockname()[1], other=other, folder=other.parent, masters=masters.MASTERS,
-            grader=os.getpid(), trust=TRUST, half=98765 // 2,
-        )  # fmt: skip
+        places = {"other": other, "folder": other.parent, "masters": masters.MASTERS, "grader": os.getpid()}
+        spy = SPY.format(port=server.getsockname()[1], trust=TRUST, half=98765 // 2, **places)
         path = hand_in(tmp_path / "class" / "spy.ipynb", spy, RIGHT, TAMPER)
         result = grade_file(path, seed=98765, limits=PATIENT, trust=TRUST)
     assert (result.status, result.points, result.notes) == ("graded", 0, [])  # forged, and the right answer to nothing
@@ -244,16 +231,17 @@ def test_the_published_notebook_runs_as_it_is(number):
     assert result.text().count("it returns nothing yet") == len(assignment(number).questions)
 
 
-@pytest.mark.parametrize(
-    "content", [b"{}", b"[" * 200_000, b'{"cells": []}', b'{"cells": [{"source": 3}], "nbformat": 4}', b"\xff", b"[1]"]
-)
-def test_what_is_no_notebook_and_what_is_a_small_one(content):
-    with pytest.raises((ValueError, KeyError, TypeError, AttributeError, RecursionError)):
-        child.read(content)
-    cells = [{"cell_type": "markdown", "source": ["# Assignment 2: by", " its title"]}]
-    assert child.number_of(child.read(json.dumps({"cells": cells, "nbformat": 4}).encode())) == 2
-    about = {"metarobust": {"assignment": 3}}
-    assert child.number_of(child.read(json.dumps({"cells": cells, "nbformat": 4, "metadata": about}).encode())) == 3
+NO_NOTEBOOKS = b"{}", b"[" * 200_000, b'{"cells": []}', b'{"cells": [{"source": 3}], "nbformat": 4}', b"\xff", b"[1]"
+
+
+def test_what_is_a_notebook_and_of_which_assignment():
+    for content in NO_NOTEBOOKS:
+        with pytest.raises((ValueError, KeyError, TypeError, AttributeError, RecursionError)):
+            child.read(content)
+    notebook = {"cells": [{"cell_type": "markdown", "source": ["# Assignment 2: by", " its title"]}], "nbformat": 4}
+    assert child.number_of(child.read(json.dumps(notebook).encode())) == 2
+    notebook["metadata"] = {"metarobust": {"assignment": 3}}
+    assert child.number_of(child.read(json.dumps(notebook).encode())) == 3
 
 
 @pytest.mark.parametrize(
@@ -262,13 +250,11 @@ def test_what_is_no_notebook_and_what_is_a_small_one(content):
         ("import metarobust.attacks as a", ["metarobust.attacks"]),
         ("from metarobust.attacks.pgd import pgd", ["metarobust.attacks.pgd"]),
         ("from metarobust import attacks", ["metarobust.attacks"]),
-        ("def f():\n    import torchattacks", ["torchattacks"]),
+        ("%matplotlib inline\n!ls\ndef f():\n    import torchattacks", ["torchattacks"]),
         ("import importlib\nimportlib.import_module('foolbox')", ["foolbox"]),
         ("__import__('metarobust.evaluation')", ["metarobust.evaluation"]),
         ("from metarobust.course.attacks import FGSM", ["metarobust.course.attacks"]),
-        ("from metarobust.course import check, suspects, earn", []),
-        ("from metarobust.data import load\nimport artful", []),
-        ("%matplotlib inline\n!ls\nimport foolbox", ["foolbox"]),
+        ("from metarobust.course import check, suspects, earn\nimport artful", []),
         ("this is no Python, import foolbox", []),
     ],
 )
@@ -287,7 +273,7 @@ def test_messages_come_back_as_they_were_and_hostile_ones_do_not():
     assert wire.plain({"x": torch.zeros(10**6)}) == {"x": {"type": "tensor of 1,000,000 entries"}}
     for text in (b"[" * 100_000, b"[1]", b'{"toy": "Linear"}', b'{"dict": 3}', b"\xff"):
         one.sendall(len(text).to_bytes(4, "big") + (10).to_bytes(4, "big") + text + (2).to_bytes(8, "little") + b"{}")
-        with pytest.raises(wire.Broken):
+        with pytest.raises(wire.Broken, match="no message"):
             receiver.receive()
     one.sendall((10**9).to_bytes(4, "big") * 2)
     with pytest.raises(wire.Broken, match="more than a message"):

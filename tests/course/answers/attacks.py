@@ -17,11 +17,6 @@ def bounds(x, eps):
     return (x - eps).clamp(min=0), (x + eps).clamp(max=1)
 
 
-def by_pixel(moved, x, eps):
-    pairs = zip(moved.flatten().tolist(), x.flatten().tolist(), strict=True)
-    return torch.tensor([min(max(a, b - eps, 0), b + eps, 1) for a, b in pairs]).view(x.shape)
-
-
 def in_place(moved, x, eps):
     return moved.sub_(x).clamp_(-eps, eps).add_(x).clamp_(0, 1)
 
@@ -32,7 +27,7 @@ def where(moved, x, eps):
 
 
 PROJECT = answers(
-    1, "q1", one_line=projected, in_double=in_double(projected), by_pixel=by_pixel, where=where,
+    1, "q1", one_line=projected, in_double=in_double(projected), where=where,
     minimum_and_maximum=lambda m, x, eps: torch.minimum(torch.maximum(m, x - eps), x + eps).clamp(0, 1),
     range_first=lambda m, x, eps: x + (m.clamp(0, 1) - x).clamp(-eps, eps),
     tensor_bounds=lambda m, x, eps: torch.clamp(m, *bounds(x, eps)),
@@ -70,22 +65,6 @@ def backward(model, x, y, model_too=True):
     return leaf.grad
 
 
-def put_back(model, x, y):
-    kept = [p.grad for p in model.parameters()]
-    model.zero_grad()
-    found = backward(model, x, y)
-    for p, grad in zip(model.parameters(), kept, strict=True):
-        p.grad = grad
-    return found
-
-
-def frozen(model, x, y):
-    model.requires_grad_(False)
-    found = backward(model, x, y)
-    model.requires_grad_(True)
-    return found
-
-
 def in_mode(mode, back=True):
     def found(model, x, y):
         kept = model.training
@@ -97,24 +76,8 @@ def in_mode(mode, back=True):
     return found
 
 
-def wiped(model, x, y):
-    found = slope(model, x, y)
-    model.zero_grad()
-    return found
-
-
 def in_batches(model, x, y, size=2):
     return torch.cat([slope(model, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)])
-
-
-def keeps_the_graph(model, x, y, eps):
-    leaf = x.clone().requires_grad_()
-    return (leaf + eps * torch.autograd.grad(cross_entropy(model, leaf, y), leaf)[0].sign()).clamp(0, 1)
-
-
-def asks_for_the_gradient_of_the_images_themselves(model, x, y, eps):
-    x.requires_grad_()
-    return projected(x + eps * slope(model, x, y).sign(), x, eps).detach()
 
 
 LOSSES = {
@@ -129,27 +92,26 @@ SLOPES = {
     "vector_jacobian": lambda net, x, y: torch.autograd.functional.vjp(lambda leaf: cross_entropy(net, leaf, y), x)[1],
     "on_a_copy": lambda model, x, y: backward(copy.deepcopy(model), x, y),
     "backward_to_the_images": lambda model, x, y: backward(model, x, y, model_too=False),
-    "put_back": put_back, "frozen": frozen, "eval_mode_and_back": in_mode(False),
+    "eval_mode_and_back": in_mode(False),
     "image_by_image": lambda model, x, y: in_batches(model, x, y, 1), "mini_batches": in_batches,
 }  # fmt: skip
 RIGHT = stepped(slope)
 FGSM = answers(
     1, "q2", **{name: stepped(one) for name, one in SLOPES.items()}, in_double=in_double(RIGHT),
-    ball__eps_in_normalised_units=lambda model, x, y, eps: RIGHT(model, x, y, eps / 0.4),
-    ball__eps_in_bytes=lambda model, x, y, eps: RIGHT(model, x, y, 255 * eps),
-    range__no_clamp=stepped(slope, clip=False),
-    full__no_sign=lambda model, x, y, eps: (x + eps * slope(model, x, y)).clamp(0, 1),
-    full__divided_by_its_largest_entry=lambda model, x, y, eps:
-        (x + eps * (g := slope(model, x, y)) / g.flatten(1).abs().amax(1).view(-1, 1, 1, 1)).clamp(0, 1),
-    full__half_of_eps=lambda model, x, y, eps: RIGHT(model, x, y, eps / 2),
-    full__of_unit_length=lambda model, x, y, eps:
-        (x + eps * F.normalize(slope(model, x, y).flatten(1)).view_as(x)).clamp(0, 1),
-    ascent__descent_for_ascent=lambda model, x, y, eps: RIGHT(model, x, y, -eps),
-    clean__keeps_the_graph=keeps_the_graph,
-    clean__asks_for_the_gradient_of_the_images_themselves=asks_for_the_gradient_of_the_images_themselves,
-    clean__moves_the_images_in_place=lambda model, x, y, eps: x.copy_(RIGHT(model, x, y, eps)).clone(),
+    ball__eps_in_normalised_units=lambda net, x, y, eps: RIGHT(net, x, y, eps / 0.4),
+    ball__eps_in_bytes=lambda net, x, y, eps: RIGHT(net, x, y, 255 * eps), range__no_clamp=stepped(slope, clip=False),
+    full__no_sign=lambda net, x, y, eps: (x + eps * slope(net, x, y)).clamp(0, 1),
+    full__divided_by_its_largest_entry=lambda net, x, y, eps:
+        (x + eps * (g := slope(net, x, y)) / g.flatten(1).abs().amax(1).view(-1, 1, 1, 1)).clamp(0, 1),
+    full__half_of_eps=lambda net, x, y, eps: RIGHT(net, x, y, eps / 2),
+    full__of_unit_length=lambda net, x, y, eps:
+        (x + eps * F.normalize(slope(net, x, y).flatten(1)).view_as(x)).clamp(0, 1),
+    ascent__descent_for_ascent=lambda net, x, y, eps: RIGHT(net, x, y, -eps),
+    clean__keeps_the_graph=lambda net, x, y, eps: RIGHT(net, x, y, eps) - x + x.clone().requires_grad_(),
+    clean__asks_for_the_gradient_of_the_images_themselves=lambda net, x, y, eps: RIGHT(net, x.requires_grad_(), y, eps),
+    clean__moves_the_images_in_place=lambda net, x, y, eps: x.copy_(RIGHT(net, x, y, eps)).clone(),
     model__backward_into_the_model=stepped(backward), model__train_mode=stepped(in_mode(True, back=False)),
-    model__wipes_the_gradients_that_were_there=stepped(wiped),
+    model__wipes_the_gradients_that_were_there=stepped(lambda net, x, y: (slope(net, x, y), net.zero_grad())[0]),
     model__leaves_eval_mode_on=stepped(in_mode(False, back=False)),
 )  # fmt: skip
 
@@ -183,91 +145,71 @@ def walk(
     return pgd
 
 
-def one_sided(x, eps, generator):
-    return eps * torch.rand(x.shape, generator=generator)
-
-
-def no_generator(x, eps, generator):
-    return noise(x, eps, None)
-
-
 def by_image(model, x, y, *given):
     return torch.cat([walk()(model, x[i : i + 1], y[i : i + 1], *given) for i in range(len(x))])
-
-
-def mean_gradient(model, x, y):
-    return slope(model, x, y).mean(0, keepdim=True).expand_as(x)
 
 
 PGD = answers(
     1, "q3", plain=walk(), image_by_image=by_image, in_double=in_double(walk()), where=walk(back=where),
     **{f"start_{name}": walk(start) for name, start in STARTS.items()},
-    **{f"slope_{name}": walk(slope=SLOPES[name]) for name in ("mean", "functional", "put_back", "mini_batches")},
+    **{f"slope_{name}": walk(slope=SLOPES[name]) for name in ("mean", "functional", "on_a_copy", "mini_batches")},
     ball__no_projection=walk(back=lambda m, x, eps: m.clamp(0, 1)),
     ball__ball_around_the_last_point=walk(around_last=True),
     range__leaves_the_range=walk(back=lambda m, x, eps: x + (m - x).clamp(-eps, eps)),
     again__stale_gradient=walk(again=False), ascent__walks_downhill=walk(sign=-1.0),
-    random__no_random_start=walk(part=0.0), random__chance_without_the_generator=walk(no_generator),
-    random__starts_in_half_of_the_ball=walk(one_sided), random__start_in_half_of_the_width=walk(part=0.5),
+    random__no_random_start=walk(part=0.0),
+    random__chance_without_the_generator=walk(lambda x, eps, g: noise(x, eps, None)),
+    random__starts_in_the_upper_half=walk(lambda x, eps, g: noise(x, eps, g).abs()),
+    random__start_in_half_of_the_width=walk(part=0.5),
     random__always_the_same_start=walk(lambda x, eps, g: noise(x, eps, torch.Generator().manual_seed(0))),
     alone__stops_when_all_are_fooled=walk(stop=True),
 )  # fmt: skip
 
 
-def scattered(logits, y):
-    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - own(logits, y)
+def scattered(z, y):
+    return z.scatter(1, y[:, None], -torch.inf).amax(1) - own(z, y)
 
 
-def own(logits, y):
-    return logits.gather(1, y[:, None])[:, 0]
+def own(z, y):
+    return z.gather(1, y[:, None])[:, 0]
 
 
-def by_row(logits, y):
-    return torch.stack(
-        [max(row[j] for j in range(len(row)) if j != k) - row[k] for row, k in zip(logits, y, strict=True)]
-    )
+def two_best(z, y):
+    best, which = z.topk(2)
+    return torch.where(which[:, 0] == y, best[:, 1], best[:, 0]) - own(z, y)
 
 
-def two_best(logits, y):
-    best, which = logits.topk(2)
-    return torch.where(which[:, 0] == y, best[:, 1], best[:, 0]) - own(logits, y)
+def hot(z, y):
+    return F.one_hot(y, z.shape[1]).bool()
 
 
-def hot(logits, y):
-    return F.one_hot(y, logits.shape[1]).bool()
-
-
-def writes(logits, y):
+def writes(z, y):
     rows = torch.arange(len(y))
-    kept = logits[rows, y].clone()
-    logits[rows, y] = -torch.inf
-    return logits.amax(1) - kept
+    kept = z[rows, y].clone()
+    z[rows, y] = -torch.inf
+    return z.amax(1) - kept
 
 
 def filled(with_what):
-    return lambda logits, y: logits.masked_fill(hot(logits, y), with_what).amax(1) - own(logits, y)
+    return lambda z, y: z.masked_fill(hot(z, y), with_what).amax(1) - own(z, y)
 
 
 MARGIN = answers(
-    1, "q4", scatter=scattered, by_row=by_row, two_best=two_best, in_double=in_double(scattered),
-    on_a_copy=lambda logits, y: writes(logits.clone(), y), masked=filled(-torch.inf), a_large_number=filled(-1e9),
-    where=lambda logits, y: torch.where(hot(logits, y), -1e9, logits).max(1).values - own(logits, y),
-    differences=lambda logits, y: (logits - own(logits, y)[:, None]).masked_fill(hot(logits, y), -1e9).amax(1),
-    of_log_probabilities=lambda logits, y: scattered(logits.log_softmax(1), y),
-    only_the_others=lambda logits, y: logits[~hot(logits, y)].view(len(y), -1).amax(1) - logits[hot(logits, y)],
-    sorted=lambda logits, y: scattered(logits.sort(1).values, logits.argsort(1).argsort(1).gather(1, y[:, None])[:, 0]),
-    by_numpy=lambda logits, y:
-        torch.tensor([np.delete(r, k).max() - r[k] for r, k in zip(logits.numpy(), y, strict=True)]),
-    runner_up__right_class_as_its_own_rival=lambda logits, y: logits.amax(1) - own(logits, y),
-    size__of_probabilities=lambda logits, y: scattered(logits.softmax(1), y),
-    size__minus_one_for_the_right_ones=lambda logits, y:
-        torch.where(scattered(logits, y) < 0, -1.0, scattered(logits, y)),
-    size__sign_alone=lambda logits, y: scattered(logits, y).sign(),
-    size__halved=lambda logits, y: scattered(logits, y) / 2,
-    size__over_the_largest=lambda logits, y: scattered(logits, y) / logits.abs().max(),
-    sign__right_minus_wrong=lambda logits, y: -scattered(logits, y),
-    sign__without_a_sign=lambda logits, y: scattered(logits, y).abs(), inputs__writes_into_the_logits=writes,
-    inputs__subtracts_in_place=lambda logits, y: scattered(logits.sub_(own(logits, y)[:, None]), y),
+    1, "q4", scatter=scattered, two_best=two_best, in_double=in_double(scattered),
+    on_a_copy=lambda z, y: writes(z.clone(), y), masked=filled(-torch.inf), a_large_number=filled(-1e9),
+    where=lambda z, y: torch.where(hot(z, y), -1e9, z).max(1).values - own(z, y),
+    differences=lambda z, y: (z - own(z, y)[:, None]).masked_fill(hot(z, y), -1e9).amax(1),
+    of_log_probabilities=lambda z, y: scattered(z.log_softmax(1), y),
+    only_the_others=lambda z, y: z[~hot(z, y)].view(len(y), -1).amax(1) - z[hot(z, y)],
+    sorted=lambda z, y: scattered(z.sort(1).values, z.argsort(1).argsort(1).gather(1, y[:, None])[:, 0]),
+    by_numpy=lambda z, y: torch.tensor([np.delete(r, k).max() - r[k] for r, k in zip(z.numpy(), y, strict=True)]),
+    runner_up__right_class_as_its_own_rival=lambda z, y: z.amax(1) - own(z, y),
+    size__of_probabilities=lambda z, y: scattered(z.softmax(1), y),
+    size__minus_one_for_the_right_ones=lambda z, y: torch.where(scattered(z, y) < 0, -1.0, scattered(z, y)),
+    size__sign_alone=lambda z, y: scattered(z, y).sign(), size__halved=lambda z, y: scattered(z, y) / 2,
+    size__over_the_largest=lambda z, y: scattered(z, y) / z.abs().max(),
+    sign__right_minus_wrong=lambda z, y: -scattered(z, y), sign__without_a_sign=lambda z, y: scattered(z, y).abs(),
+    inputs__writes_into_the_z=writes, inputs__subtracts_in_place=lambda z, y: scattered(z.sub_(own(z, y)[:, None]), y),
 )  # fmt: skip
 
 ANSWERS = [*PROJECT, *FGSM, *PGD, *MARGIN]

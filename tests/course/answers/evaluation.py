@@ -40,11 +40,6 @@ def image_by_image(model, x, y, attack):
     return in_batches(model, x, y, attack, 1)
 
 
-def shuffled(model, x, y, attack):
-    order = torch.randperm(len(x))
-    return stands(model, x[order], y[order], attack)
-
-
 def restored(measure, result=share):
     def robust_accuracy(model, x, y, attack):
         kept = model.training
@@ -80,10 +75,11 @@ def left_in(mode):
 NUMBERS = {
     "numpy_float": lambda mask: np.float32(mask.float().mean()),
     "fraction": lambda mask: Fraction(int(mask.sum()), len(mask)),
+    "counted": lambda mask: mask.count_nonzero().item() / mask.numel(),
     "tensor": lambda mask: mask.double().mean(), "numpy_array": lambda mask: np.array(share(mask)),
     "sum_over_n": lambda mask: sum(mask.tolist()) / len(mask), "from_the_rest": lambda mask: 1 - share(~mask),
 }  # fmt: skip
-MEASURES = {"survivors": survivors, "mini_batches": in_batches, "image_by_image": image_by_image, "shuffled": shuffled}
+MEASURES = {"survivors": survivors, "mini_batches": in_batches, "image_by_image": image_by_image}
 RIGHT = restored(stands)
 ACCURACY = answers(
     2, "q1", plain=RIGHT, in_double=in_double(RIGHT), **{name: restored(one) for name, one in MEASURES.items()},
@@ -108,11 +104,6 @@ def those_that_stand(model, x, y, attacks):
     return len(left) / len(x)
 
 
-def by_sets(model, x, y, attacks):
-    fallen = [set((~one).nonzero()[:, 0].tolist()) for one in each(model, x, y, attacks)]
-    return 1 - len(set().union(*fallen)) / len(x)
-
-
 def by_image(model, x, y, attacks):
     return np.mean([bool(each(model, x[i : i + 1], y[i : i + 1], attacks).all()) for i in range(len(x))])
 
@@ -130,15 +121,15 @@ def worst(of):
 
 
 WORST = answers(
-    2, "q2", all=worst(lambda masks: share(masks.all(0))), those_that_stand=those_that_stand, by_sets=by_sets,
+    2, "q2", all=worst(lambda masks: share(masks.all(0))), those_that_stand=those_that_stand,
+    by_sets=worst(lambda masks: 1 - len({int(i) for one in masks for i in (~one).nonzero()}) / masks.shape[1]),
     by_image=by_image, in_double=in_double(worst(lambda masks: share(masks.all(0)))),
     product=worst(lambda masks: masks.float().prod(0).mean()), lowest=worst(lambda masks: share(masks.amin(0))),
     numpy=worst(lambda masks: np.logical_and.reduce(masks.numpy()).mean()),
     fraction=worst(lambda masks: Fraction(int(masks.all(0).sum()), masks.shape[1])),
     none_falls=worst(lambda masks: 1 - share((~masks).any(0))),
     counted=worst(lambda masks: sum(n == len(masks) for n in masks.sum(0).tolist()) / masks.shape[1]),
-    mini_batches=lambda model, x, y, attacks:
-        share(torch.stack([in_batches(model, x, y, one) for one in attacks]).all(0)),
+    mini_batches=lambda net, x, y, attacks: share(torch.stack([in_batches(net, x, y, one) for one in attacks]).all(0)),
     each_image__lowest_of_the_accuracies=worst(lambda masks: min(map(share, masks))),
     each_image__mean_of_the_accuracies=worst(share),
     each_image__the_last_attack_only=worst(lambda masks: share(masks[-1])),
@@ -146,10 +137,10 @@ WORST = answers(
     each_image__the_first_three_only=worst(lambda masks: share(masks[:3].all(0))),
     each_image__stands_if_any_attack_fails=worst(lambda masks: share(masks.any(0))),
     each_image__median_of_the_accuracies=worst(lambda masks: float(np.median(masks.float().mean(1)))),
-    clean__forgets_the_images_as_they_are=lambda model, x, y, attacks:
-        share(torch.stack([right(model, attack(model, x, y), y) for attack in attacks]).all(0)),
+    clean__forgets_the_images_as_they_are=lambda net, x, y, attacks:
+        share(torch.stack([right(net, attack(net, x, y), y) for attack in attacks]).all(0)),
     original__one_attack_after_the_other=one_after_the_other,
-    each_image_and_clean_and_original__no_attack_at_all=lambda model, x, y, attacks: share(right(model, x, y)),
+    each_image_and_clean_and_original__no_attack_at_all=lambda net, x, y, attacks: share(right(net, x, y)),
 )  # fmt: skip
 
 

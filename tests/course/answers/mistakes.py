@@ -9,6 +9,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from . import answers, in_double, slope
+from .attacks import backward
 
 
 def fgsm(model, x, y, eps, slope=slope, sign=1.0, clip=True):
@@ -24,25 +25,9 @@ def by(slope=slope, **kept):
     return mixed(lambda *given: fgsm(*given, slope=slope, **kept))
 
 
-def backward(model, x, y, model_too=True):
-    leaf = x.clone().requires_grad_()
-    loss = F.cross_entropy(model(leaf), y)
-    loss.backward() if model_too else loss.backward(inputs=[leaf])
-    return leaf.grad
-
-
-def wiped(model, x, y):
-    model.zero_grad()
-    return slope(model, x, y)
-
-
 def at_once(model, x, y, eps, share):
     each = F.cross_entropy(model(torch.cat([x, fgsm(model, x, y, eps)])), torch.cat([y, y]), reduction="none")
     return (1 - share) * each[: len(x)].mean() + share * each[len(x) :].mean()
-
-
-def brightened(model, x, y, eps, share):
-    return mixed(lambda *_: fgsm(model, x, y, eps))(model, (x + 0.1).clamp(0, 1), y, eps, share)
 
 
 LOSS = answers(
@@ -57,7 +42,8 @@ LOSS = answers(
     of_shape_one=mixed(loss=lambda model, x, y: F.cross_entropy(model(x), y)[None]),
     attack_in_batches=by(lambda model, x, y:
         torch.cat([slope(model, x[i:][:2], y[i:][:2]) for i in range(0, len(x), 2)])),
-    clean__clean_part_on_brightened_images=brightened, attacked__leaves_the_range=by(clip=False),
+    clean__clean_part_on_brightened_images=lambda net, x, y, *given: mixed(lambda *_:
+        fgsm(net, x, y, given[0]))(net, (x + 0.1).clamp(0, 1), y, *given), attacked__leaves_the_range=by(clip=False),
     attacked__descent_for_ascent=by(sign=-1.0), attacked__half_of_eps=by(sign=0.5),
     attacked__never_attacks=mixed(lambda model, x, y, eps: x),
     attacked__no_sign=mixed(lambda model, x, y, eps: x + eps * slope(model, x, y)),
@@ -65,7 +51,8 @@ LOSS = answers(
     shares__always_half_and_half=mixed(mix=lambda a, b, s: torch.lerp(a, b, s if s in (0, 1) else 0.5)),
     shares__squared_share=mixed(mix=lambda a, b, s: torch.lerp(a, b, s**2)),
     graph__a_number_without_a_graph=lambda *given: mixed()(*given).item(), graph__backward_into_the_model=by(backward),
-    graph__wipes_the_gradients=by(wiped), graph__train_mode=lambda model, *given: mixed()(model.train(), *given),
+    graph__wipes_the_gradients=by(lambda net, x, y: (net.zero_grad(), slope(net, x, y))[1]),
+    graph__train_mode=lambda model, *given: mixed()(model.train(), *given),
     graph__clean_part_cut_off=mixed(mix=lambda a, b, s: (1 - s) * a.detach() + s * b),
 )  # fmt: skip
 
@@ -90,23 +77,9 @@ def fisher_yates(n, generator):
     return torch.tensor(order)
 
 
-def by_numpy(n, generator):
-    chance = np.random.default_rng(int(torch.randint(10**6, (), generator=generator)))
-    return torch.from_numpy(chance.permutation(n))
-
-
-def rest_to_the_last(n, sizes, generator):
-    order = permuted(n, generator)
-    return [*pieces(order, sizes[:2]), order[sum(sizes[:2]) :]]
-
-
-def tested_on_the_training_set(order, sizes):
-    first, second, third = pieces(order, sizes)
-    return [first, second, first[: len(third)]]
-
-
 SPLIT = answers(
-    4, "q2", plain=ordered(permuted), fisher_yates=ordered(fisher_yates), by_numpy=ordered(by_numpy),
+    4, "q2", plain=ordered(permuted), fisher_yates=ordered(fisher_yates),
+    by_numpy=ordered(lambda n, g: torch.from_numpy(np.random.default_rng(g.initial_seed()).permutation(n))),
     sorted_noise=ordered(lambda n, g: torch.rand(n, generator=g).argsort()),
     multinomial=ordered(lambda n, g: torch.multinomial(torch.ones(n), n, generator=g)),
     noise_of_normals=ordered(lambda n, g: torch.randn(n, generator=g).topk(n).indices),
@@ -116,12 +89,12 @@ SPLIT = answers(
     lists=ordered(permuted, lambda o, s: [part.tolist() for part in pieces(o, s)]),
     a_generator=ordered(permuted, lambda o, s: (part for part in pieces(o, s))),
     from_the_end=ordered(permuted, lambda o, s: pieces(o.flip(0), s)),
-    taken_one_by_one=ordered(permuted, lambda o, s: [ [int(o[sum(s[:i]) + j]) for j in range(s[i])] for i in range(3)]),
-    sizes__the_rest_to_the_last=rest_to_the_last,
+    taken_one_by_one=ordered(permuted, lambda o, s: [[int(o[sum(s[:i]) + j]) for j in range(s[i])] for i in range(3)]),
+    sizes__the_rest_to_the_last=ordered(permuted, lambda o, s: [*pieces(o, s[:2]), o[sum(s[:2]) :]]),
     sizes__equal_parts=ordered(permuted, lambda o, s: list(o.tensor_split(3))),
     disjoint__parts_drawn_apart=lambda n, sizes, g: [permuted(n, g)[:size] for size in sizes],
     disjoint__drawn_with_replacement=ordered(lambda n, g: torch.randint(n, (n,), generator=g)),
-    disjoint__tested_on_the_training_set=ordered(permuted, tested_on_the_training_set),
+    disjoint__tested_on_the_training_set=ordered(permuted, lambda o, s: [*pieces(o, s)[:2], o[: s[2]]]),
     disjoint__one_in_two_parts=ordered(permuted, lambda o, s: [o[: s[0]], o[s[0] - 1 : s[0] + s[1] - 1], o[-s[2] :]]),
     mixed__rolled=ordered(lambda n, g: torch.arange(n).roll(int(torch.randint(n, (), generator=g)))),
     mixed_and_repeats__not_mixed=ordered(lambda n, g: torch.arange(n)),
@@ -179,17 +152,6 @@ def on_one_leaf(optimizer, w, loss, x, y, steps):
     return leaf.detach()
 
 
-def adversarial(optimizer, w, loss, x, y, steps):
-    leaf = x.clone().requires_grad_()
-    moved = (x + 0.1 * torch.autograd.grad(loss(w, leaf, y), leaf)[0].sign()).clamp(0, 1)
-    return run()(optimizer, w, loss, moved, y, steps)
-
-
-def keeps_a_graph(loss, w, x, y):
-    leaf = w if w.requires_grad else w.clone().requires_grad_()
-    return torch.autograd.grad(loss(leaf, x, y), leaf, create_graph=True)[0]
-
-
 PATCH = answers(
     4, "q3", plain=run(), in_double=in_double(run()), backward=run(leaned), recursive=recursive,
     on_one_leaf=on_one_leaf, functional=run(lambda loss, w, x, y: torch.func.grad(loss)(w, x, y)),
@@ -199,7 +161,8 @@ PATCH = answers(
     array=run(end=lambda w: w.numpy()), whole_steps=run(total=lambda steps: int(steps)),
     weights__one_step_too_few=run(few=1), weights__stale_gradient=run(again=False),
     weights__one_step_too_many=run(few=-1), weights__climbs=run(sign=-1),
-    clean__adversarial_examples_in_the_patch=adversarial, clean__half_of_the_images=run(images=lambda x: x[:2]),
+    clean__adversarial_examples_in_the_patch=run(images=lambda x: (x + 0.1 * (x - 0.5).sign()).clamp(0, 1)),
+    clean__half_of_the_images=run(images=lambda x: x[:2]),
     clean__noise_in_the_patch=run(images=lambda x: x + 0.01 * torch.randn_like(x)),
     state__forgets_the_state=run(keep=False), total__tells_the_optimizer_of_one_step=run(total=lambda steps: 1),
     total__one_too_many=run(total=lambda steps: steps + 1),
@@ -236,11 +199,6 @@ def by_torch(before, after):
     return d.mean(), d.mean() - half, d.mean() + half
 
 
-def unpaired(before, after):
-    spread = math.sqrt(stdev(before) ** 2 + stdev(after) ** 2)
-    return around(lambda change: 2 * spread / math.sqrt(len(change)))(before, after)
-
-
 def given_as(kind):
     return around(ends=lambda mean, half: kind([mean, mean - half, mean + half]))
 
@@ -255,7 +213,9 @@ PAIRED = answers(
     lower_quantile=around(lambda d: -float(stats.t(len(d) - 1).ppf(0.025)) * stdev(d) / math.sqrt(len(d))),
     mean__sum_in_place_of_the_mean=around(mean=sum), mean__last_one=around(mean=lambda d: 2 * d[-1]),
     direction__before_minus_after=lambda before, after: around()(after, before),
-    width__as_if_the_models_were_others=unpaired, width__standard_deviation_for_an_interval=around(stdev),
+    width__as_if_the_models_were_others=lambda b, a: around(lambda d:
+        2 * math.hypot(stdev(b), stdev(a)) / math.sqrt(len(b)))(b, a),
+    width__standard_deviation_for_an_interval=around(stdev),
     width__normal_in_place_of_students=around(lambda d: 1.96 * stdev(d) / math.sqrt(len(d))),
     width__divided_by_n=around(lambda d: student(d) * math.sqrt((len(d) - 1) / len(d))),
     width__one_sided=around(lambda d: float(stats.t.ppf(0.95, len(d) - 1)) * stdev(d) / math.sqrt(len(d))),

@@ -14,11 +14,6 @@ def scaled(by=size, columns=lambda parts: torch.stack(parts, 1)):
     return lambda g, m, w: columns([part / by(part) for part in (g, m, w)])
 
 
-def by_loops(g, m, w):
-    roots = [(sum(v * v for v in part.tolist()) / len(part)) ** 0.5 or 1.0 for part in (g, m, w)]
-    return torch.tensor([[float(v) / r for v, r in zip(row, roots, strict=True)] for row in zip(g, m, w, strict=True)])
-
-
 def gradients_by(by):
     return lambda g, m, w: torch.stack([g / by(g), m / by(m), w / size(w)], 1)
 
@@ -28,7 +23,7 @@ def normal(g, m, w, filled=0.0):
 
 
 FEATURES = answers(
-    3, "q1", plain=scaled(), in_double=in_double(scaled()), by_loops=by_loops, nan_to_num=normal,
+    3, "q1", plain=scaled(), in_double=in_double(scaled()), nan_to_num=normal,
     norm_over_root=scaled(lambda part: part.norm() / len(part) ** 0.5 + 1e-8),
     inside_the_root=scaled(lambda part: (part.square().mean() + 1e-16).sqrt()),
     clamped=scaled(lambda part: part.square().mean().sqrt().clamp(min=1e-12)),
@@ -60,11 +55,6 @@ def stepped(velocity=lambda theta, g, v: theta[2].sigmoid() * v + g, pace=torch.
     return update
 
 
-def by_coordinate(theta, g, v, w):
-    pairs = [stepped()(theta, *one) for one in zip(g, v, w, strict=True)]
-    return torch.stack([step for step, _ in pairs]), torch.stack([new for _, new in pairs])
-
-
 def unbound(theta, g, v, w):
     rate, decay, momentum = theta.unbind()
     new = torch.addcmul(g, torch.sigmoid(momentum), v)
@@ -79,13 +69,15 @@ def without(index):
 
 
 UPDATE = answers(
-    3, "q2", plain=stepped(), in_double=in_double(stepped()), by_coordinate=by_coordinate, unbound=unbound,
+    3, "q2", plain=stepped(), in_double=in_double(stepped()), unbound=unbound,
+    reordered=lambda t, g, v, w: (-(t[1] * w) - (new := g + v * t[2].sigmoid()) * t[0].exp(), new),
     a_list=lambda *given: list(stepped()(*given)), written_out=stepped(lambda t, g, v: v / (1 + (-t[2]).exp()) + g),
     by_tanh=stepped(lambda t, g, v: (1 + (t[2] / 2).tanh()) / 2 * v + g), power_of_e=stepped(pace=lambda r: np.e**r),
     of_softmax=stepped(lambda t, g, v: torch.stack([t[2], 0 * t[2]]).softmax(0)[0] * v + g),
     of_logsigmoid=stepped(lambda t, g, v: g.add(torch.nn.functional.logsigmoid(t[2]).exp() * v)),
     slices=lambda t, g, v, w: (-(t[:1].exp() * (new := t[2:].sigmoid() * v + g)) - t[1:2] * w, new),
     on_copies=lambda t, g, v, w: stepped()(t.clone(), g.clone(), v.clone(), w.clone()),
+    **{f"graph__theta_{i}_as_a_number": without(i) for i in range(3)},
     velocity__running_average=stepped(lambda t, g, v: t[2].sigmoid() * v + (1 - t[2].sigmoid()) * g),
     velocity__momentum_without_the_sigmoid=stepped(lambda t, g, v: t[2] * v + g),
     velocity__no_gradient=stepped(lambda t, g, v: t[2].sigmoid() * v - g), pace__climbs=stepped(sign=1.0),
@@ -93,7 +85,6 @@ UPDATE = answers(
     pace__sigmoid_of_the_rate=stepped(pace=torch.sigmoid), decay__weights_that_grow=stepped(decay=-1.0),
     decay__no_decay=stepped(decay=1e-9),
     graph__theta_as_plain_numbers=lambda theta, *given: stepped()(theta.detach(), *given),
-    **{f"graph__theta_{i}_as_a_number": without(i) for i in range(3)},
 )  # fmt: skip
 
 
@@ -126,26 +117,9 @@ def recursive(loss, update, w, theta, steps, v=None):
     return recursive(loss, update, w + step, theta, steps - 1, v)
 
 
-def by_lists(loss, update, w, theta, steps):
-    ws, vs = [w.clone().requires_grad_()], [torch.zeros(len(w))]
-    for k in range(steps):
-        step, v = update(theta, taken(loss, ws[k]), vs[k], ws[k])
-        ws, vs = [*ws, torch.add(ws[k], step)], [*vs, v]
-    return ws[-1]
-
-
-def in_place(loss, update, w, theta, steps):
-    end = run()(loss, update, w, theta, steps)
-    w.copy_(end.detach())
-    return end
-
-
-def on_w_itself(loss, update, w, theta, steps):
-    return run(first=lambda w: w.requires_grad_())(loss, update, w, theta, steps)
-
-
 UNROLL = answers(
-    3, "q3", plain=run(), in_double=in_double(run()), recursive=recursive, by_lists=by_lists,
+    3, "q3", plain=run(), in_double=in_double(run()), recursive=recursive,
+    zeros_by_length=run(begin=lambda w: torch.zeros(len(w), dtype=w.dtype)),
     functional=run(lambda loss, w: torch.func.grad(loss)(w)), a_number_for_the_velocity=run(begin=lambda w: 0.0),
     vector_jacobian=run(lambda loss, w: torch.autograd.functional.vjp(loss, w, create_graph=True)[1]),
     retained=run(lambda loss, w: torch.autograd.grad([loss(w)], [w], retain_graph=True, create_graph=True)[0]),
@@ -159,8 +133,10 @@ UNROLL = answers(
     state_and_second_order__theta_detached=lambda loss, update, w, theta, steps:
         run()(loss, update, w, theta.detach(), steps),
     weights_and_state__no_velocity=lambda loss, update, w, theta, steps: run()(loss, lambda theta, g, v, w:
-        (update(theta, g, 0 * v, w)[0], v), w, theta, steps), start__moves_the_weights_it_was_given=in_place,
-    start__asks_for_the_gradient_of_w_itself=on_w_itself,
+        (update(theta, g, 0 * v, w)[0], v), w, theta, steps),
+    start__moves_the_weights_it_was_given=lambda loss, update, w, *given:
+        (end := run()(loss, update, w, *given), w.copy_(end.detach()))[0],
+    start__asks_for_the_gradient_of_w_itself=run(first=lambda w: w.requires_grad_()),
 )  # fmt: skip
 
 
@@ -190,13 +166,10 @@ def by_numbers(f, theta, h):
     return torch.tensor([(up - down) / (2 * h) for up, down in values])
 
 
-def vectorised(f, theta, h):
-    moves = h * torch.eye(len(theta), dtype=theta.dtype)
-    return (torch.func.vmap(f)(theta + moves) - torch.func.vmap(f)(theta - moves)) / (2 * h)
-
-
 DIFFERENCE = answers(
-    3, "q4", plain=differences(), moved_and_put_back=moved_and_put_back, by_numbers=by_numbers, vectorised=vectorised,
+    3, "q4", plain=differences(), moved_and_put_back=moved_and_put_back, by_numbers=by_numbers,
+    vectorised=lambda f, theta, h: (torch.func.vmap(f)(theta + (m := h * torch.eye(len(theta),
+        dtype=theta.dtype))) - torch.func.vmap(f)(theta - m)) / (2 * h),
     in_single=lambda f, theta, h: differences()(f, theta.float(), h),
     array=lambda *given: differences()(*given).numpy(),
     twice_half=differences(lambda f, at, move, h:
@@ -243,23 +216,6 @@ def by_sgd(meta_loss, theta, lr):
     return leaf.detach()
 
 
-def used_and_wiped(meta_loss, theta):
-    theta.grad = None
-    meta_loss(theta).backward()
-    found, theta.grad = theta.grad, None
-    return found
-
-
-def leaves_a_gradient_on_theta(meta_loss, theta, lr):
-    meta_loss(theta).backward()
-    return (theta - lr * theta.grad).detach()
-
-
-def in_place_on_theta(meta_loss, theta, lr):
-    theta.data -= lr * meta_gradient(meta_loss, theta)
-    return theta.detach().clone()
-
-
 STEP = answers(
     3, "q5", plain=down(), in_double=in_double(down()), backward=down(backward), sgd=by_sgd,
     functional=down(lambda loss, theta: torch.func.grad(loss)(theta.detach())),
@@ -276,8 +232,10 @@ STEP = answers(
     size__learning_rate_twice=lambda loss, theta, lr: down()(loss, theta, lr**2),
     size__of_length_one=down(lambda *given: (g := meta_gradient(*given)) / g.norm()),
     cut__episodes_chained_by_their_graph=lambda loss, theta, lr: theta - lr * meta_gradient(loss, theta),
-    theta__moves_theta_in_place=in_place_on_theta, theta__wipes_the_gradient_that_was_there=down(used_and_wiped),
-    theta__leaves_a_gradient_on_theta=leaves_a_gradient_on_theta,
+    theta__moves_theta_in_place=lambda loss, theta, lr: theta.data.copy_(down()(loss, theta, lr)).clone(),
+    theta__wipes_the_gradient_that_was_there=down(lambda loss, theta:
+        (meta_gradient(loss, theta), setattr(theta, "grad", None))[0]),
+    theta__leaves_a_gradient_on_theta=lambda loss, theta, lr: (down()(loss, theta, lr), loss(theta).backward())[0],
     theta__theta_without_a_gradient=lambda loss, theta, lr: down()(loss, theta.requires_grad_(False), lr),
 )  # fmt: skip
 
