@@ -36,10 +36,6 @@ def in_batches(model, x, y, attack, size=4):
     return torch.cat([stands(model, x[i : i + size], y[i : i + size], attack) for i in range(0, len(x), size)])
 
 
-def image_by_image(model, x, y, attack):
-    return in_batches(model, x, y, attack, 1)
-
-
 def restored(measure, result=share):
     def robust_accuracy(model, x, y, attack):
         kept = model.training
@@ -58,20 +54,6 @@ def wrong_share(of):
     )
 
 
-def attacks_in_train_mode(model, x, y, attack):
-    moved = attack(model, x, y)
-    return restored(lambda *_: right(model, x, y) & right(model, moved, y))(model, x, y, attack)
-
-
-def left_in(mode):
-    def robust_accuracy(model, x, y, attack):
-        found = share(stands(model.eval(), x, y, attack))
-        model.train(mode)
-        return found
-
-    return robust_accuracy
-
-
 NUMBERS = {
     "numpy_float": lambda mask: np.float32(mask.float().mean()),
     "fraction": lambda mask: Fraction(int(mask.sum()), len(mask)),
@@ -79,7 +61,11 @@ NUMBERS = {
     "tensor": lambda mask: mask.double().mean(), "numpy_array": lambda mask: np.array(share(mask)),
     "sum_over_n": lambda mask: sum(mask.tolist()) / len(mask), "from_the_rest": lambda mask: 1 - share(~mask),
 }  # fmt: skip
-MEASURES = {"survivors": survivors, "mini_batches": in_batches, "image_by_image": image_by_image}
+MEASURES = {
+    "survivors": survivors,
+    "mini_batches": in_batches,
+    "image_by_image": lambda *given: in_batches(*given, size=1),
+}
 RIGHT = restored(stands)
 ACCURACY = answers(
     2, "q1", plain=RIGHT, in_double=in_double(RIGHT), **{name: restored(one) for name, one in MEASURES.items()},
@@ -88,8 +74,11 @@ ACCURACY = answers(
     share__of_the_right_ones_only=wrong_share(lambda before, after: ((before & after).sum() / before.sum()).item()),
     share__product_of_two_accuracies=wrong_share(lambda before, after: share(before) * share(after)),
     share__of_what_is_not_turned=wrong_share(lambda before, after: share(before == after)),
-    eval_mode__train_mode=lambda *given: share(stands(*given)), eval_mode__attacks_in_train_mode=attacks_in_train_mode,
-    restored__left_in_eval_mode=left_in(False), restored__left_in_train_mode=left_in(True),
+    eval_mode__train_mode=lambda *given: share(stands(*given)),
+    eval_mode__attacks_in_train_mode=lambda net, x, y, attack:
+        (lambda moved: RIGHT(net, x, y, lambda *_: moved))(attack(net, x, y)),
+    restored__left_in_eval_mode=lambda net, *given: (RIGHT(net, *given), net.eval())[0],
+    restored__left_in_train_mode=lambda net, *given: (RIGHT(net, *given), net.train())[0],
 )  # fmt: skip
 
 
@@ -102,10 +91,6 @@ def those_that_stand(model, x, y, attacks):
     for attack in attacks:
         left = left[right(model, attack(model, x[left], y[left]), y[left])]
     return len(left) / len(x)
-
-
-def by_image(model, x, y, attacks):
-    return np.mean([bool(each(model, x[i : i + 1], y[i : i + 1], attacks).all()) for i in range(len(x))])
 
 
 def one_after_the_other(model, x, y, attacks):
@@ -123,7 +108,9 @@ def worst(of):
 WORST = answers(
     2, "q2", all=worst(lambda masks: share(masks.all(0))), those_that_stand=those_that_stand,
     by_sets=worst(lambda masks: 1 - len({int(i) for one in masks for i in (~one).nonzero()}) / masks.shape[1]),
-    by_image=by_image, in_double=in_double(worst(lambda masks: share(masks.all(0)))),
+    by_image=lambda net, x, y, attacks:
+        np.mean([share(each(net, x[i:][:1], y[i:][:1], attacks).all(0)) for i in range(len(x))]),
+    in_double=in_double(worst(lambda masks: share(masks.all(0)))),
     product=worst(lambda masks: masks.float().prod(0).mean()), lowest=worst(lambda masks: share(masks.amin(0))),
     numpy=worst(lambda masks: np.logical_and.reduce(masks.numpy()).mean()),
     fraction=worst(lambda masks: Fraction(int(masks.all(0).sum()), masks.shape[1])),
@@ -173,15 +160,6 @@ def counted(p, n, z=1.96):
     return (k + z**2 / 2) / (n + z**2) - half, (k + z**2 / 2) / (n + z**2) + half
 
 
-def around(half):
-    return ends(lambda p, n: (p - half(p, n), p + half(p, n)))
-
-
-def of_robust(found):
-    low, high = wilson(round(found["clean"] * found["n"]), found["n"])
-    return {**found, "robust": found["clean"], "low": low, "high": high}
-
-
 REPORT = answers(
     2, "q3", plain=reported(), survivors=reported(measure=survivors), mini_batches=reported(measure=in_batches),
     numpy_floats=typed(np.float32), tensors=typed(torch.tensor), arrays=typed(np.array), floats=typed(float),
@@ -194,9 +172,12 @@ REPORT = answers(
         figures([torch.cat([data[part][i] for part in ("train", "test")]) for i in (0, 1)], model, attack),
     clean__attacked_figure_as_the_clean_one=reported(lambda found: {**found, "clean": found["robust"]}),
     clean__clean_in_per_cent=reported(lambda found: {**found, "clean": 100 * found["clean"]}),
-    robust__clean_figure_as_the_robust_one=reported(of_robust),
-    interval__normal_interval=around(lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n)),
-    interval__standard_deviation_for_an_interval=around(lambda p, n: math.sqrt(p * (1 - p))),
+    robust__clean_figure_as_the_robust_one=lambda model, data, attack: figures(data["test"], model, lambda net, x, y:
+        x),
+    interval__normal_interval=ends(lambda p, n:
+        (p - 1.96 * math.sqrt(p * (1 - p) / n), p + 1.96 * math.sqrt(p * (1 - p) / n))),
+    interval__standard_deviation_for_an_interval=ends(lambda p, n:
+        (p - math.sqrt(p * (1 - p)), p + math.sqrt(p * (1 - p)))),
     interval__ninety_per_cent=ends(lambda p, n: counted(p, n, 1.645)),
     interval__exact_binomial=ends(lambda p, n: binomtest(round(p * n), n).proportion_ci(0.95)),
     interval__no_interval=ends(lambda p, n: (p, p)),

@@ -69,16 +69,8 @@ def permuted(n, generator):
     return torch.randperm(n, generator=generator)
 
 
-def fisher_yates(n, generator):
-    order = list(range(n))
-    for i in range(n - 1, 0, -1):
-        j = int(torch.randint(i + 1, (), generator=generator))
-        order[i], order[j] = order[j], order[i]
-    return torch.tensor(order)
-
-
 SPLIT = answers(
-    4, "q2", plain=ordered(permuted), fisher_yates=ordered(fisher_yates),
+    4, "q2", plain=ordered(permuted),
     by_numpy=ordered(lambda n, g: torch.from_numpy(np.random.default_rng(g.initial_seed()).permutation(n))),
     sorted_noise=ordered(lambda n, g: torch.rand(n, generator=g).argsort()),
     multinomial=ordered(lambda n, g: torch.multinomial(torch.ones(n), n, generator=g)),
@@ -142,20 +134,10 @@ def recursive(optimizer, w, loss, x, y, steps, state=None):
     return w + step if steps == 1 else recursive(optimizer, w + step, loss, x, y, steps - 1, state)
 
 
-def on_one_leaf(optimizer, w, loss, x, y, steps):
-    leaf, state = w.clone().requires_grad_(), optimizer.init(w, steps)
-    for _ in range(steps):
-        (g,) = torch.autograd.grad(loss(leaf, x, y), leaf)
-        step, state = optimizer.update(g, state, leaf.detach())
-        with torch.no_grad():
-            leaf += step
-    return leaf.detach()
-
-
 PATCH = answers(
     4, "q3", plain=run(), in_double=in_double(run()), backward=run(leaned), recursive=recursive,
-    on_one_leaf=on_one_leaf, functional=run(lambda loss, w, x, y: torch.func.grad(loss)(w, x, y)),
-    copies=run(images=torch.clone),
+    added=run(lambda loss, w, x, y: taken(lambda w, x, y: loss(w + 0, x, y), w, x, y)),
+    functional=run(lambda loss, w, x, y: torch.func.grad(loss)(w, x, y)), copies=run(images=torch.clone),
     jacobian=run(lambda loss, w, x, y: torch.autograd.functional.jacobian(lambda w: loss(w, x, y), w)),
     mean_of_two=run(lambda *given: (taken(*given) + taken(*given)) / 2), cloned=run(end=lambda w: w.detach().clone()),
     array=run(end=lambda w: w.numpy()), whole_steps=run(total=lambda steps: int(steps)),

@@ -55,21 +55,9 @@ def stepped(velocity=lambda theta, g, v: theta[2].sigmoid() * v + g, pace=torch.
     return update
 
 
-def unbound(theta, g, v, w):
-    rate, decay, momentum = theta.unbind()
-    new = torch.addcmul(g, torch.sigmoid(momentum), v)
-    return torch.neg(rate.exp() * new + decay * w), new
-
-
-def without(index):
-    def update(theta, *given):
-        return stepped()([part.detach() if i == index else part for i, part in enumerate(theta)], *given)
-
-    return update
-
-
 UPDATE = answers(
-    3, "q2", plain=stepped(), in_double=in_double(stepped()), unbound=unbound,
+    3, "q2", plain=stepped(), in_double=in_double(stepped()),
+    unbound=lambda theta, *given: stepped()(theta.unbind(), *given),
     reordered=lambda t, g, v, w: (-(t[1] * w) - (new := g + v * t[2].sigmoid()) * t[0].exp(), new),
     a_list=lambda *given: list(stepped()(*given)), written_out=stepped(lambda t, g, v: v / (1 + (-t[2]).exp()) + g),
     by_tanh=stepped(lambda t, g, v: (1 + (t[2] / 2).tanh()) / 2 * v + g), power_of_e=stepped(pace=lambda r: np.e**r),
@@ -77,7 +65,8 @@ UPDATE = answers(
     of_logsigmoid=stepped(lambda t, g, v: g.add(torch.nn.functional.logsigmoid(t[2]).exp() * v)),
     slices=lambda t, g, v, w: (-(t[:1].exp() * (new := t[2:].sigmoid() * v + g)) - t[1:2] * w, new),
     on_copies=lambda t, g, v, w: stepped()(t.clone(), g.clone(), v.clone(), w.clone()),
-    **{f"graph__theta_{i}_as_a_number": without(i) for i in range(3)},
+    **{f"graph__theta_{i}_as_a_number": lambda t, *given, i=i:
+        stepped()([one.detach() if i == j else one for j, one in enumerate(t)], *given) for i in range(3)},
     velocity__running_average=stepped(lambda t, g, v: t[2].sigmoid() * v + (1 - t[2].sigmoid()) * g),
     velocity__momentum_without_the_sigmoid=stepped(lambda t, g, v: t[2] * v + g),
     velocity__no_gradient=stepped(lambda t, g, v: t[2].sigmoid() * v - g), pace__climbs=stepped(sign=1.0),
@@ -105,20 +94,8 @@ def run(
     return unroll
 
 
-def first_order(loss, w):
-    return taken(loss, w.detach().requires_grad_(), False)
-
-
-def recursive(loss, update, w, theta, steps, v=None):
-    w = w if w.requires_grad else w.clone().requires_grad_()
-    if not steps:
-        return w
-    step, v = update(theta, taken(loss, w), torch.zeros_like(w) if v is None else v, w)
-    return recursive(loss, update, w + step, theta, steps - 1, v)
-
-
 UNROLL = answers(
-    3, "q3", plain=run(), in_double=in_double(run()), recursive=recursive,
+    3, "q3", plain=run(), in_double=in_double(run()), no_velocity_yet=run(begin=lambda w: w * 0),
     zeros_by_length=run(begin=lambda w: torch.zeros(len(w), dtype=w.dtype)),
     functional=run(lambda loss, w: torch.func.grad(loss)(w)), a_number_for_the_velocity=run(begin=lambda w: 0.0),
     vector_jacobian=run(lambda loss, w: torch.autograd.functional.vjp(loss, w, create_graph=True)[1]),
@@ -127,7 +104,7 @@ UNROLL = answers(
     new_zeros=run(begin=lambda w: w.new_zeros(len(w))), without_clone=run(first=lambda w: w.detach().requires_grad_()),
     times_one=run(first=lambda w: (w * 1).requires_grad_()), weights__one_step_too_few=run(more=-1),
     weights__one_step_too_many=run(more=1), state__detached_state=run(state=False),
-    second_order__first_order_shortcut=run(first_order),
+    second_order__first_order_shortcut=run(lambda loss, w: taken(loss, w.detach().requires_grad_(), False)),
     second_order__no_create_graph=run(lambda loss, w: taken(loss, w).detach()),
     state_and_second_order__no_graph_at_all=lambda *given: run()(*given).detach(),
     state_and_second_order__theta_detached=lambda loss, update, w, theta, steps:
@@ -209,15 +186,9 @@ def backward(meta_loss, theta):
     return leaf.grad
 
 
-def by_sgd(meta_loss, theta, lr):
-    leaf = torch.nn.Parameter(theta.detach().clone())
-    meta_loss(leaf).backward()
-    torch.optim.SGD([leaf], lr).step()
-    return leaf.detach()
-
-
 STEP = answers(
-    3, "q5", plain=down(), in_double=in_double(down()), backward=down(backward), sgd=by_sgd,
+    3, "q5", plain=down(), in_double=in_double(down()), backward=down(backward),
+    difference=lambda loss, theta, lr: torch.sub(theta.detach(), meta_gradient(loss, theta), alpha=lr),
     functional=down(lambda loss, theta: torch.func.grad(loss)(theta.detach())),
     array=lambda *given: down()(*given).numpy(),
     of_theta_itself=down(lambda loss, theta: torch.autograd.grad(loss(theta), theta)[0]),
