@@ -1,11 +1,12 @@
 """Right and wrong answers to the questions of the assignments, in the styles and with the mistakes of students."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from metarobust import course
 
@@ -34,11 +35,8 @@ def answers(number: int, question: str, **functions: Callable[..., Any]) -> list
 
 def in_double(function):
     """The same in double precision."""
-
-    def double(one):
-        return one.double() if isinstance(one, torch.Tensor) and one.is_floating_point() else one
-
-    return lambda *given: function(*tree_map(double, given))
+    double = functools.partial(tree_map_only, torch.Tensor, lambda t: t.double() if t.is_floating_point() else t)
+    return lambda *given: function(*double(given))
 
 
 def cross_entropy(model, x, y):

@@ -104,8 +104,6 @@ FGSM = answers(
     full__divided_by_its_largest_entry=lambda net, x, y, eps:
         (x + eps * (g := slope(net, x, y)) / g.flatten(1).abs().amax(1).view(-1, 1, 1, 1)).clamp(0, 1),
     full__half_of_eps=lambda net, x, y, eps: RIGHT(net, x, y, eps / 2),
-    full__of_unit_length=lambda net, x, y, eps:
-        (x + eps * F.normalize(slope(net, x, y).flatten(1)).view_as(x)).clamp(0, 1),
     ascent__descent_for_ascent=lambda net, x, y, eps: RIGHT(net, x, y, -eps),
     clean__keeps_the_graph=lambda net, x, y, eps: RIGHT(net, x, y, eps) - x + x.clone().requires_grad_(),
     clean__asks_for_the_gradient_of_the_images_themselves=lambda net, x, y, eps: RIGHT(net, x.requires_grad_(), y, eps),
@@ -145,13 +143,11 @@ def walk(
     return pgd
 
 
-def by_image(model, x, y, *given):
-    return torch.cat([walk()(model, x[i : i + 1], y[i : i + 1], *given) for i in range(len(x))])
-
-
 PGD = answers(
-    1, "q3", plain=walk(), image_by_image=by_image, in_double=in_double(walk()), where=walk(back=where),
-    **{f"start_{name}": walk(start) for name, start in STARTS.items()},
+    1, "q3", plain=walk(),
+    image_by_image=lambda net, x, y, *given:
+        torch.cat([walk()(net, x[i:][:1], y[i:][:1], *given) for i in range(len(x))]), in_double=in_double(walk()),
+    where=walk(back=where), **{f"start_{name}": walk(start) for name, start in STARTS.items()},
     **{f"slope_{name}": walk(slope=SLOPES[name]) for name in ("mean", "functional", "on_a_copy", "mini_batches")},
     ball__no_projection=walk(back=lambda m, x, eps: m.clamp(0, 1)),
     ball__ball_around_the_last_point=walk(around_last=True),
@@ -174,11 +170,6 @@ def own(z, y):
     return z.gather(1, y[:, None])[:, 0]
 
 
-def two_best(z, y):
-    best, which = z.topk(2)
-    return torch.where(which[:, 0] == y, best[:, 1], best[:, 0]) - own(z, y)
-
-
 def hot(z, y):
     return F.one_hot(y, z.shape[1]).bool()
 
@@ -195,9 +186,10 @@ def filled(with_what):
 
 
 MARGIN = answers(
-    1, "q4", scatter=scattered, two_best=two_best, in_double=in_double(scattered),
-    on_a_copy=lambda z, y: writes(z.clone(), y), masked=filled(-torch.inf), a_large_number=filled(-1e9),
-    where=lambda z, y: torch.where(hot(z, y), -1e9, z).max(1).values - own(z, y),
+    1, "q4", scatter=scattered,
+    two_best=lambda z, y: torch.where(z.argmax(1) == y, z.topk(2).values[:, 1], z.amax(1)) - own(z, y),
+    in_double=in_double(scattered), on_a_copy=lambda z, y: writes(z.clone(), y), masked=filled(-torch.inf),
+    a_large_number=filled(-1e9), where=lambda z, y: torch.where(hot(z, y), -1e9, z).max(1).values - own(z, y),
     differences=lambda z, y: (z - own(z, y)[:, None]).masked_fill(hot(z, y), -1e9).amax(1),
     of_log_probabilities=lambda z, y: scattered(z.log_softmax(1), y),
     only_the_others=lambda z, y: z[~hot(z, y)].view(len(y), -1).amax(1) - z[hot(z, y)],

@@ -49,9 +49,7 @@ def restored(measure, result=share):
 
 
 def wrong_share(of):
-    return restored(
-        lambda *given: (right(*given[:3]), right(given[0], given[3](*given[:3]), given[2])), lambda two: of(*two)
-    )
+    return restored(lambda m, x, y, attack: (right(m, x, y), right(m, attack(m, x, y), y)), lambda two: of(*two))
 
 
 NUMBERS = {
@@ -75,9 +73,8 @@ ACCURACY = answers(
     share__product_of_two_accuracies=wrong_share(lambda before, after: share(before) * share(after)),
     share__of_what_is_not_turned=wrong_share(lambda before, after: share(before == after)),
     eval_mode__train_mode=lambda *given: share(stands(*given)),
-    eval_mode__attacks_in_train_mode=lambda net, x, y, attack:
-        (lambda moved: RIGHT(net, x, y, lambda *_: moved))(attack(net, x, y)),
-    restored__left_in_eval_mode=lambda net, *given: (RIGHT(net, *given), net.eval())[0],
+    eval_mode__attacks_in_train_mode=lambda net, x, y, attack: (lambda moved: RIGHT(net, x, y, lambda *_:
+        moved))(attack(net, x, y)), restored__left_in_eval_mode=lambda net, *given: (RIGHT(net, *given), net.eval())[0],
     restored__left_in_train_mode=lambda net, *given: (RIGHT(net, *given), net.train())[0],
 )  # fmt: skip
 
