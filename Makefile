@@ -1,6 +1,6 @@
 # Commands for readers and developers. Each one makes .venv first where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup book check test print slides notebooks reference results assignment course address clean
+.PHONY: help setup book check test print slides notebooks reference results assignment handout course address clean
 
 python := .venv/bin/python
 
@@ -39,6 +39,9 @@ results: setup ## Write what the recorded results say into README, notebooks and
 
 assignment: setup ## Cut an assignment for students: make assignment N=3 (SEED=1234 for hidden tests of your own)
 	@$(python) .ci/assignment.py $(N) $(SEED)
+
+handout: setup ## The students' notebooks alone, for the repository of a course: make handout URL=https://github.com/OWNER/NAME
+	@$(python) .ci/assignment.py "$(URL)"
 
 course: setup ## Write the tables of the instructor's guide: times, and wrong answers against checks
 	@$(python) .ci/course.py

@@ -1,4 +1,4 @@
-"""Cut an assignment out of its master with otter-assign: assignment.py NUMBER [SEED].
+"""Cut an assignment out of its master with otter-assign: assignment.py NUMBER [SEED], or assignment.py ADDRESS.
 
 Writes the student's notebook, the solution and the autograder's archive to _build/assignments, and the student's
 notebook also to where its Colab link leads, there with what its stubs print. No network. The same master gives the
@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MASTERS = ROOT / "notebooks" / "assignments"
 PUBLISHED = MASTERS / "student"
 BUILT = ROOT / "_build" / "assignments"
+HANDOUT = ROOT / "_build" / "handout"
+HONEST = "# For honest classes: submissions run beside these tests, and could replace them; metarobust grade is apart."
 NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
 
 
@@ -81,8 +83,9 @@ def pack(source: Path, target: Path, seed: int | None) -> None:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
         for about in sorted(old.infolist(), key=lambda one: one.filename):
             content = old.read(about)
-            if about.filename == "run_otter.py" and seed is not None:
-                content = f'import os\n\nos.environ["METAROBUST_COURSE_SEED"] = "{seed}"\n'.encode() + content
+            if about.filename == "run_otter.py":
+                set_seed = f'import os\n\nos.environ["METAROBUST_COURSE_SEED"] = "{seed}"\n' if seed is not None else ""
+                content = f"{HONEST}\n{set_seed}".encode() + content
             plain = zipfile.ZipInfo(about.filename, NO_TIME)
             plain.external_attr, plain.compress_type = about.external_attr, zipfile.ZIP_DEFLATED
             new.writestr(plain, content)
@@ -115,9 +118,31 @@ def cut(number: int, seed: int | None = None, target: Path = BUILT) -> dict[str,
     return files
 
 
+def handout(address: str) -> list[Path]:
+    """Copy the students' notebooks, and nothing else, for the repository of a course: their links lead there.
+
+    address: of that repository, `https://github.com/OWNER/NAME`.
+    """
+    shutil.rmtree(HANDOUT, ignore_errors=True)
+    HANDOUT.mkdir(parents=True)
+    for path in sorted(PUBLISHED.glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        book = re.search(r"colab\.research\.google\.com/github/([^/]+/[^/]+)/", text)[1]
+        place = address.removeprefix("https://github.com/")
+        text = text.replace(f"github/{book}/blob/main/notebooks/assignments/student/", f"github/{place}/blob/main/")
+        (HANDOUT / path.name).write_text(
+            text.replace("](../../", f"](https://github.com/{book}/blob/main/notebooks/"), encoding="utf-8"
+        )
+    return sorted(HANDOUT.iterdir())
+
+
 def main(arguments: list[str]) -> int:
+    if len(arguments) == 1 and re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", arguments[0]):
+        print(*(path.relative_to(ROOT) for path in handout(arguments[0])), sep="\n")
+        return 0
     if not 1 <= len(arguments) <= 2 or not all(re.fullmatch(r"[0-9]{1,9}", one) for one in arguments):
-        print(f"assignment {' '.join(arguments)!r}: give make assignment N=3, or N=3 SEED=1234", file=sys.stderr)
+        wanted = "make assignment N=3, or N=3 SEED=1234, or make handout URL=https://github.com/OWNER/NAME"
+        print(f"assignment {' '.join(arguments)!r}: give {wanted}", file=sys.stderr)
         return 2
     files = cut(*map(int, arguments))
     PUBLISHED.mkdir(exist_ok=True)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -50,27 +49,25 @@ def times() -> str:
 
 
 def caught() -> str:
-    """Of every property of every question: its points, what it asks, and the wrong answers that it alone catches."""
+    """Of every property of every question: its points, what it asks, and wrong answers that it catches."""
     sys.path.insert(0, str(ROOT / "tests" / "course"))
-    from wrong import attacks, evaluation, mistakes, optimizer
+    from answers import attacks, evaluation, mistakes, optimizer
 
     from metarobust import course
 
-    wrong = [*attacks.WRONG, *evaluation.WRONG, *optimizer.WRONG, *mistakes.WRONG]
-    met = {
-        key: ", ".join(one.name for one in group)
-        for key, group in groupby(wrong, key=lambda one: (one.number, one.question, one.violates))
-    }
-    parts = [f"{len(wrong)} wrong answers, each on several variants: one property is lost each time, and no other.\n"]
+    answers = [*attacks.ANSWERS, *evaluation.ANSWERS, *optimizer.ANSWERS, *mistakes.ANSWERS]
+    right = sum(not one.loses for one in answers)
+    wrong = len(answers) - right
+    parts = [f"{right} right answers in many styles get all points; {wrong} wrong ones lose what they violate.\n"]
     for number in course.NUMBERS:
         asked = course.assignment(number)
         parts.append(f"### {number}. {asked.title}: {asked.out_of} points\n")
         rows = ["| question | property | points | asks that | wrong answers that fail it |", "|---|---|---|---|---|"]
         for question in asked.questions:
-            for one in question.properties:
-                mistakes_met = met[number, question.name, one.name.replace(" ", "_").replace("-", "_")]
-                name = f"{question.name} `{question.answer}`"
-                rows.append(f"| {name} | {one.name} | {one.points} | {one.asks} | {mistakes_met} |")
+            theirs = [one for one in answers if (one.number, one.question) == (number, question.name)]
+            for p in question.properties:
+                met = ", ".join(one.name for one in theirs if one.loses == {p.name})
+                rows.append(f"| {question.name} `{question.answer}` | {p.name} | {p.points} | {p.asks} | {met} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 

@@ -30,7 +30,7 @@ LOADED = {
     "experiments": "metarobust.lab.experiments:EXPERIMENTS",
     "export": "metarobust.lab.cards:export",
     "grade": "metarobust.course.grade:grade_file",
-    "limits": "metarobust.course.run:Limits",
+    "limits": "metarobust.course.sandbox:Limits",
     "pretrained": "metarobust.pretrained",
     "provenance": "metarobust.lab.provenance",
     "results": "metarobust.lab.results:load",
@@ -138,16 +138,16 @@ def grade(options: argparse.Namespace) -> None:
     limits = load("limits")(options.time_limit, int(options.memory * 1e9))
     if options.csv == options.path.is_file():
         raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
-    misplaced = options.json if options.csv else options.out or options.workers
-    if misplaced:
-        raise InputError("--json is for one notebook, --out and --workers are for a folder, with --csv")
+    if options.json if options.csv else options.out or options.workers or options.retry:
+        raise InputError("--json is for one notebook, --out, --workers and --retry are for a folder, with --csv")
+    given = {"number": options.assignment, "seed": options.seed, "limits": limits, "trust": options.trust}
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
-        class_table = load("class table")
-        sys.stdout.write(class_table(options.path, out, options.assignment, options.seed, options.workers, limits))
-        return
-    result = load("grade")(options.path, options.assignment, options.seed, limits)
-    print(json.dumps(result.as_json(), indent=1) if options.json else result.text())
+        given |= {"workers": options.workers, "retry": options.retry}
+        print(load("class table")(options.path, out, **given), end="")
+    else:
+        result = load("grade")(options.path, **given)
+        print(json.dumps(result.as_json(), indent=1) if options.json else result.text())
 
 
 def describe(folder: Path, brief: bool = False) -> str:
@@ -225,6 +225,10 @@ def parser() -> argparse.ArgumentParser:
     add("--csv", action="store_true", help="grade a folder, and print its table")
     add("--out", type=Path, metavar="DIR", help="of a folder's results; default: PATH-graded beside it")
     add("--workers", type=int, metavar="N", help="submissions at a time; default: one for each core")
+    add(
+        "--retry", type=Path, action="append", default=[], metavar="FILE", help="grade this one again, though unchanged"
+    )
+    add("--trust", action="store_true", help="run submissions without walls, where bubblewrap is missing")
     add("--time-limit", type=float, default=900, metavar="S", help="of a submission; default: 900")
     add("--memory", type=float, default=4, metavar="GB", help="of a submission; default: 4")
     return whole

@@ -6,32 +6,35 @@ check(1, "q2", fgsm)                     # which properties hold, and a hint for
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from metarobust.errors import InputError, choose
 
 if TYPE_CHECKING:
-    from metarobust.course.marks import Mark
-    from metarobust.course.question import Assignment
+    from metarobust.course.question import Assignment, Mark
 
 __all__ = ["NUMBERS", "assignment", "check", "earn", "suspects"]
 
-_MODULES = {1: "walks", 2: "diagnosis", 3: "meta_gradient", 4: "patches"}
-NUMBERS = tuple(_MODULES)
+NUMBERS = (1, 2, 3, 4)
 SECRET = "METAROBUST_COURSE_SEED"
 """The environment variable with the seed of the hidden variants."""
 
 
+@cache
+def _assignments() -> dict[int, Assignment]:
+    from metarobust.course.question import assignments  # not above: where a submission runs, there is no such module
+
+    return assignments()
+
+
 def assignment(number: int) -> Assignment:
     """The assignment, 1 to 4. Raises InputError for another number."""
-    if number not in _MODULES:
-        raise InputError(f"there is no assignment {number!r}; choose one of {', '.join(map(str, _MODULES))}")
-    # On demand: an assignment that is done without a part of the library is also checked without it.
-    found: Assignment = importlib.import_module(f"metarobust.course.{_MODULES[number]}").ASSIGNMENT
-    return found
+    if number not in NUMBERS:
+        raise InputError(f"there is no assignment {number!r}; choose one of {', '.join(map(str, NUMBERS))}")
+    return _assignments()[number]
 
 
 def check(number: int, question: str, answer: Callable[..., Any], seed: int = 0) -> Mark:
@@ -39,7 +42,7 @@ def check(number: int, question: str, answer: Callable[..., Any], seed: int = 0)
 
     seed: another variant. Raises InputError for an assignment or a question that does not exist.
     """
-    from metarobust.course.marks import mark  # not above: the process that starts a submission does without torch
+    from metarobust.course.question import mark
 
     return mark(assignment(number).question(question), answer, (seed,))
 
@@ -50,7 +53,7 @@ def earn(number: int, question: str, property_name: str, answer: Callable[..., A
     hidden: on the variants of the seed in METAROBUST_COURSE_SEED (1 where there is none), not on the one that the
     student sees.
     """
-    from metarobust.course.marks import mark
+    from metarobust.course.question import mark
 
     asked = assignment(number).question(question)
     choose(property_name, [p.name for p in asked.properties], f"property of {question}")
@@ -68,7 +71,7 @@ def _secret() -> int:
 
 
 def suspects(model: Any, seed: int) -> dict[str, Any]:
-    """See `metarobust.course.diagnosis.suspects`, which assignment 2 is about."""
-    from metarobust.course import diagnosis
+    """See `metarobust.course.toys.suspects`, which assignment 2 is about."""
+    from metarobust.course import toys
 
-    return diagnosis.suspects(model, seed)
+    return toys.suspects(model, seed)

@@ -1,139 +1,170 @@
-"""Assignment 1, attacks from scratch, first half: project and fgsm."""
+"""Assignment 1, attacks from scratch: project, fgsm, pgd and margin."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from metarobust.course.question import CLOSE, Answer, Property, Question, Record, call, noted, tensor, uniform, whole
-from metarobust.course.toys import Linear, images, losses
+from metarobust.course.question import CLOSE, Ask, Verdicts, begun, close
+from metarobust.course.toys import Bowl, Linear, Seeded, uniform, whole
 
-
-class Moved(NamedTuple):
-    x: Tensor
-    moved: Tensor
-    eps: float
+BLIND = "another model leads to the same images: the gradient of its loss is not used."
 
 
-def _moved(g: torch.Generator) -> Moved:
-    n, shape = whole(g, 3, 5), (whole(g, 1, 3), whole(g, 3, 4), whole(g, 3, 4))
-    x, eps = images(g, n, shape), float(uniform(g, 0.05, 0.15))
+def linear(g: torch.Generator, shape: tuple[int, ...], classes: int, shift: float = 0.0) -> Linear:
+    """A model whose gradients are all below 1, so that no sign is missed, and nowhere 0. shift: of its last logit."""
+    pixels = int(torch.tensor(shape).prod())
+    signs = torch.randint(0, 2, (classes, pixels), generator=g) * 2.0 - 1
+    bias = uniform(g, -0.1, 0.1, classes) + shift * (torch.arange(classes) == classes - 1)
+    return Linear(weight=signs * uniform(g, 0.05, 0.15, classes, pixels), bias=bias).eval()
+
+
+def opposite(model: Linear) -> Linear:
+    """The model whose gradients point the other way."""
+    return Linear(weight=-model.weight, bias=model.bias).eval()
+
+
+def images(g: torch.Generator, n: int, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Random images in [low, high], `[n, C, H, W]`; the first pixel of each is black and the last one white."""
+    x = uniform(g, low, high, n, *shape)
+    x.view(n, -1)[:, 0], x.view(n, -1)[:, -1] = 0.0, 1.0
+    return x
+
+
+def in_ball(out: Tensor, x: Tensor, eps: float) -> str:
+    """What is wrong where a pixel is further away than eps."""
+    far = float((out - x).abs().max())
+    return f"a pixel is {far:.3f} away from the image; eps is {eps:.3f}." if far > eps + CLOSE else ""
+
+
+def in_range(out: Tensor) -> str:
+    """What is wrong where a pixel is outside of [0, 1]."""
+    low, high = float(out.min()), float(out.max())
+    return f"pixels run from {low:.2f} to {high:.2f}." if low < -CLOSE or high > 1 + CLOSE else ""
+
+
+def climbs(model: nn.Module, out: Tensor, x: Tensor, y: Tensor) -> str:
+    """What is wrong where the cross-entropy of an image does not rise."""
+    with torch.no_grad():
+        before, after = (F.cross_entropy(model(one), y, reduction="none") for one in (x, out))
+    falls = int((after <= before).sum())
+    return f"for {falls} of {len(x)} images the loss does not rise." if falls else ""
+
+
+def project(g: torch.Generator, ask: Ask) -> Verdicts:
+    x = images(g, whole(g, 3, 5), (whole(g, 1, 3), whole(g, 3, 4), whole(g, 3, 4)))
+    eps = float(uniform(g, 0.05, 0.15))
     # A third of the entries lies inside of everything, a third outside of the ball, and the rest wherever it falls.
-    kind = torch.randint(0, 3, x.shape, generator=g)
     inside = (x + eps * uniform(g, -0.9, 0.9, *x.shape)).clamp(0, 1)
     outside = x + eps * uniform(g, -4, 4, *x.shape)
-    return Moved(x, torch.where(kind == 0, inside, outside), eps)
+    moved = torch.where(torch.randint(0, 3, x.shape, generator=g) == 0, inside, outside)
+    reply = ask(moved, x, eps)
+    out = reply.tensor(*x.shape)
+    begun(not close(out, x), "it gives back the images as they were before they were moved.")
+    begun(not close(out, moved), "it gives back the images as they were moved.")
+    begun(float(out.std()) > CLOSE, "every pixel of what it returns is the same.")
+    yield "ball", in_ball(out, x, eps)
+    yield "range", in_range(out)
+    fine = ((moved - x).abs() <= eps) & (moved >= 0) & (moved <= 1)
+    shift = float((out - moved)[fine].abs().max())
+    yield "nearest", shift > CLOSE and f"a pixel that was inside is moved by {shift:.3f}."
+    yield "inputs", not reply.kept(0, 1) and "the tensors that it was given are changed."
 
 
-def _probe_project(answer: Answer, case: Moved) -> dict[str, Any]:
-    x, moved = case.x.clone(), case.moved.clone()
-    found = call(answer, moved, x, case.eps)
-    return {"out": found, "same": bool(torch.equal(x, case.x) and torch.equal(moved, case.moved))}
+def fgsm(g: torch.Generator, ask: Ask) -> Verdicts:
+    shape, classes = (1, whole(g, 3, 4), whole(g, 3, 5)), whole(g, 3, 5)
+    model, x = linear(g, shape, classes), images(g, whole(g, 4, 6), shape, 0.05, 0.95)
+    y, eps = torch.randint(0, classes, (len(x),), generator=g), float(uniform(g, 0.06, 0.12))
+    model.weight.grad = torch.ones_like(model.weight)  # somebody else's
+    reply, other = ask(model, x, y, eps), ask(opposite(model), x, y, eps)
+    out = reply.tensor(*x.shape)
+    begun(not close(out, other.tensor(*x.shape)), BLIND)
+    yield "ball", in_ball(out, x, eps)
+    yield "range", in_range(out)
+    least = float((out - x).abs()[(x > eps) & (x < 1 - eps)].min())
+    yield "full", least < eps - CLOSE and f"a pixel with room to move goes {least:.4f}; eps is {eps:.3f}."
+    yield "ascent", climbs(model, out, x, y)
+    changed = not reply.kept(1) and "the images that it was given are changed."
+    yield "clean", "what it returns still carries its graph." if reply.graph() else changed
+    learning = ask(model.train(), x, y, eps)
+    if not (reply.kept(0, what="parts") and learning.kept(0, what="parts")):
+        yield "model", "the parameters' gradients are not those that were there before."
+    else:
+        modes = [reply.after(0, "training"), learning.after(0, "training")]
+        yield "model", modes != [False, True] and "it is left in another mode than it came in: train for eval, or eval."
 
 
-def out(case: Any, got: Record) -> Tensor:
-    """The images that came back, of the shape of `case.x`. Raises CannotJudge where they are none."""
-    return tensor(got, "out", tuple(case.x.shape))
+def pgd(g: torch.Generator, ask: Ask) -> Verdicts:
+    # Of two classes, so that no gradient turns on a long walk; and so sure of one that no walk leads to the other.
+    # The first image is wrong from the start, and the others stay right.
+    shape, steps = (1, whole(g, 3, 4), whole(g, 3, 5)), 18
+    model, x = linear(g, shape, 2, shift=4.0), images(g, whole(g, 4, 6), shape, 0.05, 0.95)
+    y, eps, seed = (torch.arange(len(x)) > 0).long(), float(uniform(g, 0.06, 0.12)), whole(g, 0, 10**6)
+    alpha = eps / 6
+
+    def walk(model: nn.Module, x: Tensor, y: Tensor, steps: int, seed: int = seed, alpha: float = alpha) -> Tensor:
+        return ask(model, x, y, eps, steps, alpha, Seeded(seed)).tensor(*x.shape)
+
+    out = walk(model, x, y, steps)
+    begun(not close(out, walk(opposite(model), x, y, steps)), BLIND)
+    yield "ball", in_ball(out, x, eps)
+    yield "range", in_range(out)
+    middle = uniform(g, 0.3, 0.7, 1, *shape)
+    top = middle + 0.3 * eps * (torch.randint(0, 2, middle.shape, generator=g) * 2 - 1)
+    hill = torch.arange(middle.numel()).view(shape) % 2 == 0
+
+    def again() -> str:
+        bowl = Bowl(top=top, hill=hill * 2.0 - 1)
+        away = (walk(bowl, middle.expand_as(x), torch.ones_like(y), steps) - top).abs()
+        # Whoever climbs ends on the hills, and whoever descends in the pits; the other half runs to the edge.
+        turned = min(float(away[:, hill].max()), float(away[:, ~hill].max()))
+        far = f"it walks past a peak of the loss and ends {turned / alpha:.1f} steps away from it."
+        return far if turned > 1.5 * alpha + CLOSE else ""
+
+    yield "again", again
+    yield "ascent", climbs(model, out, x, y)
+
+    def random() -> str:
+        first, second, other = (walk(model, x, y, 1, one) for one in (seed, seed, seed + 1))
+        if not torch.equal(first, second):
+            return "two generators with one seed lead to different images."
+        # A start that is drawn once and for all images would do; one that is not drawn at all would not.
+        if torch.equal(first, other):
+            return "two generators with different seeds lead to the same images."
+        grey = torch.full((1, 1, 8, 10), 0.5)
+        start = (walk(linear(g, (1, 8, 10), 2), grey, y[1:2], 1, alpha=eps / 100) - grey) / eps
+        low, high = float(start.min()), float(start.max())
+        return "" if low < -0.8 and high > 0.8 else f"it starts from {low:.2f} to {high:.2f} eps: the ball is wider."
+
+    yield "random", random
+
+    def alone() -> str:
+        free, short = (x > eps) & (x < 1 - eps), eps - CLOSE
+        for i in range(len(x)):
+            one = walk(model, x[i : i + 1], y[i : i + 1], steps)[0]
+            lost = ((one - x[i]).abs() < short) != ((out[i] - x[i]).abs() < short)
+            if bool(lost[free[i]].any()):
+                return f"image {i} is moved otherwise when it comes alone than in the batch."
+        return ""
+
+    yield "alone", alone
 
 
-def in_ball(case: Any, got: Record) -> str | None:
-    """Fails where a pixel is further than `case.eps` from `case.x`."""
-    far = float((out(case, got) - case.x).abs().max())
-    return f"a pixel is {far:.3f} away from the image; eps is {case.eps:.3f}." if far > case.eps + CLOSE else None
-
-
-def _in_range(case: Any, got: Record) -> str | None:
-    low, high = float(out(case, got).min()), float(out(case, got).max())
-    return f"pixels run from {low:.2f} to {high:.2f}." if low < -CLOSE or high > 1 + CLOSE else None
-
-
-def _nearest(case: Moved, got: Record) -> str | None:
-    inside = ((case.moved - case.x).abs() <= case.eps) & (case.moved >= 0) & (case.moved <= 1)
-    shift = float((out(case, got) - case.moved)[inside].abs().max())
-    return f"a pixel that was inside is moved by {shift:.3f}." if shift > CLOSE else None
-
-
-same = noted("same", "the tensors that it was given are changed.")
-PROJECT = Question("q1", "project", _moved, _probe_project, out, (
-    Property("ball", 2, "no pixel is further than eps from the image",
-             "cut off the difference, moved - x, at -eps and at +eps, and add x again.", in_ball),
-    Property("range", 2, "every pixel is in [0, 1]", "clamp the image itself to [0, 1] at the end.", _in_range),
-    Property("nearest", 1, "what is inside already stays where it is",
-             "treat every pixel alone: one that is within eps and in [0, 1] needs no change.", _nearest),
-    Property("inputs", 1, "what it was given is left alone", "no in-place operation: those end in _ or are +=, -=.",
-             same),
-))  # fmt: skip
-
-
-class Attacked(NamedTuple):
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-    eps: float
-
-
-def attacked(g: torch.Generator) -> Attacked:
-    """A linear model in eval mode, images `[n, 1, H, W]` in [0, 1], labels `[n]`, and eps in units of pixels."""
-    n, shape, classes = whole(g, 4, 6), (1, whole(g, 3, 4), whole(g, 3, 5)), whole(g, 3, 5)
-    model = Linear(shape, classes, g).eval()
-    y = torch.randint(0, classes, (n,), generator=g)
-    x = images(g, n, shape, 0.05, 0.95)
-    return Attacked(model, x, y, float(uniform(g, 0.06, 0.12)))
-
-
-def _probe_fgsm(answer: Answer, case: Attacked) -> dict[str, Any]:
-    x, attached = case.x.clone(), []
-
-    def attack() -> Any:
-        found = answer(case.model, x, case.y, case.eps)
-        attached.append(isinstance(found, Tensor) and found.requires_grad)
-        return found
-
-    moved = call(attack)
-    return {"out": moved, "same": bool(torch.equal(x, case.x)) and not x.requires_grad, "graph": any(attached),
-            "bare": all(p.grad is None for p in case.model.parameters()),
-            "mode": not case.model.training}  # fmt: skip
-
-
-def _full(case: Attacked, got: Record) -> str | None:
-    free = (case.x > case.eps) & (case.x < 1 - case.eps)
-    least = float((out(case, got) - case.x).abs()[free].min())
-    return f"a pixel with room to move goes {least:.4f}; eps is {case.eps:.3f}." if least < case.eps - CLOSE else None
-
-
-def climbs(case: Any, got: Record) -> str | None:
-    """Fails where the cross-entropy of an image does not rise."""
-    falls = int((losses(case.model, out(case, got), case.y) <= losses(case.model, case.x, case.y)).sum())
-    return f"for {falls} of {len(case.x)} images the loss does not rise." if falls else None
-
-
-def _detached(case: Any, got: Record) -> str | None:
-    if got.get("graph") is not False:
-        return "what it returns still carries its graph."
-    return None if got.get("same") is True else "the images that it was given are changed."
-
-
-def _model_as_it_was(case: Any, got: Record) -> str | None:
-    if got.get("bare") is not True:
-        return "gradients are left in the model's parameters."
-    return None if got.get("mode") is True else "the model came in eval mode, and is left in train mode."
-
-
-BALL = Property("ball", 1, "no pixel moves by more than eps, in units of [0, 1]",
-                "eps is in pixels of [0, 1]; the model normalises by itself. The sign of the gradient, times eps.",
-                in_ball)  # fmt: skip
-RANGE = Property("range", 1, "every pixel is in [0, 1]", "clamp the image to [0, 1] at the end.", _in_range)
-FGSM = Question("q2", "fgsm", attacked, _probe_fgsm, out, (
-    BALL, RANGE,
-    Property("full", 2, "every pixel with room to move uses all of eps",
-             "the largest change for this ball is at a corner: take the sign of the gradient.", _full),
-    Property("ascent", 2, "the loss of every image rises",
-             "add where training subtracts, and take the loss of the label y.", climbs),
-    Property("clean", 1, "the result has no graph, and the images are left alone",
-             "work on x.clone().requires_grad_(), and end with .detach().", _detached),
-    Property("model", 1, "the model is left as it came",
-             "torch.autograd.grad(loss, x) leaves nothing in the parameters; call neither train() nor eval().",
-             _model_as_it_was),
-))  # fmt: skip
+def margin(g: torch.Generator, ask: Ask) -> Verdicts:
+    n, classes = whole(g, 6, 9), whole(g, 3, 6)
+    logits = uniform(g, -3, 3, n, classes)
+    order = logits.argsort(1, descending=True)
+    y = torch.where(torch.arange(n) % 2 == 0, order[:, 0], order[:, 1])  # right, wrong, right, ...
+    wanted = logits.scatter(1, y[:, None], -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
+    right, reply = wanted < 0, ask(logits, y)
+    out = reply.tensor(n)
+    idle = bool((out[right].abs() < CLOSE).all())  # 0 wherever the model is right
+    rows = ~right if idle else right | ~right
+    size = close(out[rows].abs(), wanted[rows].abs())
+    sign = bool((out[~right] > 0).all() and (out[right] <= CLOSE).all())
+    begun(size or sign, "it has neither the size nor the sign of a margin.")
+    yield "runner-up", idle and "it is 0 for images that are classified right."
+    yield "size", not size and "its size is not the distance between two logits."
+    yield "sign", not sign and "it is not above 0 exactly where the logits are wrong."
+    yield "inputs", not reply.kept(0) and "the tensors that it was given are changed."

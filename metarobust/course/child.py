@@ -1,107 +1,232 @@
-"""The process in which one submission runs: child.py JOB, where JOB is a JSON file. Started by `metarobust.course.run`.
+"""The process in which one submission runs, cells first, and then its functions as the judge asks for them.
 
-It confines itself before it opens the notebook, executes it with papermill, and goes on after a cell that stops: what
-is defined by then is probed all the same.
+Started by `metarobust.course.sandbox`, with the number of a socket. It gets tensors and sends tensors: no judge, no
+seed and no case lies here, so nothing here is worth changing for a student but the answers themselves.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import importlib
+import io
 import json
 import os
+import re
+import resource
+import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Beside this script, which is not run as a module: the package would load torch, which the kernel does once more.
-import confine
+from metarobust import course
+from metarobust.course.calling import OutOfTime, limit, perform
+from metarobust.course.wire import Channel
 
-OURS = "grader"  # the tag of the cells that are not the student's
-MOST_OUTPUT = 10_000  # characters of a cell that are kept
+LOUD = 100_000  # characters printed that are worth a note
+CALL_SECONDS = 20.0  # for one call; all of them take less than one
+JUDGES = ("attacks", "classroom", "evaluation", "grade", "mistakes", "optimizer", "question", "sandbox")
 
 
-def main(job_file: str) -> None:
-    job = json.loads(Path(job_file).read_text())
-    folder = Path(job["folder"])
-    if job["namespace"]:
-        confine.loopback()
-    package = Path(__file__).resolve().parent.parent
-    confine.restrict(confine.readable(package), [folder])
-    confine.limits(job["memory"])
-    os.chdir(folder / "work")
-
-    import nbformat
-    import papermill
-
-    notebook = nbformat.read(folder / "submission.ipynb", as_version=4)
-    nbformat.write(prepared(notebook, job), folder / "prepared.ipynb")
-    cells: list[dict[str, Any]] = []
-
-    def note(cell: Any, **_: object) -> None:
-        cells.append(about(cell))
-        (folder / "cells.json.part").write_text(json.dumps(cells))
-        (folder / "cells.json.part").replace(folder / "cells.json")  # so that a kill leaves a whole one
-
-    def seconds(cell: Any) -> float | None:
-        return None if OURS in cell.metadata.get("tags", []) else job["cell_seconds"]
-
-    raw = folder / "raw.ipynb"
+def main(number: str) -> None:
+    end = socket.socket(fileno=int(number))
+    end.set_inheritable(False)
+    channel = Channel(end)
+    job = channel.receive(trusted=True)
+    limits(job["memory"], job["alone"])
     try:
-        papermill.execute_notebook(
-            folder / "prepared.ipynb", raw, kernel_name="python3", progress_bar=False,
-            request_save_on_cell_execute=False, autosave_cell_every=0, on_cell_executed=note, timeout_func=seconds,
-            interrupt_on_timeout=True, start_timeout=300,
-            extra_arguments=["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"],
-        )  # fmt: skip
-    except papermill.exceptions.PapermillExecutionError as error:  # raised at the end, where any cell stopped
-        stopped = f"{error.ename}: {error.evalue}"
-    except Exception as error:
-        stopped = f"{type(error).__name__}: {error}"
-    else:
-        stopped = ""
-    (folder / "stopped.json").write_text(json.dumps(stopped[:300]))
-    if raw.exists():
-        executed = nbformat.read(raw, as_version=4)
-        shorten(executed)
-        nbformat.write(executed, folder / "executed.ipynb")
+        cells = read(Path("submission.ipynb").read_bytes())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
+        channel.send({"refused": "it is not a notebook, or a damaged one; hand in the .ipynb file itself"})
+        return
+    assignment = job["number"] or number_of(cells)
+    banned = job["forbidden"].get(str(assignment), [])
+    code = [source for kind, source in cells if kind == "code"]
+    channel.send({"number": assignment, "imports": forbidden(code, banned), "code": digest(code)})
+    guard(banned)
+    session = Session(channel, assignment)
+    session.run(code, job["cell"])
+    session.serve("end")
 
 
-def prepared(notebook: Any, job: dict[str, Any]) -> Any:
-    """The notebook between a guard and the probes; a cell that raises does not end it."""
-    import nbformat
-
-    for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": ["raises-exception"]})
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    call = "__import__('metarobust.course.serving', fromlist=['serve'])"  # leaves no name behind
-    first = f"{call}.guard({job['number']}, {job['namespace']})"
-    last = f"{call}.serve(globals(), {job['number']}, {job['seeds']}, {str(Path(job['folder']) / 'answers')!r})"
-    ours = [nbformat.v4.new_code_cell(source, metadata={"tags": [OURS]}) for source in (first, last)]
-    notebook.cells = [ours[0], *notebook.cells, ours[1]]
-    return notebook
+def limits(memory: int, alone: bool) -> None:
+    """memory: bytes of data that a process may have. alone: whether no process of somebody else's counts as ours."""
+    # Not RLIMIT_AS: torch reserves tens of gigabytes of addresses that it never touches.
+    limits = {resource.RLIMIT_DATA: memory, resource.RLIMIT_FSIZE: 64_000_000, resource.RLIMIT_CORE: 0}
+    for what, most in (limits | ({resource.RLIMIT_NPROC: 200} if alone else {})).items():
+        _, hard = resource.getrlimit(what)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
 
 
-def about(cell: Any) -> dict[str, Any]:
-    """What became of a cell: the error that ended it, and how many characters it printed."""
-    error, printed = "", 0
-    for output in cell.get("outputs", []):
-        printed += len(output.get("text", "")) + sum(len(str(one)) for one in output.get("data", {}).values())
-        if output.output_type == "error":
-            error = f"{output.ename}: {output.evalue}"[:300]
-    return {"error": error, "printed": printed}
+def read(content: bytes) -> list[tuple[str, str]]:
+    """Kind and text of each cell. Raises ValueError, KeyError or TypeError for what is no notebook."""
+    found = json.loads(content)
+    sources = [(str(cell["cell_type"]), cell["source"]) for cell in found["cells"]]
+    cells = [(kind, "".join(source) if isinstance(source, list) else source) for kind, source in sources]
+    if not cells or found["nbformat"] != 4 or not all(isinstance(source, str) for _, source in cells):
+        raise ValueError
+    said = found.get("metadata", {}).get("metarobust", {}).get("assignment")
+    return [("about", f"# Assignment {said}"), *cells]
 
 
-def shorten(notebook: Any) -> None:
-    """Keep no more than a screenful of what each cell printed."""
-    for cell in notebook.cells:
-        left = MOST_OUTPUT
-        for output in cell.get("outputs", []):
-            if "text" in output:
-                output.text, left = output.text[: max(left, 0)], left - len(output.text)
-            for kind, text in output.get("data", {}).items():
-                if not kind.startswith("image/") and len(str(text)) > MOST_OUTPUT:
-                    output.data[kind] = str(text)[:MOST_OUTPUT]
+def number_of(cells: list[tuple[str, str]]) -> int | None:
+    """Which assignment it says that it is: in its metadata, or in its title."""
+    titles = [re.match(r"# Assignment ([1-4])\b", source) for kind, source in cells if kind != "code"]
+    return next((int(title[1]) for title in titles if title), None)
+
+
+def parsed(code: list[str]) -> Iterator[tuple[str, ast.AST | None]]:
+    """Each cell with its syntax tree; None where it will not run either."""
+    for source in code:
+        lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+        try:
+            yield source, ast.parse("\n".join(lines))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            yield source, None
+
+
+def digest(code: list[str]) -> str:
+    """Of what the code does: comments, blank lines and layout do not count."""
+    try:
+        trees = [ast.dump(tree) if tree else source for source, tree in parsed(code)]
+    except RecursionError:
+        trees = code
+    return hashlib.sha256("\n".join(trees).encode(errors="replace")).hexdigest()
+
+
+def forbidden(code: list[str], banned: list[str]) -> list[str]:
+    """The imports that the assignment does without, and calls that would hide one."""
+    names = {name for _, tree in parsed(code) if tree for name in _imports(tree)}
+    inside = ("metarobust.course.", *(f"{one}." for one in banned))
+    return sorted(name[:100] for name in names if name in banned or name.startswith(inside))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module in ("metarobust", "metarobust.course"):  # `from metarobust import attacks`
+                plain = ("check", "earn", "suspects")
+                yield from (f"{node.module}.{one.name}" for one in node.names if one.name not in plain)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func) if isinstance(node.func, ast.Name | ast.Attribute) else ""
+            words = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            if called in ("__import__", "import_module", "importlib.import_module") and words:
+                yield words[0]
+
+
+def guard(banned: list[str]) -> None:
+    """Put the modules that the assignment forbids out of reach."""
+    for name in [*banned, *(f"metarobust.course.{one}" for one in JUDGES)]:
+        for loaded in [one for one in sys.modules if one.startswith(f"{name}.")]:
+            sys.modules[loaded] = None  # type: ignore[assignment]
+        sys.modules[name] = None  # type: ignore[assignment]
+        parent, _, last = name.rpartition(".")
+        if parent and sys.modules.get(parent) is not None:
+            vars(sys.modules[parent]).pop(last, None)
+
+
+class Mark:
+    """What the judge says of a student's own check."""
+
+    def __init__(self, holds: bool, points: int, text: str):
+        self.holds, self.points, self.text = holds, points, text
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Counter(io.RawIOBase):
+    """Standard output, of which only the length is kept."""
+
+    count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: Any) -> int:
+        self.count += len(text)
+        return len(text)
+
+
+class Session:
+    """A student's cells and functions, as the judge reaches them."""
+
+    def __init__(self, channel: Channel, number: int):
+        self.channel, self.number, self.checked, self.names = channel, number, None, {}
+        course.check = self.check
+
+    def check(self, number: int, question: str, answer: Callable[..., Any], seed: int = 0) -> Mark:
+        """Has the judge look at a function, as a student's own check does."""
+        before, self.checked = self.checked, answer
+        self.channel.send({"check": str(question), "number": int(number), "seed": int(seed)})
+        said = self.serve("text")
+        self.checked = before
+        if said.get("error"):
+            raise ValueError(said["error"])
+        return Mark(said["holds"], said["points"], said["text"])
+
+    def serve(self, until: str) -> dict[str, Any]:
+        """Answers the judge's calls, up to a message with this in it, which is returned."""
+        while until not in (message := self.channel.receive(trusted=True)):
+            self.channel.send(self._called(message))
+        return message
+
+    def _called(self, message: dict[str, Any]) -> dict[str, Any]:
+        name = message["call"]
+        function = self.names.get(name) if name else self.checked
+        if not callable(function):
+            return {"stopped": f"there is no function called {name}."}
+        try:
+            with limit(CALL_SECONDS):
+                return perform(function, message["given"], message["slope"])
+        except OutOfTime:
+            return {"raised": f"OutOfTime: it does not end; {CALL_SECONDS:g} seconds were not enough."}
+        except BaseException as error:  # such as SystemExit
+            return {"raised": type(error).__name__}
+
+    def run(self, code: list[str], seconds: float) -> None:
+        """Runs the cells, each for so many seconds; one that stops does not end it."""
+        shell = _shell()
+        self.names = shell.user_ns
+        for number, source in enumerate(code, 1):
+            kept, printed = (sys.stdout, sys.stderr), Counter()
+            sys.stdout = sys.stderr = io.TextIOWrapper(printed, errors="replace", write_through=True)
+            try:
+                with limit(seconds):
+                    result = shell.run_cell(source, store_history=False)
+                    error = result.error_before_exec or result.error_in_exec
+            except BaseException as stopped:
+                error = stopped
+            sys.stdout, sys.stderr = kept
+            if isinstance(error, OutOfTime):
+                self.note(f"cell {number} was interrupted: it took longer than a cell may")
+            elif error is not None:
+                text = " ".join(f"{type(error).__name__}: {str(error)[:300]}".split())
+                self.note(f"cell {number} stops with {text[:200]}")
+            if printed.count > LOUD:
+                self.note(f"cell {number} prints {printed.count:,} characters")
+        self.channel.send({"done": True})
+
+    def note(self, text: str) -> None:
+        self.channel.send({"note": text})
+
+
+def _shell() -> Any:
+    """What runs cells as a notebook does, magic commands included."""
+    interactive = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
+    config = importlib.import_module("traitlets.config").Config(HistoryManager={"enabled": False})
+    shell = type("Shell", (interactive,), {"enable_gui": lambda self, gui=None: None})
+    return shell.instance(config=config, colors="nocolor")
 
 
 if __name__ == "__main__":
+    os.environ.pop("METAROBUST_COURSE_SEED", None)
     main(sys.argv[1])

@@ -1,63 +1,140 @@
 """Grading a folder of submissions: in parallel, with a progress bar, and again from where it was stopped.
 
-Each submission has a JSON file of its own in the output folder, written whole or not at all; one that is there, for the
-same file, seed and assignment, is not graded again. The table `grades.csv` is made out of them at the end.
+Each submission has a JSON file and a feedback file in the output folder, written whole or not at all. What is there for
+the same content, seed and assignment is not graded again. The table `grades.csv` is made of them at the end.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from metarobust import __version__
-from metarobust.course.grade import draw_seed, grade_file
-from metarobust.course.run import Limits
+from metarobust.course.grade import draw_seed, feedback, grade_file, printable
+from metarobust.course.sandbox import Limits, confine
 from metarobust.errors import InputError
 from metarobust.lab.tables import write_csv
-from metarobust.storage import read_bytes, read_json, sha256, write_json
+from metarobust.storage import read_json, sha256, write_atomic, write_json
 
-COLUMNS = {"submission": str, "assignment": int, "status": str, "points": int, "out_of": int, "questions": str,
-           "lost": str, "notes": str}  # fmt: skip
+DEPTH = 6  # folders in each other
+ANSWERS = ("q1", "q2", "q3", "q4", "q5")
+COLUMNS = {
+    **dict.fromkeys(("student", "file", "digest", "same as", "handed in"), str),
+    **dict.fromkeys((*ANSWERS, "points", "out of"), int),
+    **dict.fromkeys(("status", "notes"), str),
+}
 
 
-def submissions(folder: Path) -> list[Path]:
-    """The files of a folder and of the folders in it, in order; hidden ones and checkpoints are left out."""
+@dataclass(frozen=True)
+class Submission:
+    """student: a folder's name, or a file's without its ending. path: of the file. others: of the same student."""
+
+    student: str
+    path: Path
+    handed_in: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> str:
+        """The name of its results: short, plain, and nobody else's."""
+        word = re.sub(r"[^A-Za-z0-9]+", "-", printable(self.student))[:40].strip("-")
+        return f"{word}-{sha256(os.fsencode(self.student))[:8]}"
+
+
+def submissions(folder: Path) -> list[Submission]:
+    """One for each file of a folder, and one for each folder in it: its last notebook. In order of their students.
+
+    Hidden files, links and what lies deeper than six folders are left out.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds the submissions")
-    inside = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    found = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    found: dict[str, list[Path]] = defaultdict(list)
+    waiting = [(folder, 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        for one in _entries(place):
+            name = os.path.relpath(one.path, folder).split(os.sep)[0]
+            if one.name.startswith(".") or one.is_symlink():
+                continue
+            if one.is_dir() and depth < DEPTH:
+                waiting.append((Path(one.path), depth + 1))
+            elif one.is_file():
+                found[name].append(Path(one.path))
     if not found:
-        raise InputError(f"{folder} holds no submissions; put one file for each student there")
-    return sorted(found)
+        raise InputError(f"{folder} holds no submissions; put one file or one folder for each student there")
+    return [_submission(folder, name, paths) for name, paths in sorted(found.items())]
+
+
+def _entries(place: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _submission(folder: Path, name: str, paths: Sequence[Path]) -> Submission:
+    when = {path: path.stat().st_mtime for path in paths}
+    last = max(paths, key=lambda path: (path.suffix == ".ipynb", when[path], os.fsencode(path)))
+    others = tuple(sorted(str(path.relative_to(folder)) for path in paths if path != last))
+    handed_in = datetime.fromtimestamp(when[last], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return Submission(name if (folder / name).is_dir() else Path(name).stem, last, handed_in, others)
 
 
 def class_table(
-    folder: Path, out: Path, number: int | None = None, seed: int | None = None, workers: int | None = None,
+    folder: Path,
+    out: Path,
+    number: int | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
     limits: Limits | None = None,
-) -> str:  # fmt: skip
-    """Grade all submissions of a folder. Returns the table, which is also in `out`, as `grades.csv`.
+    trust: bool = False,
+    retry: Sequence[Path] = (),
+) -> str:
+    """Grade all submissions of a folder.
 
-    seed: of the hidden variants, one for the whole class; that of the last call for this `out` where None, else drawn.
-    workers: submissions at a time; one for each core where None.
-    Raises InputError where there is nothing to grade, or `out` lies within `folder`.
+    Args:
+        folder: one file, or one folder, for each student.
+        out: where the results go; what is there of the same content, seed and assignment is kept.
+        number: of the assignment; as each notebook says where None.
+        seed: of the hidden variants, one for the whole class; that of the last call for this `out` where None.
+        workers: submissions at a time; one for each core where None.
+        limits: of time and memory, for each.
+        trust: run them without walls.
+        retry: files, or folders of students, to grade again although nothing changed.
+
+    Returns:
+        The table, which is also in `out`, as `grades.csv`.
+
+    Raises:
+        InputError: there is nothing to grade, `out` lies within `folder`, or bubblewrap is missing.
     """
+    confine(trust)
     folder, out = folder.resolve(), out.resolve()
     if out.is_relative_to(folder):
         raise InputError(f"results in {out} would lie among the submissions; give another folder with --out")
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise InputError(f"{workers} submissions at a time; give at least 1")
-    paths = submissions(folder)
+    found = submissions(folder)
+    again = {one for one in found if any(one.path.is_relative_to(path.resolve()) for path in retry)}
+    if retry and not again:
+        raise InputError(f"no submission is {printable(str(retry[0]))}; give a file or a folder of {folder}")
     seed = _class_seed(out, seed)
-    limits = limits or Limits()
-    results: dict[Path, dict[str, Any]] = {}
-    with tqdm(total=len(paths), desc="grade", unit="submission") as bar, ThreadPoolExecutor(workers) as pool:
-        waiting = {pool.submit(_one, path, folder, out, number, seed, limits): path for path in paths}
+    results: dict[Submission, dict[str, Any]] = {}
+    with tqdm(total=len(found), desc="grade", unit="submission") as bar, ThreadPoolExecutor(workers) as pool:
+        given = (number, seed, limits or Limits(), trust)
+        waiting = {pool.submit(_one, one, out / "results", one in again, *given): one for one in found}
         try:
             for done in as_completed(waiting):
                 results[waiting[done]] = done.result()
@@ -66,8 +143,9 @@ def class_table(
             pool.shutdown(wait=False, cancel_futures=True)  # no new one begins
             bar.write("stopping: those that run are graded first", file=sys.stderr)
             raise
-    rows = [_row(path.relative_to(folder), results[path]) for path in paths]
-    write_csv(out / "grades.csv", rows, COLUMNS)
+    write_csv(out / "grades.csv", [_row(one, folder, results) for one in found], COLUMNS)
+    for one in found:
+        write_atomic(out / "feedback" / f"{one.stored}.md", feedback(results[one], printable(one.student)))
     return (out / "grades.csv").read_text()
 
 
@@ -80,37 +158,51 @@ def _class_seed(out: Path, seed: int | None) -> int:
     return seed
 
 
-def _one(path: Path, folder: Path, out: Path, number: int | None, seed: int, limits: Limits) -> dict[str, Any]:
-    """The result of one submission: the one that is there, or a new one."""
-    name = "__".join(path.relative_to(folder).parts)
-    stored = out / f"{name}.json"
+def _one(
+    one: Submission, out: Path, again: bool, number: int | None, seed: int, limits: Limits, trust: bool
+) -> dict[str, Any]:
+    """The result of one submission: the one that is there, or a new one. Whatever happens to it stays its own."""
+    stored = out / f"{one.stored}.json"
     try:
-        before = read_json(stored) if stored.exists() else None
+        before = read_json(stored) if stored.exists() and not again else {}
     except InputError:
-        before = None  # damaged: it is made again
+        before = {}  # damaged: it is made again
     try:
-        digest = sha256(read_bytes(path))
-        if before and _same(before, digest, number, seed):
+        same = before and before["digest"] == sha256(one.path.read_bytes()) and number in (None, before["assignment"])
+        if same and (before["seed"], before["version"]) == (seed, __version__):
             return before
-        found = grade_file(path, number, seed, limits, keep=out / f"{name}.executed.ipynb").as_json()
-    except InputError as error:
-        found = {"submission": path.name, "digest": "", "assignment": number or 0, "status": "not graded", "points": 0,
-                 "out_of": 0, "seed": seed, "notes": [str(error)], "questions": [], "confined": [],
+        found = grade_file(one.path, number, seed, limits, trust).as_json()
+    except Exception as error:
+        found = {"assignment": number or 0, "digest": "", "code": "", "status": "not graded", "points": 0, "out_of": 0,
+                 "seed": seed, "notes": [f"{type(error).__name__}: {error}"[:300]], "questions": [],
                  "version": __version__}  # fmt: skip
     write_json(stored, found)
     return found
 
 
-def _same(before: dict[str, Any], digest: str, number: int | None, seed: int) -> bool:
-    asked = number is None or before.get("assignment") == number
-    return asked and (before.get("digest"), before.get("seed"), before.get("version")) == (digest, seed, __version__)
+def _row(one: Submission, folder: Path, results: dict[Submission, dict[str, Any]]) -> dict[str, Any]:
+    result = results[one]
+    alike = [
+        other.student
+        for other, its in results.items()
+        if other != one and result["points"] and its["code"] == result["code"]
+    ]
+    notes = [*result["notes"], *(f"not graded: {name}, which is older or no notebook" for name in one.others)]
+    points = dict.fromkeys(ANSWERS, None) | {q["question"]: q["points"] for q in result["questions"]}
+    texts = {
+        "student": one.student,
+        "file": str(one.path.relative_to(folder)),
+        "digest": result["digest"][:12],
+        "same as": "; ".join(sorted(alike)),
+        "handed in": one.handed_in,
+        "status": result["status"],
+        "notes": " | ".join(notes)[:2000],
+    }
+    whole = {"points": result["points"], "out of": result["out_of"]}
+    return {**{name: _escaped(text) for name, text in texts.items()}, **points, **whole}
 
 
-def _row(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    questions = " ".join(f"{q['question']}={q['points']}/{q['out_of']}" for q in result["questions"])
-    lost = [f"{q['question']} {f['name']}" for q in result["questions"] for f in q["findings"] if f["said"]]
-    return {
-        "submission": str(path), "assignment": result["assignment"], "status": result["status"],
-        "points": result["points"], "out_of": result["out_of"], "questions": questions,
-        "lost": "; ".join(lost), "notes": " | ".join(" ".join(note.split()) for note in result["notes"]),
-    }  # fmt: skip
+def _escaped(text: str) -> str:
+    """Text that neither a terminal nor a spreadsheet takes for a command."""
+    shown = printable(text)
+    return f"'{shown}" if shown[:1] in "=+-@" and shown else shown

@@ -1,28 +1,19 @@
-"""Assignment 2, an honest evaluation, first half: robust_accuracy and worst_case."""
+"""Assignment 2, an honest evaluation: robust_accuracy, worst_case, report and diagnose."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from metarobust.course.question import (
-    CLOSE,
-    Answer,
-    CannotJudge,
-    Property,
-    Question,
-    Record,
-    call,
-    noted,
-    number,
-    uniform,
-    whole,
-)
-from metarobust.course.toys import Table
+from metarobust.course.attacks import linear
+from metarobust.course.question import Ask, CannotJudge, Reply, Verdicts, begun, number, off
+from metarobust.course.toys import Table, Turning, disguised, uniform, whole
+from metarobust.evaluation.intervals import wilson
+
+FIGURES = ("clean", "robust", "n", "low", "high")
 
 
 class Shown(NamedTuple):
@@ -31,6 +22,14 @@ class Shown(NamedTuple):
     x: Tensor
     y: Tensor
     right: Tensor
+
+    def turned(self, *rows: Tensor) -> Tensor:
+        """True for these rows."""
+        return torch.zeros(len(self.y), dtype=torch.bool).scatter(0, torch.cat(rows), True)
+
+    def rows(self, right: bool, many: int) -> Tensor:
+        """The first rows that Table gets right, or wrong."""
+        return (self.right == right).nonzero()[:many, 0]
 
 
 def show(g: torch.Generator, n: int, wrong: int) -> Shown:
@@ -41,129 +40,87 @@ def show(g: torch.Generator, n: int, wrong: int) -> Shown:
     return Shown(0.3 + 0.4 * side + uniform(g, -0.05, 0.05, n, 1, 2, 2), y, right)
 
 
-def turning(which: Tensor, original: Tensor, seen: list[Any] | None = None) -> Callable[..., Tensor]:
-    """An attack that mirrors the images `which` at one half, so that Table says the other class, and no others.
-
-    seen: gets whether the model was in train mode, and whether the images were the original ones.
-    """
-    shift = torch.where(which.view(-1, 1, 1, 1), 1 - 2 * original, torch.zeros_like(original))
-
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        if seen is not None:
-            seen.append([model.training, bool(torch.equal(x, original))])
-        return (x + shift).clone()
-
-    return attack
-
-
-class Accuracy(NamedTuple):
-    plain: Shown
-    turned: Tensor
-    moody: Shown
-    moody_turned: Tensor
-
-
-def _accuracy(g: torch.Generator) -> Accuracy:
-    # A prime number of images: a product of two shares cannot happen to be the share that is right.
-    n, wrong = (13, 17)[whole(g, 0, 1)], whole(g, 3, 4)
-    first = show(g, n, wrong)
-    # Of the wrong ones it turns two, to the right class; of the right ones some.
-    turned = torch.zeros(n, dtype=torch.bool)
-    turned[(~first.right).nonzero()[:2, 0]] = True
-    turned[first.right.nonzero()[: whole(g, 3, 5), 0]] = True
-    second = show(g, n, 0)
-    moody_turned = torch.arange(n) < whole(g, 3, 5)
-    return Accuracy(first, turned, second, moody_turned)
-
-
-def _probe_accuracy(answer: Answer, case: Accuracy) -> dict[str, Any]:
-    seen: list[Any] = []
-    first, second = case.plain, case.moody
-    moody = Table(moody=True).train()
-    return {
-        "out": call(answer, Table().eval(), first.x, first.y, turning(case.turned, first.x)),
-        "moody": call(answer, moody, second.x, second.y, turning(case.moody_turned, second.x, seen)),
-        "restored": moody.training, "attacked in train mode": any(mode for mode, _ in seen),
-    }  # fmt: skip
-
-
-def _share(case: Any, got: Record) -> float:
-    value = number(got, "out")
-    if not 0 <= value <= 1:
-        raise CannotJudge(f"it returns {value:g}; a share runs from 0 to 1.")
+def share(reply: Reply) -> float:
+    """A number from 0 to 1. Raises CannotJudge where it is none."""
+    value = reply.number()
+    begun(0 <= value <= 1, f"it returns {value:g}; a share runs from 0 to 1.")
     return value
 
 
-def _counts(case: Accuracy, got: Record) -> str | None:
-    wanted = float((case.plain.right & ~case.turned).float().mean())
-    return off(_share(case, got), wanted)
+def mean(mask: Tensor) -> float:
+    return float(mask.float().mean())
 
 
-def off(found: float, wanted: float) -> str | None:
-    """What is wrong with a share, or None where it is right."""
-    return None if abs(found - wanted) < CLOSE else f"it says {found:.3f} where {wanted:.3f} is right."
+def robust_accuracy(g: torch.Generator, ask: Ask) -> Verdicts:
+    # A prime number of images: a product of two shares cannot happen to be the share that is right.
+    n = (13, 17)[whole(g, 0, 1)]
+    first, second = show(g, n, whole(g, 3, 4)), show(g, n, 0)
+    # Of the wrong ones the attack turns two, to the right class; of the right ones some.
+    turned = first.turned(first.rows(False, 2), first.rows(True, whole(g, 3, 5)))
+    moody = second.turned(torch.arange(whole(g, 3, 5)))
+    still = ask(Table(moody=False).eval(), first.x, first.y, Turning(images=first.x, turned=turned))
+    learning = ask(Table(moody=True).train(), second.x, second.y, Turning(images=second.x, turned=moody))
+    counts = off(share(still), mean(first.right & ~turned))
+    attacked = any(note[0] for note in learning.after(3, "notes")) and "the attack looks at a model in train mode."
+    in_eval = attacked or off(share(learning), mean(~moody))
+    begun(not counts or not in_eval, "no share that it says is right, of all images or in eval mode.")
+    yield "share", counts
+    yield "eval mode", in_eval
+    modes = [still.after(0, "training"), learning.after(0, "training")]
+    yield "restored", modes != [False, True] and "it is left in another mode than it came in: train for eval, or eval."
 
 
-def _eval_mode(case: Accuracy, got: Record) -> str | None:
-    if got.get("attacked in train mode") is not False:
-        return "the attack looks at a model in train mode."
-    return off(number(got, "moody"), float((~case.moody_turned).float().mean()))
-
-
-ACCURACY = Question("q1", "robust_accuracy", _accuracy, _probe_accuracy, _share, (
-    Property("share", 2, "it is the share of all images that are right before and after the attack",
-             "an image that is wrong as it is counts as wrong, even where the attack turns it right; divide by all n.",
-             _counts),
-    Property("eval mode", 2, "the model is attacked and asked in eval mode",
-             "call model.eval() before anything else: dropout and batch normalisation behave otherwise in training.",
-             _eval_mode),
-    Property("restored", 1, "the model is left in the mode it came in",
-             "keep model.training at the start, and call model.train(kept) at the end.",
-             noted("restored", "a model that came in train mode is left in eval mode.")),
-))  # fmt: skip
-
-
-class Worst(NamedTuple):
-    shown: Shown
-    turned: list[Tensor]
-    flawed: Shown
-    repaired: Tensor
-
-
-def _worst(g: torch.Generator) -> Worst:
-    n = whole(g, 12, 18)
-    parts = torch.randperm(n, generator=g)
-    ends = [0]
-    for _ in range(3):
+def worst_case(g: torch.Generator, ask: Ask) -> Verdicts:
+    shown, ends = show(g, whole(g, 24, 30), 0), [0]
+    order = torch.randperm(len(shown.y), generator=g)
+    for _ in range(whole(g, 4, 6)):  # attacks, each of which turns other images
         ends.append(ends[-1] + whole(g, 1, 3))
-    turned = [torch.zeros(n, dtype=torch.bool).scatter(0, parts[a:b], True) for a, b in itertools.pairwise(ends)]
-    flawed = show(g, n, 3)
-    return Worst(show(g, n, 0), turned, flawed, ~flawed.right)
+    attacks = [Turning(images=shown.x, turned=shown.turned(order[a:b])) for a, b in pairwise(ends)]
+    reply = ask(Table(moody=False).eval(), shown.x, shown.y, attacks)
+    flawed = show(g, len(shown.y), 3)
+    turned = flawed.turned(flawed.rows(False, 3), flawed.rows(True, 2))  # the wrong ones, to the right class
+    twice = ask(Table(moody=False).eval(), flawed.x, flawed.y, [Turning(images=flawed.x, turned=turned)] * 2)
+    each, clean = off(share(reply), 1 - ends[-1] / len(order)), off(share(twice), mean(flawed.right & ~turned))
+    begun(not each or not clean, "what it says is right of no attack and of no image as it is.")
+    yield "each image", each
+    yield "clean", clean
+    seen = [note[1] for attack in reply.after(3) for note in attack["notes"]]
+    yield "original", not (seen and all(seen)) and "an attack is given what another one has moved, or none is made."
 
 
-def _probe_worst(answer: Answer, case: Worst) -> dict[str, Any]:
-    seen: list[Any] = []
-    attacks = [turning(which, case.shown.x, seen) for which in case.turned]
-    repair = [turning(case.repaired, case.flawed.x)] * 2
-    return {"out": call(answer, Table().eval(), case.shown.x, case.shown.y, attacks),
-            "repaired": call(answer, Table().eval(), case.flawed.x, case.flawed.y, repair),
-            "original": all(same for _, same in seen)}  # fmt: skip
+def report(g: torch.Generator, ask: Ask) -> Verdicts:
+    parts = {"train": show(g, whole(g, 20, 24), 1), "test": show(g, whole(g, 10, 14), 3)}
+    turned = {name: parts[name].turned(parts[name].rows(True, many)) for name, many in (("train", 3), ("test", 4))}
+    attack = Turning(images=torch.cat([p.x for p in parts.values()]), turned=torch.cat(list(turned.values())))
+    found = ask(Table(moody=False).eval(), {name: (p.x, p.y) for name, p in parts.items()}, attack).value()
+    if not isinstance(found, dict) or not set(FIGURES) <= set(found):
+        raise CannotJudge('it does not return a dictionary with "clean", "robust", "n", "low" and "high".')
+    clean, robust, n, low, high = (number(found[name]) for name in FIGURES)
+
+    def figure(value: float, right: dict[str, Tensor]) -> str:
+        # Of the held-out images, of those for training, or of both: where from is another property's business.
+        places = [mean(right["test"]), mean(right["train"]), mean(torch.cat(list(right.values())))]
+        return off(value, min(places, key=lambda p: abs(value - p)))
+
+    off_clean = figure(clean, {name: p.right for name, p in parts.items()})
+    off_robust = figure(robust, {name: p.right & ~turned[name] for name, p in parts.items()})
+    begun(not off_clean or not off_robust, "neither of the two accuracies is right, of whatever images.")
+    held_out = len(parts["test"].y)
+    yield "held out", n != held_out and f"it measures {n:g} images; {held_out} are held out."
+    yield "clean", off_clean
+    yield "robust", off_robust
+    begun(0 <= robust <= 1 and 1 <= n <= 1000, "there is no share to put an interval around.")
+    right = wilson(round(robust * int(n)), int(n))
+    good = abs(low - right[0]) < 2e-3 and abs(high - right[1]) < 2e-3
+    both = f"{low:.3f} to {high:.3f}, not {right[0]:.3f} to {right[1]:.3f}."
+    yield "interval", not good and f"for {robust:.3f} of {n:g} images it is {both}"
 
 
-def _each_image(case: Worst, got: Record) -> str | None:
-    return off(_share(case, got), 1 - float(torch.stack(case.turned).any(0).float().mean()))
-
-
-def _clean_too(case: Worst, got: Record) -> str | None:
-    return off(number(got, "repaired"), float(case.flawed.right.float().mean()))
-
-
-WORST = Question("q2", "worst_case", _worst, _probe_worst, _share, (
-    Property("each image", 3, "an image counts where no attack turns it",
-             "keep one True or False for each image and join them with &; do not compare accuracies.", _each_image),
-    Property("clean", 2, "an image that is wrong as it is does not count",
-             "ask the model about the images themselves, too.", _clean_too),
-    Property("original", 1, "every attack starts from the images themselves",
-             "attack x, and keep x: two attacks one after the other may go further than eps.",
-             noted("original", "an attack is given what another one has moved.")),
-))  # fmt: skip
+def diagnose(g: torch.Generator, ask: Ask) -> Verdicts:
+    shape = (1, whole(g, 4, 5), whole(g, 4, 5))
+    base, x = linear(g, shape, whole(g, 3, 5)), uniform(g, 0.05, 0.95, whole(g, 6, 9), *shape)
+    replies = {name: ask(model, x, base(x).argmax(1)) for name, model in disguised(base, g).items()}
+    begun(len({str(reply.value())[:100] for reply in replies.values()}) > 1, "it says the same of every model.")
+    for name, reply in replies.items():
+        word = str(reply.value())[:40]
+        yield name, word != name and f'a model that is "{name}" is called {word!r}.'

@@ -1,60 +1,67 @@
-"""Grading one submission: run it, judge what its functions did, and say so.
+"""Grading one submission: its functions are asked in a process of their own, and judged here.
 
-    result = grade_file(Path("submission.ipynb"))
-    print(result.text())
-
-The judging happens here, in a process that none of the student's code ran in; see `metarobust.course.run` for theirs.
+result = grade_file(Path("submission.ipynb"))
+print(result.text())
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from metarobust import __version__
-from metarobust.course import assignment, confine
-from metarobust.course.marks import Mark, judge
-from metarobust.course.question import NOT_REACHED
-from metarobust.course.run import Limits, Ran, run
-from metarobust.course.submission import number_of, read_notebook
+from metarobust.course import NUMBERS, assignment
+from metarobust.course.question import Mark, Reply, judge
+from metarobust.course.sandbox import Ended, Limits, confine, started
+from metarobust.course.wire import Broken, Channel
 from metarobust.errors import InputError
-from metarobust.storage import read_bytes, sha256
+from metarobust.storage import sha256
+
+MOST_BYTES = 20_000_000  # of a notebook
+CHECKS = 200  # of a student's own, that are answered
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
-    """What a submission earned. status: `graded`, or what prevented it. seed: of the hidden variants."""
+    """What a submission earned. status: `graded`, or what prevented it. code: a digest that ignores layout."""
 
-    submission: str
+    name: str
     digest: str
-    number: int
-    status: str
     seed: int
-    notes: tuple[str, ...]
-    marks: tuple[Mark, ...]
-    confined: tuple[str, ...]
-    out_of: int
+    number: int = 0
+    status: str = "graded"
+    code: str = ""
+    notes: list[str] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
 
     @property
     def points(self) -> int:
         return sum(one.points for one in self.marks)
 
+    @property
+    def out_of(self) -> int:
+        return assignment(self.number).out_of if self.number else 0
+
     def text(self) -> str:
         """For a person."""
         title = assignment(self.number).title if self.number else "no assignment"
-        head = f"{self.submission}: {self.points} of {self.out_of} points ({self.status}; {title}, seed {self.seed})"
-        return "\n".join([head, *(f"Note: {note}" for note in self.notes), *map(str, self.marks)])
+        head = f"{printable(self.name)}: {self.points} of {self.out_of} points ({self.status}; {title})"
+        return "\n".join([head, *(f"Note: {printable(note)}" for note in self.notes), *map(str, self.marks)])
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "submission": self.submission, "digest": self.digest, "assignment": self.number, "status": self.status,
-            "points": self.points, "out_of": self.out_of, "seed": self.seed, "notes": list(self.notes),
-            "questions": [one.as_json() for one in self.marks], "confined": list(self.confined),
-            "version": __version__,
-        }  # fmt: skip
+        about = {
+            name: getattr(self, name) for name in ("digest", "code", "status", "points", "out_of", "seed", "notes")
+        }
+        questions = [one.as_json() for one in self.marks]
+        return {"assignment": self.number, **about, "questions": questions, "version": __version__}
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would take for a command, and without what is no text at all."""
+    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable)
 
 
 def draw_seed() -> int:
@@ -63,38 +70,120 @@ def draw_seed() -> int:
 
 
 def grade_file(
-    path: Path, number: int | None = None, seed: int | None = None, limits: Limits | None = None,
-    keep: Path | None = None,
-) -> Result:  # fmt: skip
+    path: Path, number: int | None = None, seed: int | None = None, limits: Limits | None = None, trust: bool = False
+) -> Result:
     """Grade one submission, whatever it is.
 
-    number: of the assignment; as the notebook itself says where None. seed: of the hidden variants; drawn where None.
-    A property earns its points where it holds on the visible variant, 0, and on the hidden ones, seed and seed + 1.
-    keep: where to write the executed notebook. Raises InputError where there is no such file, or no telling which
-    assignment it is.
+    Args:
+        path: of the notebook.
+        number: of the assignment; as the notebook itself says where None.
+        seed: of the hidden variants; drawn where None. A property earns its points where it holds on the visible
+            variant, 0, and on the hidden ones, seed and seed + 1.
+        limits: of time and memory.
+        trust: run it without walls.
+
+    Returns:
+        Its points, and why. A crash is tried again once: a busy machine may have been the reason.
+
+    Raises:
+        InputError: there is no such file or assignment, or bubblewrap is missing and it is not trusted.
     """
-    digest = sha256(read_bytes(path))
+    confine(trust)
+    if number is not None:
+        assignment(number)
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MOST_BYTES else b""
+    except OSError as error:
+        raise InputError(f"cannot read {printable(str(path))}: {error.strerror}; check the path") from error
     seed = draw_seed() if seed is None else seed
-    if number is None:
-        try:
-            notebook = read_notebook(path)
-        except InputError as error:
-            return Result(path.name, digest, 0, "not a notebook", seed, (str(error),), (), (), 0)
-        number = number_of(notebook)
-    if number is None:
-        raise InputError(f"{path.name} does not say which assignment it is; give --assignment 1, 2, 3 or 4")
-    asked = assignment(number)
-    seeds = (0, seed, seed + 1)
-    ran = run(path, asked, seeds, limits or Limits())
-    marks = tuple(judge(question, seeds, _of(ran, question.name, seeds)) for question in asked.questions)
-    if keep is not None and ran.executed is not None:
-        keep.write_bytes(ran.executed)
-    confined = tuple(confine.available()) if ran.records else ()
-    return Result(path.name, digest, number, ran.status, seed, tuple(ran.notes), marks, confined, asked.out_of)
+    result = Result(path.name, sha256(content), seed)
+    if not content:
+        result.status = "not a notebook"
+        result.notes = [f"it has {size:,} bytes; clear its outputs, and hand in the .ipynb file itself"]
+        return result
+    for _ in range(2):
+        result = Result(path.name, sha256(content), seed)
+        _grade(result, content, number, limits or Limits(), trust)
+        if result.status != "crashed":
+            break
+    return result
 
 
-def _of(ran: Ran, name: str, seeds: Sequence[int]) -> dict[int, Any]:
-    """What was recorded of a question on each variant. Where a run ended early, the others were not reached."""
-    found = ran.records.get(name, {})
-    missing = {} if ran.status == "graded" else {"stopped": NOT_REACHED}
-    return {seed: found.get(seed, missing) for seed in seeds}
+def _grade(result: Result, content: bytes, number: int | None, limits: Limits, trust: bool) -> None:
+    banned = {str(n): list(assignment(n).forbidden) for n in NUMBERS}
+    job = {"memory": limits.memory, "cell": limits.seconds / 10, "alone": not trust, "number": number or 0}
+    try:
+        with started(content, limits, trust) as channel:
+            channel.send({**job, "forbidden": banned})
+            about = channel.receive()
+            if about.get("refused"):
+                result.status, result.notes = "not a notebook", [str(about["refused"])[:200]]
+                return
+            result.number = number or (about["number"] if about.get("number") in NUMBERS else 0)
+            result.code, imports = str(about.get("code"))[:64], about.get("imports")
+            if not result.number:
+                result.status = "not graded"
+                result.notes.append("it does not say which assignment it is; give --assignment 1, 2, 3 or 4")
+            elif imports:
+                result.status = "forbidden import"
+                names = ", ".join(map(str, imports))[:200]
+                result.notes.append(f"it imports {names}, which this assignment does without; take it out")
+            else:
+                _judged(result, channel)
+    except (Ended, Broken) as why:
+        result.status = str(why) if isinstance(why, Ended) else "crashed"
+        result.notes.append(f"it was ended, {why}" if isinstance(why, Ended) else str(why))
+    if result.number:
+        result.marks += [judge(q, (), None) for q in assignment(result.number).questions[len(result.marks) :]]
+
+
+def _judged(result: Result, channel: Channel) -> None:
+    """Hears the notes of a run, answers a student's own checks, and then judges each question."""
+    checks = 0
+    while not (message := channel.receive()).get("done"):
+        if "check" in message:
+            checks += 1
+            channel.send(_check(message, channel) if checks <= CHECKS else {"text": "", "error": "too many checks"})
+        elif len(result.notes) < 20:
+            result.notes.append(str(message.get("note"))[:300])
+    for question in assignment(result.number).questions:
+        seeds = (0, result.seed, result.seed + 1)
+        result.marks.append(judge(question, seeds, _asking(channel, question.answer)))
+    channel.send({"end": True})
+
+
+def _check(message: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    try:
+        question = assignment(int(message["number"])).question(str(message["check"]))
+        mark = judge(question, [int(message["seed"])], _asking(channel, ""))
+    except (InputError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
+        return {"text": "", "error": str(error)[:200]}
+    return {"text": str(mark), "holds": bool(mark), "points": mark.points}
+
+
+def _asking(channel: Channel, name: str) -> Any:
+    """Asks about the function of this name; about the one being checked where it is empty."""
+
+    def ask(*given: Any, slope: int | None = None) -> Reply:
+        channel.send({"call": name, "given": list(given), "slope": slope})
+        return Reply(given, channel.receive())
+
+    return ask
+
+
+def feedback(result: dict[str, Any], student: str) -> str:
+    """Markdown that a student may see: points, what is missing and a hint for it. No seed, and nobody else."""
+    title = assignment(result["assignment"]).title if result["assignment"] else "No assignment"
+    lines = [f"# {title}", f"{student}: **{result['points']} of {result['out_of']} points**, {result['status']}."]
+    lines += [f"- Note: `{printable(note).replace('`', '')}`" for note in result["notes"]]
+    for question in result["questions"]:
+        lines.append(f"## {question['question']} `{question['answer']}`: {question['points']} of {question['out_of']}")
+        for one in question["findings"]:
+            said = f" {_cell(one['said'])} *Hint:* {one['hint']}" if one["said"] else ""
+            lines.append(f"- **{one['points']}/{one['out_of']}** {one['name']}: {one['asks']}.{said}")
+    return "\n\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in printable(text))

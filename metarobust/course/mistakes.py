@@ -1,175 +1,110 @@
-"""Assignment 4, learning from mistakes, first half: meta_loss and split."""
+"""Assignment 4, learning from mistakes: meta_loss, split, patch and paired."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.course.question import (
-    CLOSE,
-    Answer,
-    CannotJudge,
-    Property,
-    Question,
-    Record,
-    call,
-    entry,
-    number,
-    plain,
-    uniform,
-    whole,
-)
-from metarobust.course.toys import Linear, images
+from metarobust.course.attacks import images, linear
+from metarobust.course.optimizer import quadratic
+from metarobust.course.question import CLOSE, Ask, CannotJudge, Reply, Verdicts, begun, close, number
+from metarobust.course.toys import Seeded, Watched, uniform, whole
+from metarobust.lab.results import interval
 
 
-class Scored(NamedTuple):
-    model: Linear
-    x: Tensor
-    y: Tensor
-    eps: float
-    share: float
-
-    def right(self) -> tuple[Tensor, Tensor]:
-        """The clean loss, and the loss after one step of FGSM; both with a graph to the model's parameters."""
-        leaf = self.x.clone().requires_grad_()
-        slope = torch.autograd.grad(F.cross_entropy(self.model(leaf), self.y, reduction="sum"), leaf)[0]
-        moved = (self.x + self.eps * slope.sign()).clamp(0, 1)
-        return F.cross_entropy(self.model(self.x), self.y), F.cross_entropy(self.model(moved), self.y)
-
-
-def _scored(g: torch.Generator) -> Scored:
+def meta_loss(g: torch.Generator, ask: Ask) -> Verdicts:
     shape, classes, n = (1, whole(g, 3, 4), whole(g, 3, 4)), whole(g, 3, 5), whole(g, 5, 8)
-    model, x = Linear(shape, classes, g), images(g, n, shape)
+    model, x = linear(g, shape, classes), images(g, n, shape)
     x = torch.where(uniform(g, 0, 1, *x.shape) < 0.4, x.round(), x)  # much black and white: there the range bites
     y = torch.randint(0, classes, (n,), generator=g)
-    return Scored(model, x, y, float(uniform(g, 0.15, 0.25)), float(uniform(g, 0.2, 0.4)))
+    eps, s = float(uniform(g, 0.15, 0.25)), float(uniform(g, 0.2, 0.4))
+    leaf = x.clone().requires_grad_()
+    slope = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)[0]
+    losses = [F.cross_entropy(model(one), y) for one in (x, (x + eps * slope.sign()).clamp(0, 1))]
+    clean, attacked = (float(loss.detach()) for loss in losses)
+    (slope,) = torch.autograd.grad((1 - s) * losses[0] + s * losses[1], [model.weight])
+    model.weight.grad = torch.ones_like(model.weight)  # somebody else's
+    reply = ask(model, x, y, eps, s, slope=0)
+    mixed, none, whole_ = reply.number(), *(ask(model, x, y, eps, share).number() for share in (0.0, 1.0))
+    has_clean, has_attacked = (min(abs(none - one), abs(whole_ - one)) < CLOSE for one in (clean, attacked))
+    begun(has_clean or has_attacked, "it says neither the loss on clean images nor that under FGSM.")
+    yield "clean", not has_clean and f"no share gives the loss on clean images, {clean:.3f}; {none:.3f} is that of 0."
+    said = f"no share gives the loss under FGSM, {attacked:.3f}; {whole_:.3f} is that of 1."
+    yield "attacked", not has_attacked and said
+    turned = abs(none - clean) > abs(whole_ - clean) + CLOSE
+    mixes = abs(mixed - (1 - s) * none - s * whole_) < CLOSE
+    said = "a share of 1 gives the clean loss, and a share of 0 the other."
+    yield "shares", said if turned else not mixes and "between 0 and 1 it is not the mixture of the two."
+    found = (reply.slopes(slope.shape) or [torch.zeros_like(slope)])[0]
+    if has_clean and has_attacked and mixes and not turned and found.any() and not close(found, slope):
+        yield "graph", "a part of the gradient with respect to the model's parameters is missing."
+    elif not found.any():
+        yield "graph", "the loss has no gradient with respect to the model's parameters."
+    else:
+        yield "graph", not reply.kept(0) and "the gradients in the model's parameters, or its mode, are not as before."
 
 
-def _probe_loss(answer: Answer, case: Scored) -> dict[str, Any]:
-    slopes: list[Any] = []
+def split(g: torch.Generator, ask: Ask) -> Verdicts:
+    sizes = [whole(g, 20, 40), whole(g, 10, 20), whole(g, 10, 20)]
+    n, seed = sum(sizes) + whole(g, 5, 15), whole(g, 0, 10**6)
 
-    def at(share: float) -> Any:
-        found = answer(case.model, case.x.clone(), case.y, case.eps, share)
-        if isinstance(found, Tensor) and found.requires_grad and found.ndim == 0 and share == 1:
-            weight = case.model.weight
-            slopes.append(torch.autograd.grad(found, weight, allow_unused=True)[0])
+    def listed(part: Any) -> list[int]:
+        found = part.tolist() if isinstance(part, Tensor) else part
+        if not isinstance(found, list) or not all(isinstance(i, int) for i in found):
+            raise CannotJudge("it does not return three tensors of whole numbers.")
+        begun(all(0 <= i < n for i in found), f"it returns indices outside of 0 to {n - 1}.")
         return found
 
-    found = {name: call(at, share) for name, share in (("out", case.share), ("none", 0.0), ("all", 1.0))}
-    return {**found, "slope": plain(slopes[0]) if slopes else None,
-            "bare": all(p.grad is None for p in case.model.parameters())}  # fmt: skip
+    def parts(reply: Reply) -> list[list[int]]:
+        return [listed(part) for part in reply.parts(3, "three tensors of whole numbers")]
 
-
-def _ends(case: Scored, got: Record) -> tuple[float, float, float, float]:
-    """What it says at a share of 0 and of 1, and what is right there."""
-    clean, attacked = case.right()
-    return number(got, "none"), number(got, "all"), float(clean.detach()), float(attacked.detach())
-
-
-def _clean(case: Scored, got: Record) -> str | None:
-    none, all_, clean, _ = _ends(case, got)
-    good = min(abs(none - clean), abs(all_ - clean)) < CLOSE
-    return None if good else f"no share gives the loss on clean images, {clean:.3f}: it is {none:.3f} at share 0."
-
-
-def _attacked(case: Scored, got: Record) -> str | None:
-    none, all_, _, attacked = _ends(case, got)
-    good = min(abs(none - attacked), abs(all_ - attacked)) < CLOSE
-    return None if good else f"no share gives the loss under FGSM, {attacked:.3f}: it is {all_:.3f} at share 1."
-
-
-def _shares(case: Scored, got: Record) -> str | None:
-    none, all_, clean, _ = _ends(case, got)
-    if abs(none - clean) > abs(all_ - clean) + CLOSE:
-        return "a share of 1 gives the clean loss, and a share of 0 the other."
-    mixed = (1 - case.share) * none + case.share * all_
-    return None if abs(number(got, "out") - mixed) < CLOSE else "between 0 and 1 it is not the mixture of the two."
-
-
-def _trains(case: Scored, got: Record) -> str | None:
-    slope = got.get("slope")
-    if not isinstance(slope, Tensor) or slope.shape != case.model.weight.shape or not bool(slope.abs().max() > 0):
-        return "the loss has no gradient with respect to the model's parameters."
-    return None if got.get("bare") is True else "gradients are left in the model's parameters."
-
-
-LOSS = Question("q1", "meta_loss", _scored, _probe_loss, lambda case, got: number(got, "out"), (
-    Property("clean", 2, "its clean part is the mean cross-entropy on the images as they are",
-             "F.cross_entropy(model(x), y) takes the mean.", _clean),
-    Property("attacked", 2, "its other part is the mean cross-entropy after FGSM, inside of [0, 1]",
-             "x + eps * sign, then clamp(0, 1), and the loss of the label y.", _attacked),
-    Property("shares", 1, "it is (1 - share) * clean + share * attacked", "share is that of the attacked part.",
-             _shares),
-    Property("graph", 2, "it can be differentiated, and leaves nothing in the model",
-             "no torch.no_grad() around it; take the attack's gradient with torch.autograd.grad.", _trains),
-))  # fmt: skip
-
-
-class Cut(NamedTuple):
-    n: int
-    sizes: list[int]
-    seed: int
-
-
-def _cut(g: torch.Generator) -> Cut:
-    sizes = [whole(g, 20, 40), whole(g, 10, 20), whole(g, 10, 20)]
-    return Cut(sum(sizes) + whole(g, 5, 15), sizes, whole(g, 0, 10**6))
-
-
-def _probe_split(answer: Answer, case: Cut) -> dict[str, Any]:
-    def at(seed: int) -> Any:
-        found = call(answer, case.n, list(case.sizes), torch.Generator().manual_seed(seed))
-        listed = found if isinstance(found, list) else []
-        return [part.tolist() if isinstance(part, Tensor) else part for part in listed] or found
-
-    return {"out": at(case.seed), "again": at(case.seed), "other": at(case.seed + 1)}
-
-
-def _parts(case: Cut, got: Record, name: str = "out") -> list[list[int]]:
-    found = entry(got, name)
-    lists = isinstance(found, list) and len(found) == 3 and all(isinstance(part, list) for part in found)
-    if not lists or not all(isinstance(i, int) for part in found for i in part):
-        raise CannotJudge("it does not return three tensors of whole numbers.")
-    if not all(0 <= i < case.n for part in found for i in part):
-        raise CannotJudge(f"it returns indices outside of 0 to {case.n - 1}.")
-    return found
-
-
-def _sizes(case: Cut, got: Record) -> str | None:
-    found = [len(part) for part in _parts(case, got)]
-    return None if found == case.sizes else f"the parts have {found} images; {case.sizes} were asked for."
-
-
-def _disjoint(case: Cut, got: Record) -> str | None:
-    every = [i for part in _parts(case, got) for i in part]
+    out, again, other = (parts(ask(n, sizes, Seeded(one))) for one in (seed, seed, seed + 1))
+    every = [i for part in out for i in part]
+    begun(all(out), "a part is empty.")
+    found = [len(part) for part in out]
+    yield "sizes", found != sizes and f"the parts have {found} images; {sizes} were asked for."
     twice = len(every) - len(set(every))
-    return f"{twice} images are in two places." if twice else None
+    yield "disjoint", twice and f"{twice} images are in two places."
+    runs = [part for part in out if sorted(part) == list(range(min(part), max(part) + 1))]
+    yield "mixed", runs and "a part is a stretch of neighbours: data that is sorted stays sorted."
+    same = out == other and "two generators with different seeds lead to the same parts."
+    yield "repeats", "two generators with one seed lead to different parts." if out != again else same
 
 
-def _mixed(case: Cut, got: Record) -> str | None:
-    parts = _parts(case, got)
-    runs = [part for part in parts if sorted(part) == list(range(min(part), max(part) + 1))]
-    return "a part is a stretch of neighbours: data that is sorted stays sorted." if runs else None
+def patch(g: torch.Generator, ask: Ask) -> Verdicts:
+    n = whole(g, 4, 8)
+    w, target, x = uniform(g, -1, 1, n), uniform(g, 2, 3, n), uniform(g, 0.2, 0.8, whole(g, 3, 5), 1, 2, 2)
+    y, lr, steps = torch.randint(0, 3, (len(x),), generator=g), float(uniform(g, 0.05, 0.2)), whole(g, 3, 6)
+    reply = ask(Watched(lr=lr), w, quadratic(torch.ones(n), target), x, y, steps)
+    out = reply.tensor(n)
+    total, *states = reply.after(0, "notes") or [None]
+    seen = reply.after(2, "notes")
+    begun(bool(states or seen), "neither the optimizer nor the loss is asked for anything.")
+    arrives = close(out, target + (w - target) * (1 - lr) ** steps, 1e-3)
+    yield "weights", not arrives and f"after {steps} steps the weights are not where they should be."
+    clean = bool(seen) and all(one.shape == x.shape and close(one.float(), x, 1e-6) for one in seen)
+    yield "clean", not clean and "the loss was asked about images that are not the ones it was given."
+    carried = bool(states) and states == list(range(len(states)))
+    yield "state", not carried and "the optimizer does not get back the state that it returned."
+    yield "total", total != steps and f"init is told {str(total)[:20]}; the run has {steps} steps."
+    changed = not reply.kept(1) and "the weights of the victim are changed."
+    yield "victim", "the weights that it returns still carry a graph." if reply.graph() else changed
 
 
-def _repeats(case: Cut, got: Record) -> str | None:
-    first, again, other = (_parts(case, got, name) for name in ("out", "again", "other"))
-    if first != again:
-        return "two generators with one seed lead to different parts."
-    one_order = [i for part in first for i in part] == [i for part in other for i in part]
-    unmixed = [i for part in first for i in part] == sorted(i for part in first for i in part)
-    return "two generators with different seeds lead to the same parts." if one_order and not unmixed else None
-
-
-SPLIT = Question("q2", "split", _cut, _probe_split, _parts, (
-    Property("sizes", 1, "the parts have the sizes that were asked for", "what is left over stays out.", _sizes),
-    Property("disjoint", 2, "no image is in two parts, or twice in one",
-             "one permutation of all indices, cut in pieces: parts that are drawn apart overlap.", _disjoint),
-    Property("mixed", 1, "the parts are mixed", "torch.randperm(n, generator=generator) before you cut.", _mixed),
-    Property("repeats", 1, "the generator alone decides",
-             "hand the generator on: torch.randperm without it draws from the state that all the program shares.",
-             _repeats),
-))  # fmt: skip
+def paired(g: torch.Generator, ask: Ask) -> Verdicts:
+    n = (4, 5, 9, 10)[whole(g, 0, 3)]  # the root of none of them is near its t
+    level, gain = uniform(g, 0.2, 0.6, n), uniform(g, 0.05, 0.15, n)  # models differ a lot, and the gain hardly
+    before, after = level.tolist(), (level + gain).tolist()
+    wanted, half = interval([b - a for a, b in zip(before, after, strict=True)])
+    reply = ask(before, after)
+    mean, low, high = map(number, reply.parts(3, "three numbers: the mean, and the ends of its interval"))
+    right, wide = abs(abs(mean) - wanted) < CLOSE, abs(abs(high - low) - 2 * half) < 2 * CLOSE
+    begun(right or wide, "neither the mean nor the width of the interval is right.")
+    yield "mean", not right and f"the mean change has size {abs(mean):.4f}, not {wanted:.4f}."
+    yield "direction", mean <= 0 and "a model that got better is said to have got worse."
+    yield "width", not wide and f"the interval is {high - low:.4f} wide, not {2 * half:.4f}."
+    around = abs((low + high) / 2 - mean) < CLOSE and low < high
+    yield "centre", not around and "the ends of the interval do not lie around the mean, the lower one first."

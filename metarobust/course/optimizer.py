@@ -1,168 +1,161 @@
-"""Assignment 3, a learned optimizer from scratch, first part: features and update."""
+"""Assignment 3, a learned optimizer from scratch: features, update, unroll, finite_difference and meta_step."""
 
 from __future__ import annotations
-
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from metarobust.course.question import (
-    Answer,
-    CannotJudge,
-    Property,
-    Question,
-    Record,
-    call,
-    close,
-    entry,
-    plain,
-    tensor,
-    uniform,
-    whole,
-)
+from metarobust.course.question import Ask, CannotJudge, Reply, Verdicts, begun, close, tensor
+from metarobust.course.toys import Momentum, Quadratic, uniform, whole
+
+ZERO = torch.zeros(())
 
 
-class Seen(NamedTuple):
-    g: Tensor
-    m: Tensor
-    w: Tensor
-    factor: float
-    order: Tensor
+def quadratic(curvature: Tensor = ZERO, centre: Tensor = ZERO, slope: Tensor = ZERO, cubic: Tensor = ZERO) -> Quadratic:
+    return Quadratic(curvature=curvature, centre=centre, slope=slope, cubic=cubic)
 
 
-def _seen(g: torch.Generator) -> Seen:
+def numbers(g: torch.Generator, *ends: tuple[float, float]) -> Tensor:
+    """Random numbers, each between two ends."""
+    return torch.tensor([float(uniform(g, *one)) for one in ends])
+
+
+def features(g: torch.Generator, ask: Ask) -> Verdicts:
     n = whole(g, 7, 12)
-    one, two, three = (uniform(g, 0.2, 1.5, n) * (torch.randint(0, 2, (n,), generator=g) * 2 - 1) for _ in range(3))
-    return Seen(one, two, 0.3 * three, float(uniform(g, 300, 3000)), torch.arange(n).roll(whole(g, 1, n - 1)))
+    signs = torch.randint(0, 2, (3, n), generator=g) * 2 - 1
+    slope, m, w = given = uniform(g, 0.2, 1.5, 3, n) * signs * torch.tensor([[1.0], [1.0], [0.3]])
+    factor, order = float(uniform(g, 300, 3000)), torch.arange(n).roll(whole(g, 1, n - 1))
+    out = ask(slope, m, w).tensor(n, 3)
+    begun(not close(out, given.T), "it gives back what it was given.")
+    begun(float(out.std()) > 1e-4, "every feature that it returns is the same.")
+    louder, mixed = ask(factor * slope, factor * m, w), ask(*given[:, order])
+    ratios = out[:, :2] / given[:2].T
+    even = (ratios - ratios[0]).abs().amax(0) <= 1e-2 * ratios.abs().amax(0)
+    sized = bool((even & ratios.any(0)).all())
+
+    def scale() -> str:
+        if not close(out[:, :2], louder.tensor(n, 3)[:, :2], 1e-2):
+            return f"gradients {factor:.0f} times as large give other features."
+        one, two = out[:, :2].square().mean(0).sqrt().tolist()
+        good = max(abs(one - 1), abs(two - 1)) < 1e-2 or not sized or moves()
+        return "" if good else f"the root mean squares of the first two columns are {one:.2f} and {two:.2f}, not 1."
+
+    def moves() -> str:
+        good = close(mixed.tensor(n, 3), out[order], 1e-3)
+        return "" if good else "coordinates in another order get other features."
+
+    def finite() -> str:
+        found = ask(torch.zeros(n), torch.zeros(n), w).tensor(n, 3, finite=False)
+        if not bool(found.isfinite().all()):
+            return "gradients of 0 give features that are not finite."
+        return "" if close(found[:, :2], ZERO) else "gradients of 0 give features that are not 0."
+
+    yield "scale", scale
+    good = close(out[:, 2], w / w.square().mean().sqrt(), 1e-2)
+    yield "weight", not good and "the third column is not the weight over its own root mean square."
+    yield "finite", finite
+    yield "sizes", not sized and "the sizes of the entries of the gradient, or of the momentum, are lost."
+    yield "order", moves
 
 
-def _probe_features(answer: Answer, case: Seen) -> dict[str, Any]:
-    g, m, w, factor, order = case
-    return {"out": call(answer, g.clone(), m.clone(), w.clone()),
-            "louder": call(answer, factor * g, factor * m, w.clone()),
-            "zero": call(answer, torch.zeros_like(g), torch.zeros_like(m), torch.zeros_like(w)),
-            "mixed": call(answer, g[order], m[order], w[order])}  # fmt: skip
+def update(g: torch.Generator, ask: Ask) -> Verdicts:
+    n, theta = whole(g, 4, 8), numbers(g, (-2.5, -1.5), (0.02, 0.1), (0.3, 1.2))
+    slope, v, w = uniform(g, 0.3, 1.5, 3, n)
+    none = torch.zeros(n)
+
+    def pair(reply: Reply) -> list[Tensor]:
+        return [tensor(part, (n,)) for part in reply.parts(2, "a pair, the step and the new velocity")]
+
+    # Of weights at 0 nothing is given up; and without gradient and velocity nothing else moves.
+    (_, velocity), (step, light), (still, _) = (
+        pair(ask(theta, *given)) for given in ((slope, v, w), (slope, v, none), (none, none, w))
+    )
+    right = close(velocity, theta[2].sigmoid() * v + slope)
+    pace, decay = close(step, -theta[0].exp() * light), close(still, -theta[1] * w)
+    begun(right or pace or decay, "neither the velocity nor the step is right.")
+    yield "velocity", not right and "the new velocity is not sigmoid(theta[2]) * v + g."
+    yield "pace", not pace and "of weights at 0, the step is not -exp(theta[0]) times the new velocity."
+    yield "decay", not decay and "where gradient and velocity are 0, the step is not -theta[1] * w."
+    slopes = ask(theta.clone().requires_grad_(), slope, v, w, slope=0).slopes((3,)) or [torch.zeros(3)]
+    # The momentum may show in the velocity only, which the step after this one goes down.
+    missing = [i for i in range(3) if not any(float(one[i]) for one in slopes[: 1 + (i == 2)])]
+    yield "graph", missing and f"the step has no gradient with respect to theta[{missing[0]}]."
 
 
-def _table(case: Seen, got: Record, name: str = "out", finite: bool = True) -> Tensor:
-    return tensor(got, name, (len(case.g), 3), finite)
+def unroll(g: torch.Generator, ask: Ask) -> Verdicts:
+    """Of a loss with curvature without momentum, and one without curvature with momentum: the two ways apart."""
+    n, steps = whole(g, 3, 6), whole(g, 3, 6)
+    start, ways = uniform(g, -1, 1, n), {}
+    bowl, plane = quadratic(uniform(g, 0.8, 1.6, n), uniform(g, 2, 3, n)), quadratic(slope=uniform(g, 0.5, 1.5, n))
+    thetas = numbers(g, (-1.5, -1.0), (0.01, 0.05), (-40, -40)), numbers(g, (-2.5, -1.5), (0.01, 0.05), (0.3, 1.2))
+    for name, loss, theta in zip(("curved", "carried"), (bowl, plane), thetas, strict=True):
+        theta, w, v = theta.requires_grad_(), start.clone().requires_grad_(), torch.zeros(n)
+        reply, ends = ask(loss, Momentum(), start, theta, steps, slope=3), []
+        for _ in range(steps + 2):  # where the run is after each step, and the derivative of the sum of it by theta
+            step, v = Momentum()(theta, torch.autograd.grad(loss(w), w, create_graph=True)[0], v, w)
+            w = w + step
+            ends.append((w.detach(), torch.autograd.grad(w.sum(), theta, retain_graph=True)[0]))
+        ways[name] = reply, reply.tensor(n), ends
+
+    def slopes(name: str) -> tuple[Tensor, Tensor]:
+        """The derivative that came back, and the right one of the weights that did, whatever the number of steps."""
+        reply, end, ends = ways[name]
+        found = reply.slopes((3,)) or [torch.zeros(3)]
+        if not found[0].any():
+            raise CannotJudge("the last weights have no gradient with respect to theta.")
+        return found[0], min(ends, key=lambda one: float((one[0] - end).abs().max()))[1]
+
+    def state() -> str:
+        found, right = slopes("carried")
+        said = f"the derivative with respect to theta[2], the momentum, is {found[2]:.3f} and not {right[2]:.3f}."
+        return "" if close(found, right, 1e-3) else said
+
+    def second_order() -> str:
+        found, right = slopes("curved")
+        said = f"{found[0]:.3f} and not {right[0]:.3f}: part of it is missing."
+        return "" if close(found[:2], right[:2], 1e-3) else f"the derivative with respect to theta[0] is {said}"
+
+    near = min(float((one - end).abs().max()) for _, end, ends in ways.values() for one, _ in ends)
+    begun(near < 1e-2, "the weights are where no number of steps leads.")
+    arrives = all(close(end, ends[steps - 1][0], 1e-3) for _, end, ends in ways.values())
+    yield "weights", not arrives and f"after {steps} steps the weights are not where they should be."
+    yield "state", state
+    yield "second order", second_order
+    yield "start", not all(way[0].kept(2) for way in ways.values()) and "the weights it was given are changed."
 
 
-def _scale_free(case: Seen, got: Record) -> str | None:
-    before, after = _table(case, got)[:, :2], _table(case, got, "louder")[:, :2]
-    if close(before, after, 1e-2):
-        return None
-    return f"gradients {case.factor:.0f} times as large give other features."
+def finite_difference(g: torch.Generator, ask: Ask) -> Verdicts:
+    n, sign, h = whole(g, 3, 6), float(whole(g, 0, 1) * 2 - 1), float(uniform(g, 0.05, 0.1))
+    # No two alike, so that one number for all entries cannot be right for two of them.
+    slope, theta = sign * (torch.arange(n) + uniform(g, 0.6, 1.2, n)), uniform(g, -1, 1, n).double()
+    cubic, reply = uniform(g, 4, 8, n), ask(quadratic(slope=slope), theta, h)
+    valley, out = ask(quadratic(uniform(g, 2, 4, n), theta, cubic=cubic), theta, h), reply.tensor(n)
+    size, sign = close(out.abs(), slope.abs(), 1e-3), bool((out * slope > 0).all())
+    begun(size or sign, "of a plane neither the sizes nor the signs of the slopes are right.")
+    yield "size", not size and "of a function that is a plane, the slopes have the wrong size."
+    yield "sign", not sign and "it points down where the function rises."
+
+    def central() -> str:
+        found, wanted = valley.tensor(n).abs(), cubic * h**2
+        good = close(found, wanted, 5e-3) or (not size and float(found.max()) < 1)  # by a factor, as everywhere
+        return "" if good else f"at the lowest point of a valley it says {found[0]:.3f}, not {wanted[0]:.3f}."
+
+    yield "central", central
+    yield "theta", not reply.kept(1) and "the theta that it was given is changed."
 
 
-def _sees_weight(case: Seen, got: Record) -> str | None:
-    wanted = case.w / case.w.square().mean().sqrt()
-    good = close(_table(case, got)[:, 2], wanted, 1e-2)
-    return None if good else "the third column is not the weight over its own root mean square."
-
-
-def _finite(case: Seen, got: Record) -> str | None:
-    good = bool(_table(case, got, "zero", finite=False).isfinite().all())
-    return None if good else "gradients of 0 give features that are not finite."
-
-
-def _keeps_ratios(case: Seen, got: Record) -> str | None:
-    for name, column, given in (("gradient", 0, case.g), ("momentum", 1, case.m)):
-        found = _table(case, got)[:, column]
-        ratio = found / given
-        if not bool((ratio - ratio[0]).abs().max() <= 1e-2 * ratio.abs().max()) or bool((found == 0).all()):
-            return f"the sizes of the {name}'s entries are lost."
-    return None
-
-
-def _equivariant(case: Seen, got: Record) -> str | None:
-    good = close(_table(case, got, "mixed"), _table(case, got)[case.order], 1e-3)
-    return None if good else "coordinates in another order get other features."
-
-
-FEATURES = Question("q1", "features", _seen, _probe_features, _table, (
-    Property("scale", 2, "gradients in other units give the same features",
-             "divide the gradient and the momentum by their own root mean squares.", _scale_free),
-    Property("weight", 2, "the third column is the weight, over its own root mean square",
-             "a rule that cannot see the weight cannot shrink one whose gradient is 0.", _sees_weight),
-    Property("finite", 1, "gradients of 0 give finite features", "add a tiny number to what you divide by.", _finite),
-    Property("sizes", 1, "a gradient twice as large has a feature twice as large",
-             "the sign alone loses the size: divide the whole vector by one number.", _keeps_ratios),
-    Property("order", 1, "coordinates in another order get the same features, in that order",
-             "no coordinate has a place of honour: divide by a mean over all of them.", _equivariant),
-))  # fmt: skip
-
-
-class Turn(NamedTuple):
-    theta: Tensor
-    g: Tensor
-    v: Tensor
-    w: Tensor
-
-
-def _turn(g: torch.Generator) -> Turn:
-    n = whole(g, 4, 8)
-    theta = torch.stack([uniform(g, -2.5, -1.5), uniform(g, 0.02, 0.1), uniform(g, 0.3, 1.2)]).flatten()
-    return Turn(theta, *(uniform(g, 0.3, 1.5, n) for _ in range(3)))
-
-
-def _probe_update(answer: Answer, case: Turn) -> dict[str, Any]:
-    theta, g, v, w = case
-    leaf, none = theta.clone().requires_grad_(), torch.zeros_like(g)
-    slopes: list[Any] = []
-
-    def differentiate() -> Any:
-        step, velocity = answer(leaf, g.clone(), v.clone(), w.clone())
-        # The momentum shows at the latest in the step after.
-        total = (step + answer(leaf, g.clone(), velocity, w.clone())[0]).sum()
-        slopes.append(torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None)
-
-    call(differentiate)
-    return {"out": call(answer, theta.clone(), g.clone(), v.clone(), w.clone()),
-            "light": call(answer, theta.clone(), g.clone(), v.clone(), none),
-            "still": call(answer, theta.clone(), none, none, w.clone()),
-            "slope": plain(slopes[0]) if slopes else None}  # fmt: skip
-
-
-def _pair(case: Turn, got: Record, name: str = "out") -> tuple[Tensor, Tensor]:
-    found = entry(got, name)
-    if not isinstance(found, list) or len(found) != 2:
-        raise CannotJudge("it does not return a pair, the step and the new velocity.")
-    both = {"step": found[0], "velocity": found[1]}
-    return tensor(both, "step", tuple(case.w.shape)), tensor(both, "velocity", tuple(case.w.shape))
-
-
-def _velocity(case: Turn, got: Record) -> str | None:
-    good = close(_pair(case, got)[1], case.theta[2].sigmoid() * case.v + case.g)
-    return None if good else "the new velocity is not sigmoid(theta[2]) * v + g."
-
-
-def _pace(case: Turn, got: Record) -> str | None:
-    step, velocity = _pair(case, got, "light")  # of weights that are 0, so that nothing is given up
-    good = close(step, -case.theta[0].exp() * velocity)
-    return None if good else "of weights at 0, the step is not -exp(theta[0]) times the new velocity."
-
-
-def _decay(case: Turn, got: Record) -> str | None:
-    good = close(_pair(case, got, "still")[0], -case.theta[1] * case.w)
-    return None if good else "where gradient and velocity are 0, the step is not -theta[1] * w."
-
-
-def _learnable(case: Turn, got: Record) -> str | None:
-    slope = got.get("slope")
-    if not isinstance(slope, Tensor) or slope.shape != (3,):
-        return "the step has no gradient with respect to theta."
-    missing = [i for i in range(3) if float(slope[i]) == 0]
-    return f"the step has no gradient with respect to theta[{missing[0]}]." if missing else None
-
-
-UPDATE = Question("q2", "update", _turn, _probe_update, _pair, (
-    Property("velocity", 2, "the new velocity is sigmoid(theta[2]) * v + g", "g counts in full.", _velocity),
-    Property("pace", 2, "the step goes down the new velocity, exp(theta[0]) times",
-             "a minus sign, the exponential, and the velocity that you have just made.", _pace),
-    Property("decay", 1, "the step gives up theta[1] of the weight", "- theta[1] * w, without the exponential.",
-             _decay),
-    Property("graph", 2, "the step has a gradient with respect to all of theta",
-             "no float(), .item() or .detach() of theta.", _learnable),
-))  # fmt: skip
+def meta_step(g: torch.Generator, ask: Ask) -> Verdicts:
+    n, lr = whole(g, 3, 6), float(uniform(g, 0.01, 0.1))
+    theta, centre = uniform(g, -1, 1, n), uniform(g, 2, 4, n)
+    loss = quadratic(torch.ones(n), centre)
+    reply = ask(loss, theta.clone().requires_grad_(), lr)
+    move = reply.tensor(n) - theta
+    descends, size = bool((move * (centre - theta) > 0).all()), close(move.abs(), lr * (theta - centre).abs())
+    begun(descends or size, "theta neither goes down the meta-loss, nor by the right amount.")
+    yield "descent", not descends and "the meta-loss rises along this step."
+    yield "size", not size and "its size is not lr times the meta-gradient."
+    yield "cut", reply.chained() and "the new theta still carries the graph of the old one."
+    used = theta.clone().requires_grad_()
+    used.grad = torch.ones(n)  # somebody else's
+    kept = reply.kept(1) and ask(loss, used, lr).kept(1)
+    yield "theta", not kept and "the theta that it was given is changed, or its .grad is another one."

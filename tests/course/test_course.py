@@ -1,108 +1,116 @@
-"""The graders, graded: stubs and wrong answers fail what they violate and nothing else, on the variants of any seed."""
+"""The graders, graded: right answers of any style earn everything, wrong ones lose what they violate and no more."""
 
 import math
+import warnings
 
+import masters
 import pytest
 import torch
-from wrong import attacks, evaluation, mistakes, optimizer
+from answers import attacks, evaluation, mistakes, optimizer
 
 from metarobust import course
-from metarobust.course.marks import judge, mark
+from metarobust.course.question import Reply, judge, mark
 from metarobust.errors import InputError
 
-WRONG = [*attacks.WRONG, *evaluation.WRONG, *optimizer.WRONG, *mistakes.WRONG]
+ANSWERS = [*attacks.ANSWERS, *evaluation.ANSWERS, *optimizer.ANSWERS, *mistakes.ANSWERS]
 QUESTIONS = [(number, question) for number in course.NUMBERS for question in course.assignment(number).questions]
-SEEDS = (0, 1, 2, 77)
-
-
-def named(value):
-    return getattr(value, "name", None) or str(value)
-
-
-def spelt(name):
-    return name.replace(" ", "_").replace("-", "_")
-
-
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.number}-{wrong.question}-{wrong.answer.__name__}")
-def test_a_wrong_answer_fails_what_it_violates_and_nothing_else(wrong):
-    question = course.assignment(wrong.number).question(wrong.question)
-    for seed in SEEDS:
-        found = mark(question, wrong.answer, (seed,))
-        assert {spelt(name) for name in found.failed} == {wrong.violates}, (seed, str(found))
-        assert 0 < found.points < found.out_of
-        (missed,) = [finding for finding in found.findings if finding.said]
-        assert missed.points == 0 < missed.out_of
-        assert len(missed.hint.split()) >= 3
-
-
-def test_every_property_has_a_wrong_answer_and_every_question_five():
-    met = {(wrong.number, wrong.question, wrong.violates) for wrong in WRONG}
-    assert met == {(n, q.name, spelt(p.name)) for n, q in QUESTIONS for p in q.properties}
-    assert all(sum((w.number, w.question) == (n, q.name) for w in WRONG) >= 5 for n, q in QUESTIONS)
-    names = [(wrong.number, wrong.question, wrong.name) for wrong in WRONG]
-    assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize(("number", "question"), QUESTIONS, ids=named)
-def test_a_stub_gets_nothing_and_is_told_to_begin(number, question):
-    for seed in SEEDS:
-        found = mark(question, lambda *given: None, (seed,))
-        assert found.points == 0
-        assert "returns nothing yet" in str(found)
-        assert "write the function" in str(found)
-    assert mark(question, None).points == 0
-
-
-def loud(*given):
-    raise TypeError("x" * 10_000)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        loud,
-        lambda *given: "tensor",
-        lambda *given: torch.full((2, 3), math.nan),
-        lambda *given: torch.zeros(0),
-        lambda *given: {"clean": "a", "robust": None, "n": 0, "low": 1, "high": object()},
-        lambda *given: [[], [1, 2], {}],
-        lambda *given: object(),
-        lambda *given: -math.inf,
-        lambda: 0,
-    ],
+SEEDS = (0, 1, 77)  # the student's own check, and hidden variants
+questions = pytest.mark.parametrize(
+    ("number", "question"), QUESTIONS, ids=lambda value: getattr(value, "name", None) or str(value)
 )
-@pytest.mark.parametrize(("number", "question"), QUESTIONS, ids=named)
-def test_whatever_comes_back_ends_in_points(number, question, answer):
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a.number}-{a.question}-{a.name}")
+def test_an_answer_loses_what_it_violates_and_nothing_else(answer):
+    question = course.assignment(answer.number).question(answer.question)
+    for seed in SEEDS:
+        found = mark(question, answer.function, (seed,))
+        assert found.failed == answer.loses, (seed, str(found))
+        assert found.points == sum(p.points for p in question.properties if p.name not in found.failed)
+        assert all(len(finding.hint.split()) >= 3 for finding in found.findings if finding.said)
+
+
+def test_every_property_has_a_wrong_answer_and_every_question_enough():
+    alone = {one[:3] for one in ANSWERS}
+    assert alone >= {(n, q.name, frozenset([p.name])) for n, q in QUESTIONS for p in q.properties}
+    for n, q in QUESTIONS:
+        right, wrong = (
+            [a for a in ANSWERS if a[:2] == (n, q.name) and (not a.loses) == fine] for fine in (True, False)
+        )
+        assert len(right) >= 12, q
+        assert len(wrong) >= 8, q
+        assert len({one.name for one in (*right, *wrong)}) == len(right) + len(wrong)
+
+
+@questions
+def test_who_has_not_begun_gets_nothing_and_is_told_to_begin(number, question):
+    found = mark(question, lambda *given: None, SEEDS)
+    assert found.points == mark(question, None).points == 0
+    assert "returns nothing yet" in str(found)
+    assert "write the function" in str(found)
+
+
+RUBBISH = [  # and what is next to nothing
+    lambda *given: given[0], lambda *given: given[1], lambda *given: (given[1], given[2]), lambda *given: "honest",
+    lambda *given: torch.zeros_like(given[1]), lambda *given: torch.ones(()), lambda *given: 0.5, lambda: 0,
+    lambda *given: {"clean": 0.0, "robust": 0.0, "n": 12, "low": 0.0, "high": 0.0}, lambda *given: -math.inf,
+    lambda *given: {"clean": "a", "robust": None, "n": 0, "low": 1, "high": object()}, lambda *given: object(),
+    lambda *given: (_ for _ in ()).throw(TypeError("x" * 10_000)), lambda *given: torch.full((2, 3), math.nan),
+    lambda *given: torch.zeros(0), lambda *given: [[], [1, 2], {}], lambda *given: [{1: iter(int, 1)}] * 3,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", RUBBISH)
+@questions
+def test_next_to_nothing_and_rubbish_earn_nothing(number, question, answer):
     found = mark(question, answer, (3,))
-    assert found.points == 0
+    assert found.points == 0, str(found)
     assert len(str(found)) < 3000
     assert "\n\n" not in str(found)
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x", -1, torch.zeros(3), {"raised": 3}, {"type": []}, [None] * 3])
-def test_a_forged_record_ends_in_points(value):
+def test_a_forged_reply_ends_in_points(value):
+    names = ("value", "graph", "slopes", "after")
     for _, question in QUESTIONS:
-        names = set(question.probe(lambda *given: None, question.case(0)))
-        assert judge(question, (0,), {0: dict.fromkeys(names, value)}).points < question.out_of
+        for forged in ({}, dict.fromkeys(names, value), {"value": value}, {"after": [value] * 9, "value": value}):
+            found = judge(question, (0,), lambda *given, forged=forged, slope=None: Reply(given, forged))
+            assert found.points < question.out_of
 
 
-def test_a_question_gives_the_same_variant_for_a_seed_and_others_for_others():
-    for _, question in QUESTIONS:
-        said = {seed: repr(question.case(seed)) for seed in (4, 5, 6)}
-        assert len(set(said.values())) == 3
-        if " object at 0x" not in said[4]:
-            assert repr(question.case(4)) == said[4]
+@questions
+def test_what_a_student_has_set_does_not_reach_the_check_and_stays(number, question):
+    function = masters.solve(number)[question.answer]
+    state = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = mark(question, function)
+            assert torch.zeros(1).device.type == "meta"
+            assert not torch.is_grad_enabled()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert found, str(found)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_check_leaves_the_default_generator_alone():
-    before = torch.get_rng_state()
-    for number, question in QUESTIONS:
-        course.check(number, question.name, loud)
-    assert torch.equal(torch.get_rng_state(), before)
+def test_suspects_look_alike():
+    models = course.suspects(torch.nn.Linear(4, 2), 3)
+    assert len({repr(model) for model in models.values()}) == len({type(model) for model in models.values()}) == 1
+    assert len(set(map(frozenset, (vars(model) for model in models.values())))) == 1
+    x = torch.rand(5, 4)
+    assert len({str(model(x)) for model in models.values()}) > 3
+
+
+(NO_CLAMP,) = (one.function for one in attacks.FGSM if one.name == "no clamp")
 
 
 def test_a_mark_reads_well():
-    text = str(course.check(1, "q2", attacks.no_clamp))
+    text = str(course.check(1, "q2", NO_CLAMP))
     assert text.splitlines()[0] == "q2 fgsm: 7 of 8 points"
     assert "  --  0/1  range: pixels run from" in text
     assert "Hint: clamp the image to [0, 1]" in text
@@ -110,20 +118,15 @@ def test_a_mark_reads_well():
 
 
 def test_one_property_for_a_test_file(monkeypatch):
-    course.earn(1, "q2", "ball", attacks.no_clamp)
+    course.earn(1, "q2", "ball", NO_CLAMP)
     with pytest.raises(AssertionError, match=r"range: pixels run .* Hint: clamp"):
-        course.earn(1, "q2", "range", attacks.no_clamp, hidden=True)
+        course.earn(1, "q2", "range", NO_CLAMP, hidden=True)
     monkeypatch.setenv(course.SECRET, "12")
-    course.earn(1, "q2", "full", attacks.no_clamp, hidden=True)
+    course.earn(1, "q2", "full", NO_CLAMP, hidden=True)
     monkeypatch.setenv(course.SECRET, "twelve")
     with pytest.raises(InputError, match="'twelve'"):
-        course.earn(1, "q2", "full", attacks.no_clamp, hidden=True)
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [((5, "q1", "ball"), "no assignment 5"), ((1, "q9", "ball"), "'q9'"), ((1, "q1", "bal"), "did you mean 'ball'")],
-)
-def test_bad_names_are_refused_in_one_line(given, says):
-    with pytest.raises(InputError, match=says):
-        course.earn(*given, loud)
+        course.earn(1, "q2", "full", NO_CLAMP, hidden=True)
+    bad = {(5, "q1", "ball"): "no assignment 5", (1, "q9", "ball"): "'q9'", (1, "q1", "bal"): "did you mean 'ball'"}
+    for given, says in bad.items():
+        with pytest.raises(InputError, match=says):
+            course.earn(*given, NO_CLAMP)
