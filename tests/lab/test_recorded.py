@@ -220,4 +220,3 @@ def test_networks_made_again_for_the_rivals_are_as_those_of_the_learned_rules(na
     ]
     assert max(apart) < 1 / 200
     assert max(apart) > 0 or name.startswith("train")  # fresh networks are the same to the bit
-
