@@ -12,13 +12,15 @@ criteria are in Carlini and Wagner 2017 (arXiv 1608.04644), section II.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from metarobust.attacks.losses import LOSSES, TARGETED
+from metarobust.attacks.losses import LOSSES, TARGETED, bounded
+from metarobust.attacks.threat import length, tiny
 from metarobust.errors import InputError, choose, short_repr
 
 Predict = Callable[[Tensor], Tensor]
@@ -55,8 +57,14 @@ class Criterion:
         return replace(self, labels=self.labels[rows], targets=None if self.targets is None else self.targets[rows])
 
     def losses(self, logits: Tensor) -> Tensor:
-        """What to climb, `[n]`. Raises InputError for what are no logits of n images and all their classes."""
+        """What to climb, `[n]`. Raises InputError for what are no logits of n images and all their classes.
+
+        Gradients into logits of half precision are brought to a largest entry of 1, as tiny ones would be 0 there.
+        """
         check_logits(logits, len(self.labels), self.classes)
+        dtype, logits = logits.dtype, bounded(logits)
+        if logits.dtype != dtype and logits.requires_grad:
+            logits.register_hook(lambda g: g / length(g, "linf").clamp_min(tiny(g.dtype))[:, None])
         if self.targets is None:
             return LOSSES[self.loss](logits, self.labels)
         return TARGETED[self.loss](logits, self.labels, self.targets)
@@ -71,11 +79,19 @@ class Criterion:
 def check_logits(logits: Tensor, n: int, classes: int) -> None:
     """Raise InputError for what are no logits `[n, classes or more]`."""
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returns {short_repr(logits)}; attacks need logits: give a function to a tensor")
+        raise InputError(
+            f"the model returns {short_repr(logits)}; attacks need logits: give a function to a tensor, "
+            f"such as lambda x: model(x).logits"
+        )
+    if n == 1 and logits.ndim == 1:
+        raise InputError(
+            f"the model returns shape {list(logits.shape)} for one image, so a squeeze() drops the batch of one: "
+            f"give it the dimension to drop, as squeeze(-1), or leave it out"
+        )
     if not logits.is_floating_point() or logits.ndim != 2 or logits.shape[1] < 2:
         raise InputError(
             f"the model returns {logits.dtype} of shape {list(logits.shape)}; attacks need logits [n, classes]: "
-            f"give a model with one output for each of 2 classes or more"
+            f"give one output for each of 2 classes or more, of a single output z as torch.cat([-z, z], 1)"
         )
     if len(logits) != n:
         raise InputError(f"the model returns logits for {len(logits)} of {n} images: give one row to each")
@@ -100,12 +116,18 @@ def value_and_grad(
     Raises:
         InputError: for a model that returns no logits, or has no gradient at all. One that is not a number becomes 0.
     """
-    if not callable(predict):
-        raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
     with torch.set_grad_enabled(gradient):
         # A model may write into its input; into a leaf that wants a gradient it cannot, so that one needs no copy.
         leaf = x.detach().requires_grad_() if gradient else x.clone()
-        logits = predict(leaf)
+        try:
+            logits = predict(leaf)
+        except RuntimeError as error:
+            if not re.search("in-place|[Ii]nference", str(error)):
+                raise  # an error of the model's own is not ours to explain
+            raise InputError(
+                f"the model has no gradient for its images ({short_repr(error)}): give one that was made outside of "
+                f"torch.inference_mode, and that does not write into its input, as with x = x.clone()"
+            ) from error
         losses = criterion.losses(logits)
         if not gradient:
             return logits, losses, x
@@ -114,8 +136,8 @@ def value_and_grad(
     if grad is None:
         if len(x):
             raise InputError(
-                "the model's logits have no gradient for its images: give it without detach, no_grad and NumPy, "
-                "or use the square attack, which needs no gradient"
+                "the model's logits have no gradient for its images: give it without detach, no_grad, inference_mode "
+                "and NumPy, or use the square attack, which needs no gradient"
             )
         return logits.detach(), losses.detach(), x
     # In place where no two entries share a place in memory.
@@ -125,6 +147,23 @@ def value_and_grad(
 def gradient_of(predict: Predict, criterion: Criterion) -> Callable[[Tensor], Tensor]:
     """Points `[n, ...]` to the gradient of the losses there: what `ascend` climbs."""
     return lambda x: value_and_grad(predict, x, criterion)[2]
+
+
+@torch.no_grad()
+def alone(predict: Predict, images: Tensor, classes: int) -> Tensor:
+    """The logits of the first image by itself, `[1, classes]`. Raises InputError for a model that takes only more."""
+    try:
+        logits = predict(images[:1].clone())
+    except Exception as error:
+        predict(images[:2].clone())  # whose error is the model's own
+        if len(images) < 2:
+            raise
+        raise InputError(
+            f"the model takes 2 images and not one alone ({short_repr(error)}): put batch normalisation in eval mode, "
+            f"or give apgd or square early_exit=False"
+        ) from error
+    check_logits(logits, 1, classes)
+    return logits
 
 
 @torch.no_grad()
@@ -141,7 +180,7 @@ def first_look(
     """
     logits, losses, _ = value_and_grad(predict, images, criterion, gradient=False)
     if early_exit and len(images) > 1:
-        predict(images[:1])
+        alone(predict, images, criterion.classes)
     reached = criterion.reached(logits)
     rows = (~reached).nonzero()[:, 0] if early_exit else torch.arange(len(images), device=images.device)
     return logits, losses, reached, rows

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.criterion import Predict, gradient_of
-from metarobust.attacks.inputs import enter
+from metarobust.attacks.inputs import attack, enter
 from metarobust.attacks.pgd import ascend
 from metarobust.attacks.threat import random_starts
 
 
+@attack
 def fgsm(
     predict: Predict,
     images: Tensor,
@@ -38,7 +39,6 @@ def fgsm(
         Adversarial images, as `pgd` with its last point.
     """
     criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
-    images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
     gradient = gradient_of(predict, criterion)
     return ascend(gradient, start, images, eps=eps, norm=norm, steps=1, step_size=eps)

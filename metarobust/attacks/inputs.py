@@ -5,20 +5,85 @@ attacks many times, does it inside `inputs_checked()`.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from metarobust.attacks.counter import count_examples
 from metarobust.attacks.criterion import Criterion
 from metarobust.attacks.threat import check_eps
-from metarobust.errors import InputError, check_count, short_repr
+from metarobust.errors import InputError, check_count, plain, short_repr
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
+FLOATS = (*HALF, torch.float32, torch.float64)
+DATA = ("images", "labels", "targets")
+MODELS = ("model", "predict")
+F = TypeVar("F", bound=Callable[..., Any])
 _checked: ContextVar[bool] = ContextVar("_checked", default=False)
+
+
+def careful(function: F) -> F:
+    """Lets a function take models, tensors and numbers as people have them, and changes none of them.
+
+    What was made inside torch.inference_mode is copied, and the function itself is run outside of it, where there are
+    gradients. Buffers, such as the running averages of a model in train mode, are put back.
+    """
+    parameters = signature(function)
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = parameters.bind(*args, **kwargs).arguments
+        outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with outside, buffers_kept(*given.values()):
+            for name, value in given.items():
+                if name in MODELS and not callable(value):
+                    raise InputError(
+                        f"{name} is {short_repr(value)}; give a function from images to logits, such as a model"
+                    )
+                if name not in DATA:
+                    given[name] = plain(value)
+                elif isinstance(value, Tensor):
+                    given[name] = value.clone() if value.is_inference() else value.detach()
+            return function(**given)
+
+    return run  # pyright: ignore[reportReturnType]
+
+
+def attack(function: F) -> F:
+    """A `careful` attack. Of images in half precision it may hold points in float32: the model gets their type."""
+
+    @wraps(function)
+    def run(**given: Any) -> Tensor:
+        predict, dtype = given["predict"], getattr(given["images"], "dtype", None)
+        if dtype in HALF:
+            given["predict"] = lambda x: predict(x.to(dtype))
+        return function(**given).to(dtype)
+
+    return careful(run)  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def buffers_kept(*models: object) -> Iterator[None]:
+    """Outside, the buffers of those that are modules are as they were."""
+    modules = [module for model in models if isinstance(model, nn.Module) for module in model.modules()]
+    buffers = [(module, *item) for module in modules for item in module._buffers.items()]
+    kept = [(*one, one[2].clone(), one[2]._version) for one in buffers if one[2] is not None and not is_lazy(one[2])]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value, version in kept:
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+            if getattr(module, name) is not buffer:
+                setattr(module, name, buffer)
 
 
 @contextmanager
@@ -100,7 +165,7 @@ def _check_images(images: Tensor) -> None:
         raise InputError(
             f"images have shape {list(images.shape)}; give [n, ...], a batch of pixels: one image is x[None]"
         )
-    low, high = images.aminmax() if images.numel() else (torch.zeros(()), torch.ones(()))
+    low, high = images.aminmax() if images.numel() else images.new_tensor([0, 1])
     low, high = torch.stack([low, high]).tolist()
     if low != low:  # a NaN
         raise InputError("images hold nan, which is no pixel: look for a division by 0, and give floats in [0, 1]")

@@ -19,8 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.threat import tiny
+from metarobust.attacks.threat import tiny, wide
 from metarobust.errors import InputError
+
+BOUND = 1e30  # of a logit: a masked class may have -inf, whose difference or ratio is no number
+
+
+def bounded(logits: Tensor) -> Tensor:
+    """Logits that can be told apart and divided: in float32 or wider, none of them infinite."""
+    return wide(logits).clamp(-BOUND, BOUND)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -31,9 +38,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """max over k != y of z_k, minus z_y, for each example: `[n, classes]`, `[n]` to `[n]`."""
     _check_one_each(logits, labels)
-    right = F.one_hot(labels, logits.shape[1]).bool()
-    wrong = logits.masked_fill(right, -torch.inf).amax(1)
-    return wrong - logits.gather(1, labels[:, None])[:, 0]
+    right = labels[:, None]
+    return logits.scatter(1, right, -torch.inf).amax(1) - logits.gather(1, right)[:, 0]
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.criterion import Predict, gradient_of
-from metarobust.attacks.inputs import enter
+from metarobust.attacks.inputs import attack, enter
 from metarobust.attacks.pgd import ascend
-from metarobust.attacks.threat import random_starts
+from metarobust.attacks.threat import per_image, random_starts
 from metarobust.errors import InputError, check_count, is_number, short_repr
 
 
+@attack
 def mi_fgsm(
     predict: Predict,
     images: Tensor,
@@ -50,15 +51,14 @@ def mi_fgsm(
             f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once; the paper's is 1"
         )
     criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
-    images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
-    slope, memory = gradient_of(predict, criterion), torch.zeros_like(images)
+    slope, memory = gradient_of(predict, criterion), torch.zeros_like(start)
 
     def gradient(x: Tensor) -> Tensor:
         nonlocal memory
         now = slope(x)
         size = now.flatten(1).abs().sum(1).clamp_min(torch.finfo(now.dtype).tiny)  # a gradient of 0 stays 0
-        memory = momentum * memory + now / size.view(-1, *[1] * (now.ndim - 1))
+        memory = momentum * memory + now / per_image(size, now)
         return memory
 
     return ascend(gradient, start, images, eps=eps, norm=norm, steps=steps, step_size=eps / steps)

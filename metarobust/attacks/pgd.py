@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, gradient_of, value_and_grad
-from metarobust.attacks.inputs import enter
-from metarobust.attacks.threat import project, random_starts, steepest
+from metarobust.attacks.inputs import attack, enter
+from metarobust.attacks.threat import project, random_starts, steepest, wide
 from metarobust.errors import InputError, check_count, choose, is_number, short_repr
 
 KEEP = ("best", "first", "last")
@@ -50,6 +50,7 @@ def ascend(
     return x
 
 
+@attack
 def pgd(
     predict: Predict,
     images: Tensor,
@@ -100,11 +101,10 @@ def pgd(
     criterion = enter(
         images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
     )
-    images = images.detach()
     starts = random_starts(images, eps, norm, generator, restarts)
     how = {"eps": eps, "norm": norm, "step_size": 2.5 * eps / steps if step_size is None else step_size}
     if keep == "last":
-        return ascend(gradient_of(predict, criterion), starts[0], images, steps=steps, **how)
+        return ascend(gradient_of(predict, criterion), next(starts), images, steps=steps, **how)
     best = _Best(predict, images, criterion, early_exit=keep == "first")
     for start in starts:
         x = start[best.rows]
@@ -123,7 +123,7 @@ class _Best:
     def __init__(self, predict: Predict, images: Tensor, criterion: Criterion, *, early_exit: bool):
         self.predict, self.images, self.criterion, self.early_exit = predict, images, criterion, early_exit
         _, self.losses, _ = value_and_grad(predict, images, criterion, gradient=False)
-        self.points = images.clone()
+        self.points = wide(images).clone()
         self.rows = torch.arange(len(images), device=images.device)
         self.reached = torch.zeros_like(self.rows, dtype=torch.bool)
 

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
-from metarobust.attacks.inputs import check_inputs
+from metarobust.attacks.inputs import attack, check_inputs
 from metarobust.attacks.pgd import pgd
+from metarobust.attacks.threat import per_image
 
 
+@attack
 def transfer(
     predict: Predict,
     surrogate: Predict,
@@ -45,11 +47,10 @@ def transfer(
     """
     classes = check_inputs(images, labels, eps=eps, norm=norm, targets=targets)
     criterion = Criterion(loss, labels, targets, classes=classes)
-    images = images.detach()
     before, _, _ = value_and_grad(predict, images, criterion, gradient=False)
     moved = pgd(
         surrogate, images, labels, eps=eps, steps=steps, norm=norm, loss=loss, targets=targets, generator=generator
     )
     after, _, _ = value_and_grad(predict, moved, criterion, gradient=False)
     kept = criterion.reached(after) & ~criterion.reached(before)
-    return torch.where(kept.view(-1, *[1] * (images.ndim - 1)), moved, images)
+    return torch.where(per_image(kept, images), moved, images)

@@ -98,7 +98,7 @@ def correct(predict: Predict, images: Tensor, labels: Tensor, *, batch_size: int
     """Which images `[n]` are classified correctly. Raises InputError for a model with fewer outputs than `classes`."""
     masks = []
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        logits = predict(x)
+        logits = predict(x.clone())  # it may write into its input
         check_logits(logits, len(x), classes)
         masks.append(~misclassified(logits, y))
     return torch.cat(masks)

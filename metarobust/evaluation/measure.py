@@ -7,14 +7,15 @@ checks that know how such figures go wrong.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.attacks.criterion import Predict, check_logits
-from metarobust.attacks.inputs import check_inputs, inputs_checked
+from metarobust.attacks.criterion import Predict, alone
+from metarobust.attacks.inputs import careful, check_inputs, inputs_checked
+from metarobust.attacks.square import check_pictures
 from metarobust.errors import InputError, choose
 from metarobust.evaluation import checks as check_for
 from metarobust.evaluation.checks import Flag
@@ -38,15 +39,16 @@ class QueryCounter:
         return self.model(images)
 
 
+@careful
 def evaluate(
-    model: nn.Module,
+    model: Predict,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
     norm: str = "linf",
     attacks: str = "standard",
-    surrogate: nn.Module | None = None,
+    surrogate: Predict | None = None,
     steps: int | None = None,
     restarts: int = 2,
     queries: int = 5000,
@@ -59,9 +61,9 @@ def evaluate(
     """Clean and robust accuracy of a model.
 
     Args:
-        model: maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`. It is put in eval mode, and left in the mode, and
-            with the gradients, it came with.
-        images: floats in [0, 1], `[n, C, H, W]`.
+        model: maps images in [0, 1] to logits `[n, classes]`; a module or any function. A module is put in eval mode,
+            as it defines it, and left in the mode, and with the gradients and buffers, it came with.
+        images: floats in [0, 1], `[n, C, H, W]`, or for `quick` of any shape `[n, ...]`.
         labels: int64 `[n]`.
         eps: radius in pixel units.
         norm: `linf` or `l2`.
@@ -88,13 +90,13 @@ def evaluate(
             f"evaluating {len(images)} images in batches of {batch_size}, with checks on {checks}: "
             f"give at least one image, batches of at least 1, and 0 or more images to check"
         )
+    if attacks == "standard":
+        check_pictures(images)
     began, predict = time.perf_counter(), QueryCounter(model)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the size of a batch changes nothing
     came_in_train_mode = check_for.train_mode(model)
     with eval_mode(model, surrogate), inputs_checked():
-        with torch.no_grad():
-            logits = model(images[:1])
-            check_logits(logits, 1, classes)
+        logits = alone(model, images, classes)
         make = partial(quick, eps=eps, norm=norm, restarts=restarts)
         if attacks == "standard":
             make = partial(standard, eps=eps, norm=norm, restarts=restarts, queries=queries, classes=logits.shape[1])
@@ -108,7 +110,7 @@ def evaluate(
         if checks:
             probe = Probe(predict, images[:checks], labels[:checks], eps, norm, generator)
             some = {name: mask[:checks] for name, mask in masks.items()}
-            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0])
+            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0], alone=logits)
             flags += [came_in_train_mode, *_compare(masks, ensemble)]
     n, right = len(images), {name: int(mask.sum()) for name, mask in masks.items()}
     return Report(
@@ -147,13 +149,23 @@ def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | No
 
 
 @contextmanager
-def eval_mode(*models: nn.Module | None) -> Iterator[None]:
-    """The models in eval mode inside; outside, each of their modules as it was."""
-    modes = [(m, m.training) for model in models if isinstance(model, nn.Module) for m in model.modules()]
-    for module, _ in modes:
-        module.training = False
+def eval_mode(*models: object) -> Iterator[None]:
+    """Inside, those that are modules are in eval mode, as they define it; outside, each of their parts is as it was."""
+    every = [list(model.modules()) for model in models if isinstance(model, nn.Module)]
+    modules = [m for own in every for m in own if hasattr(m, "training")]  # a frozen script has no modes
+    came = [m.training for m in modules]
+    for own in every:
+        if any(getattr(m, "training", False) for m in own):
+            with suppress(NotImplementedError):  # of torch.export: it is measured in the mode it was exported in
+                own[0].eval()
+    inside = [m.training for m in modules]
     try:
         yield
     finally:
-        for module, training in modes:
+        for module, training in zip(modules, inside, strict=True):
+            module.training = training
+        for module, training in zip(modules, came, strict=True):  # parents come first
+            if module.training != training:
+                module.train(training)
+        for module, training in zip(modules, came, strict=True):
             module.training = training
