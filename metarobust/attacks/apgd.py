@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
-from metarobust.attacks.inputs import attack, enter
-from metarobust.attacks.losses import bounded
+from metarobust.attacks.inputs import attack
 from metarobust.attacks.threat import Ball, per_image, random_starts, steepest, wide
-from metarobust.errors import InputError, check_count, is_whole, short_repr
+from metarobust.errors import InputError, is_whole, short_repr
 
 MOMENTUM = 0.75  # the weight of the new step; the rest is the last one's
 RISES = 0.75  # the share of steps that should raise the loss
@@ -61,16 +60,13 @@ def apgd(
     Raises:
         InputError: for bad input, and for more targets than the model has wrong classes.
     """
-    check_count("steps", steps)
     if not is_whole(n_targets) or n_targets < 0:
         raise InputError(
             f"n_targets is {short_repr(n_targets)}; give 0, or how many of the likeliest wrong classes to try"
         )
     if n_targets and targets is not None:
         raise InputError(f"n_targets is {n_targets}, and targets names the classes: give one of the two")
-    criterion = enter(
-        images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
-    )
+    criterion = Criterion(loss, labels, targets)
     logits, highest, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
     criteria = [criterion]
     if n_targets:
@@ -96,7 +92,7 @@ def _likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
         raise InputError(
             f"n_targets is {count}; the model has {classes} outputs, {classes - 1} of them wrong: give at most that"
         )
-    return bounded(logits).scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices.T
+    return logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices.T
 
 
 def _run(

@@ -12,7 +12,6 @@ criteria are in Carlini and Wagner 2017 (arXiv 1608.04644), section II.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -40,14 +39,12 @@ class Criterion:
         loss: a name in LOSSES.
         labels, targets: the right classes, and the wrong ones wanted, int64 `[n]`; targets None for any.
         settle: climb toward the targets, and be content with any wrong class.
-        classes: how many outputs the model must have for these labels and targets.
     """
 
     loss: str
     labels: Tensor
     targets: Tensor | None = None
     settle: bool = False
-    classes: int = 2
 
     def __post_init__(self) -> None:
         choose(self.loss, LOSSES, "attack loss")
@@ -57,14 +54,7 @@ class Criterion:
         return replace(self, labels=self.labels[rows], targets=None if self.targets is None else self.targets[rows])
 
     def losses(self, logits: Tensor) -> Tensor:
-        """What to climb, `[n]`. Raises InputError for what are no logits of n images and all their classes.
-
-        Gradients into logits of half precision are brought to a largest entry of 1, as tiny ones would be 0 there.
-        """
-        check_logits(logits, len(self.labels), self.classes)
-        dtype, logits = logits.dtype, bounded(logits)
-        if logits.dtype != dtype and logits.requires_grad:
-            logits.register_hook(lambda g: g / length(g, "linf").clamp_min(tiny(g.dtype))[:, None])
+        """What to climb, `[n]`."""
         if self.targets is None:
             return LOSSES[self.loss](logits, self.labels)
         return TARGETED[self.loss](logits, self.labels, self.targets)
@@ -83,15 +73,12 @@ def check_logits(logits: Tensor, n: int, classes: int) -> None:
             f"the model returns {short_repr(logits)}; attacks need logits: give a function to a tensor, "
             f"such as lambda x: model(x).logits"
         )
-    if n == 1 and logits.ndim == 1:
-        raise InputError(
-            f"the model returns shape {list(logits.shape)} for one image, so a squeeze() drops the batch of one: "
-            f"give it the dimension to drop, as squeeze(-1), or leave it out"
-        )
     if not logits.is_floating_point() or logits.ndim != 2 or logits.shape[1] < 2:
+        do = "give one output for each of 2 classes or more, of a single output z as torch.cat([-z, z], 1)"
+        if n == 1 and logits.ndim == 1:
+            do = "for one image a squeeze() drops the batch, too; give it the dimension to drop, as squeeze(-1)"
         raise InputError(
-            f"the model returns {logits.dtype} of shape {list(logits.shape)}; attacks need logits [n, classes]: "
-            f"give one output for each of 2 classes or more, of a single output z as torch.cat([-z, z], 1)"
+            f"the model returns {logits.dtype} of shape {list(logits.shape)}; attacks need logits [n, classes]: {do}"
         )
     if len(logits) != n:
         raise InputError(f"the model returns logits for {len(logits)} of {n} images: give one row to each")
@@ -102,32 +89,51 @@ def check_logits(logits: Tensor, n: int, classes: int) -> None:
         )
 
 
+def checked(predict: Predict, images: Tensor, classes: int = 2) -> Predict:
+    """The model as attacks ask it.
+
+    Args:
+        predict: images to logits; it may write into its input.
+        images: in the type that it takes.
+        classes: how many outputs it must have.
+
+    Returns:
+        A function from points to its logits, in float32 or wider, none of them infinite. Gradients into logits of half
+        precision are brought to a largest entry of 1 for each image, as tiny ones would be 0 there.
+    """
+
+    def ask(x: Tensor) -> Tensor:
+        own = x.to(images.dtype, copy=not x.requires_grad)
+        try:
+            logits = predict(own)
+        except RuntimeError:  # PyTorch's own, where a model writes into a leaf that wants a gradient
+            logits = predict(own.clone())
+        check_logits(logits, len(x), classes)
+        exact = bounded(logits)
+        if exact.dtype != logits.dtype and exact.requires_grad:
+            exact.register_hook(lambda g: g / length(g, "linf").clamp_min(tiny(g.dtype))[:, None])
+        return exact
+
+    return ask
+
+
 def value_and_grad(
     predict: Predict, x: Tensor, criterion: Criterion, *, gradient: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits `[n, classes]`, losses `[n]` and their gradient at x, `[n, ...]`.
 
     Args:
-        predict: images to logits.
+        predict: images to logits, `checked`.
         x: the points, `[n, ...]`.
         criterion: what is climbed.
         gradient: whether it is asked for; if not, x stands in its place, unused.
 
     Raises:
-        InputError: for a model that returns no logits, or has no gradient at all. One that is not a number becomes 0.
+        InputError: for a model that has no gradient at all. One that is not a number becomes 0.
     """
     with torch.set_grad_enabled(gradient):
-        # A model may write into its input; into a leaf that wants a gradient it cannot, so that one needs no copy.
-        leaf = x.detach().requires_grad_() if gradient else x.clone()
-        try:
-            logits = predict(leaf)
-        except RuntimeError as error:
-            if not re.search("in-place|[Ii]nference", str(error)):
-                raise  # an error of the model's own is not ours to explain
-            raise InputError(
-                f"the model has no gradient for its images ({short_repr(error)}): give one that was made outside of "
-                f"torch.inference_mode, and that does not write into its input, as with x = x.clone()"
-            ) from error
+        leaf = x.detach().requires_grad_() if gradient else x
+        logits = predict(leaf)
         losses = criterion.losses(logits)
         if not gradient:
             return logits, losses, x
@@ -144,28 +150,6 @@ def value_and_grad(
     return logits.detach(), losses.detach(), grad.nan_to_num_(0) if grad.is_contiguous() else grad.nan_to_num(0)
 
 
-def gradient_of(predict: Predict, criterion: Criterion) -> Callable[[Tensor], Tensor]:
-    """Points `[n, ...]` to the gradient of the losses there: what `ascend` climbs."""
-    return lambda x: value_and_grad(predict, x, criterion)[2]
-
-
-@torch.no_grad()
-def alone(predict: Predict, images: Tensor, classes: int) -> Tensor:
-    """The logits of the first image by itself, `[1, classes]`. Raises InputError for a model that takes only more."""
-    try:
-        logits = predict(images[:1].clone())
-    except Exception as error:
-        predict(images[:2].clone())  # whose error is the model's own
-        if len(images) < 2:
-            raise
-        raise InputError(
-            f"the model takes 2 images and not one alone ({short_repr(error)}): put batch normalisation in eval mode, "
-            f"or give apgd or square early_exit=False"
-        ) from error
-    check_logits(logits, 1, classes)
-    return logits
-
-
 @torch.no_grad()
 def first_look(
     predict: Predict, images: Tensor, criterion: Criterion, *, early_exit: bool
@@ -180,7 +164,7 @@ def first_look(
     """
     logits, losses, _ = value_and_grad(predict, images, criterion, gradient=False)
     if early_exit and len(images) > 1:
-        alone(predict, images, criterion.classes)
+        predict(images[:1])
     reached = criterion.reached(logits)
     rows = (~reached).nonzero()[:, 0] if early_exit else torch.arange(len(images), device=images.device)
     return logits, losses, reached, rows

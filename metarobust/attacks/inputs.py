@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from metarobust.attacks.counter import count_examples
-from metarobust.attacks.criterion import Criterion
+from metarobust.attacks.criterion import checked
 from metarobust.attacks.threat import check_eps
 from metarobust.errors import InputError, check_count, plain, short_repr
 
-HALF = (torch.float16, torch.bfloat16)
-FLOATS = (*HALF, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DATA = ("images", "labels", "targets")
 MODELS = ("model", "predict")
+COUNTS = {"steps", "queries", "restarts"}
 F = TypeVar("F", bound=Callable[..., Any])
 _checked: ContextVar[bool] = ContextVar("_checked", default=False)
 
@@ -39,7 +39,9 @@ def careful(function: F) -> F:
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        given = parameters.bind(*args, **kwargs).arguments
+        bound = parameters.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
         outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
         with outside, buffers_kept(*given.values()):
             for name, value in given.items():
@@ -57,14 +59,29 @@ def careful(function: F) -> F:
 
 
 def attack(function: F) -> F:
-    """A `careful` attack. Of images in half precision it may hold points in float32: the model gets their type."""
+    """A `careful` attack: what it is given is checked, and its images are counted. For the arguments see `pgd`.
+
+    Of images in half precision it may hold points in float32.
+    """
 
     @wraps(function)
     def run(**given: Any) -> Tensor:
-        predict, dtype = given["predict"], getattr(given["images"], "dtype", None)
-        if dtype in HALF:
-            given["predict"] = lambda x: predict(x.to(dtype))
-        return function(**given).to(dtype)
+        images, generator = given["images"], given["generator"]
+        classes = check_inputs(images, given["labels"], **{name: given[name] for name in ("eps", "norm", "targets")})
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise InputError(
+                f"generator is {short_repr(generator)}; pass generator=torch.Generator(), after .manual_seed(seed) "
+                f"where you want the same result again"
+            )
+        for name in COUNTS & given.keys():
+            check_count(name, given[name])
+        if given.get("restarts", 1) > 1 and generator is None:
+            raise InputError(
+                f"{given['restarts']} restarts without a generator would all be alike: pass generator=torch.Generator()"
+            )
+        moved = function(**given | {"predict": checked(given["predict"], images, classes)})
+        count_examples(len(images))
+        return moved.to(images.dtype)
 
     return careful(run)  # pyright: ignore[reportReturnType]
 
@@ -73,15 +90,14 @@ def attack(function: F) -> F:
 def buffers_kept(*models: object) -> Iterator[None]:
     """Outside, the buffers of those that are modules are as they were."""
     modules = [module for model in models if isinstance(model, nn.Module) for module in model.modules()]
-    buffers = [(module, *item) for module in modules for item in module._buffers.items()]
-    kept = [(*one, one[2].clone(), one[2]._version) for one in buffers if one[2] is not None and not is_lazy(one[2])]
+    buffers = [(module, name, b) for module in modules for name, b in module._buffers.items() if b is not None]
+    kept = [(module, name, b, b.clone()) for module, name, b in buffers if not is_lazy(b) and 0 not in b.stride()]
     try:
         yield
     finally:
-        for module, name, buffer, value, version in kept:
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(value)
+        for module, name, buffer, value in kept:
+            with torch.inference_mode():  # where the buffer, too, may be from
+                buffer.data.copy_(value)  # by data: a loss may wait for its backward, to which this is no change
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
 
@@ -94,34 +110,6 @@ def inputs_checked() -> Iterator[None]:
         yield
     finally:
         _checked.reset(token)
-
-
-def enter(
-    images: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    loss: str = "margin",
-    targets: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    restarts: int = 1,
-) -> Criterion:
-    """Check what an attack was given, count its images, and return what it climbs. For the arguments see `pgd`."""
-    classes = check_inputs(images, labels, eps=eps, norm=norm, targets=targets)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(
-            f"generator is {short_repr(generator)}; pass generator=torch.Generator(), after .manual_seed(seed) "
-            f"where you want the same result again"
-        )
-    check_count("restarts", restarts)
-    if restarts > 1 and generator is None:
-        raise InputError(
-            f"{restarts} restarts without a generator would all be alike: pass generator=torch.Generator()"
-        )
-    criterion = Criterion(loss, labels, targets, classes=classes)
-    count_examples(len(images))
-    return criterion
 
 
 def check_inputs(images: Tensor, labels: Tensor, *, eps: float, norm: str, targets: Tensor | None = None) -> int:

@@ -48,16 +48,6 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + tiny(logits.dtype))
 
 
-def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """log softmax(z)_t for each example: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
-    return -cross_entropy(logits, targets)
-
-
-def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
-    return -margin(logits, targets)
-
-
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """(z_t - z_y) over z_1st - (z_3rd + z_4th) / 2: `[n, classes]`, `[n]`, `[n]` to `[n]`; 4 classes or more."""
     _check_one_each(logits, labels)
@@ -88,7 +78,7 @@ def _largest(logits: Tensor, count: int, what: str) -> Tensor:
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
 TARGETED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "ce": targeted_cross_entropy,
-    "margin": targeted_margin,
+    "ce": lambda logits, labels, targets: -cross_entropy(logits, targets),
+    "margin": lambda logits, labels, targets: -margin(logits, targets),
     "dlr": targeted_dlr,
 }

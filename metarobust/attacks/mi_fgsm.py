@@ -14,11 +14,11 @@ import math
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Predict, gradient_of
-from metarobust.attacks.inputs import attack, enter
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import attack
 from metarobust.attacks.pgd import ascend
 from metarobust.attacks.threat import per_image, random_starts
-from metarobust.errors import InputError, check_count, is_number, short_repr
+from metarobust.errors import InputError, is_number, short_repr
 
 
 @attack
@@ -45,18 +45,16 @@ def mi_fgsm(
     Returns:
         Adversarial images, as `pgd` with its last point.
     """
-    check_count("steps", steps)
     if not is_number(momentum) or not 0 <= momentum < math.inf:
         raise InputError(
             f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once; the paper's is 1"
         )
-    criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
     (start,) = random_starts(images, eps, norm, generator)
-    slope, memory = gradient_of(predict, criterion), torch.zeros_like(start)
+    criterion, memory = Criterion(loss, labels, targets), torch.zeros_like(start)
 
     def gradient(x: Tensor) -> Tensor:
         nonlocal memory
-        now = slope(x)
+        _, _, now = value_and_grad(predict, x, criterion)
         size = now.flatten(1).abs().sum(1).clamp_min(torch.finfo(now.dtype).tiny)  # a gradient of 0 stays 0
         memory = momentum * memory + now / per_image(size, now)
         return memory

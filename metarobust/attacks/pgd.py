@@ -14,10 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Criterion, Predict, gradient_of, value_and_grad
-from metarobust.attacks.inputs import attack, enter
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import attack
 from metarobust.attacks.threat import project, random_starts, steepest, wide
-from metarobust.errors import InputError, check_count, choose, is_number, short_repr
+from metarobust.errors import InputError, choose, is_number, short_repr
 
 KEEP = ("best", "first", "last")
 
@@ -91,26 +91,21 @@ def pgd(
     Raises:
         InputError: for bad input, and for classes the model has no output for.
     """
-    check_count("steps", steps)
     if step_size is not None and not (is_number(step_size) and 0 < step_size < math.inf):
         raise InputError(
             f"step_size is {short_repr(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps"
         )
     if choose(keep, KEEP, "point to keep") == "last" and restarts != 1:
         raise InputError(f"{short_repr(restarts)} restarts have no last point; give one, or keep the best or the first")
-    criterion = enter(
-        images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
-    )
+    criterion = Criterion(loss, labels, targets)
     starts = random_starts(images, eps, norm, generator, restarts)
     how = {"eps": eps, "norm": norm, "step_size": 2.5 * eps / steps if step_size is None else step_size}
     if keep == "last":
-        return ascend(gradient_of(predict, criterion), next(starts), images, steps=steps, **how)
+        return ascend(lambda x: value_and_grad(predict, x, criterion)[2], next(starts), images, steps=steps, **how)
     best = _Best(predict, images, criterion, early_exit=keep == "first")
     for start in starts:
         x = start[best.rows]
-        if keep == "best":
-            x = ascend(best.gradient, x, images, steps=steps, **how)
-        for _ in range(steps if keep == "first" else 0):
+        for _ in range(steps):
             x = best.remaining(ascend(best.gradient, x, best.images, steps=1, **how))
         best.see(x)
         best.remaining(x)

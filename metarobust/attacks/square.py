@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import square_l2, square_linf
-from metarobust.attacks.criterion import Predict, first_look, value_and_grad
-from metarobust.attacks.inputs import attack, enter
-from metarobust.attacks.threat import wide
-from metarobust.errors import InputError, check_count
+from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
+from metarobust.attacks.inputs import attack
+from metarobust.attacks.threat import project, wide
+from metarobust.errors import InputError
 
 SHARE = 0.8
 HALVE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
@@ -56,11 +56,10 @@ def square(
     Raises:
         InputError: for bad input, and for images without height and width.
     """
-    check_count("queries", queries)
     if generator is None:
         raise InputError("generator is None; the search is random: pass generator=torch.Generator()")
     check_pictures(images)
-    criterion = enter(images, labels, eps=eps, norm=norm, targets=targets, generator=generator)
+    criterion = Criterion("margin", labels, targets)
     _, losses, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
     worst, highest = wide(images).clone(), torch.full_like(losses, -torch.inf)
     moves = MOVES[norm]
@@ -79,6 +78,8 @@ def square(
         else:
             at = first + (query - 1) * later
             trial = moves.propose(x, current, eps, share(query, queries), uniform[rows, at : at + later])
+        if trial.dtype != images.dtype:
+            trial = project(trial, x, eps, norm)
         logits, losses, _ = value_and_grad(predict, trial, criterion, gradient=False)
         turned = criterion.reached(logits)
         better = (turned | (losses > highest[rows])) & ~done[rows]

@@ -11,7 +11,7 @@ Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithm 2 and section 3
 import torch
 from torch import Tensor
 
-from metarobust.attacks.threat import inward, wide
+from metarobust.attacks.threat import wide
 
 
 def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
@@ -22,7 +22,7 @@ def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
 def start(images: Tensor, eps: float, uniform: Tensor) -> Tensor:
     """x_0. images: `[n, C, H, W]`. uniform: uniform in [0, 1), `[n, C W]`."""
     (n, channels, _, width), exact = images.shape, wide(images)
-    return inward((exact + eps * sign(uniform).to(exact.dtype).view(n, channels, 1, width)).clamp(0, 1), images)
+    return (exact + eps * sign(uniform).to(exact.dtype).view(n, channels, 1, width)).clamp(0, 1)
 
 
 def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: Tensor) -> Tensor:
@@ -33,8 +33,8 @@ def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: 
     each, rows, columns = window(top, left, side)
     square = each, slice(None), rows, columns  # `[n, side, side, C]`
     colour = eps * sign(uniform[:, None, None, 2:]).to(current.dtype)
-    trial, covered = current.clone(), images[square]
-    trial[square] = inward((covered + colour).clamp_(0, 1), covered)
+    trial = current.clone()
+    trial[square] = (images[square] + colour).clamp_(0, 1)
     return trial
 
 

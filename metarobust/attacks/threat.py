@@ -22,7 +22,7 @@ from metarobust.errors import InputError, choose, is_number, short_repr
 
 NORMS = ("linf", "l2")
 TINY = 1e-12
-AT_ONCE = 2**22  # random numbers that are held: 16 MB
+AT_ONCE = 2**22  # random numbers that are drawn: 16 MB
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:
@@ -68,8 +68,6 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
 
 def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:
     """The nearest point to `perturbed` in the eps-ball around `images`, then in [0, 1]."""
-    if norm == "linf" and perturbed.dtype != images.dtype:
-        return Ball(images, eps, norm).project_(perturbed)
     delta = perturbed - images  # new, so that the rest can be done in place: for small models it is half of the time
     if norm == "linf":
         delta.clamp_(-eps, eps)
@@ -79,23 +77,16 @@ def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:
     moved = delta.add_(images).clamp_(0, 1)
     if moved.dtype == images.dtype:
         return moved
-    for _ in range(5):  # nearer, until what the model gets is in the ball; what is left after that is rounded inward
+    if norm == "linf":
+        near = moved.to(images.dtype)
+        # Of floats from 0 the bits count up: the next one toward the image.
+        back = (near.view(torch.int16) + (images - near).sign().to(torch.int16)).view(images.dtype)
+        return torch.where((near.to(moved.dtype) - images).abs() > eps, back.to(moved.dtype), moved)
+    for shrink in (0.999, 0.999, 0.99, 0.9, 0):
         far = length(moved.to(images.dtype).to(moved.dtype) - images, norm)
-        scale = torch.where(far > eps, 0.999 * eps / far, 1)
+        scale = torch.where(far > eps, shrink * eps / far, 1)
         moved = torch.lerp(images.to(moved.dtype), moved, per_image(scale, moved))
-    far = length(moved.to(images.dtype).to(moved.dtype) - images, norm)
-    return torch.where(per_image(far > eps, moved), inward(moved, images), moved)
-
-
-def inward(points: Tensor, images: Tensor) -> Tensor:
-    """Points in [0, 1] as the images' type has them, rounded toward the image where they would else be further away."""
-    if points.dtype == images.dtype:
-        return points
-    near = points.to(images.dtype)
-    away = (near.to(points.dtype) - images).abs() > (points - images).abs()
-    # Of floats from 0, the bits count up: the next one toward the image.
-    back = (near.view(torch.int16) + (images - near).sign().to(torch.int16)).view(images.dtype)
-    return torch.where(away, back, near).to(points.dtype)
+    return moved
 
 
 class Ball:
@@ -103,14 +94,13 @@ class Ball:
 
     def __init__(self, images: Tensor, eps: float, norm: str):
         self.images, self.eps, self.norm = images, eps, norm
-        if norm == "linf":  # a box: its bounds are made once, and a projection is a single pass
-            exact = wide(images)
-            self.low = inward((exact - eps).clamp_(min=0), images)
-            self.high = inward((exact + eps).clamp_(max=1), images)
+        self.is_box = norm == "linf" and wide(images) is images
+        if self.is_box:  # its bounds are made once, and a projection is a single pass
+            self.low, self.high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
 
     def project_(self, perturbed: Tensor) -> Tensor:
         """As `project`, up to rounding, `[n, ...]` to `[n, ...]`; it may write into what it is given."""
-        if self.norm == "linf":
+        if self.is_box:
             return perturbed.clamp_(self.low, self.high)
         return project(perturbed, self.images, self.eps, self.norm)
 
@@ -121,8 +111,8 @@ def random_starts(
     """Uniformly random points of the eps-ball around each image, clipped to [0, 1].
 
     The numbers of all starts are drawn image by image. So with a generator on the CPU, a set in parts, one after the
-    other, starts from the same points as the whole, whichever images leave on the way. What is too much to hold is
-    drawn again for each start, from where the generator was.
+    other, starts from the same points as the whole, whichever images leave on the way. They are drawn again for each
+    start, so that no more than one is held.
 
     Yields:
         `count` tensors `[n, ...]`, one after the other; without a generator the images themselves.
@@ -133,15 +123,10 @@ def random_starts(
         return
     pixels, more = exact[:1].numel() or 1, int(norm == "l2")  # one more number, for the radius
     parts, before = exact.split(max(AT_ONCE // (count * (pixels + more)), 1)), generator.clone_state()
-
-    def draws(rng: torch.Generator) -> Iterator[Tensor]:
-        for part in parts:
-            size = len(part), count, pixels + more
-            yield torch.rand(size, generator=rng, dtype=exact.dtype, device=rng.device)
-
-    held = list(draws(generator)) if len(parts) == 1 else None
+    how = {"dtype": exact.dtype, "device": generator.device}
     for k in range(count):
-        drawn = held or draws(before.clone_state() if k else generator)
+        rng = before.clone_state() if k else generator
+        drawn = (torch.rand((len(part), count, pixels + more), generator=rng, **how) for part in parts)
         uniform = torch.cat([part[:, k].clone() for part in drawn]).to(images.device)
         noise = 2 * uniform[:, :pixels] - 1
         if more:

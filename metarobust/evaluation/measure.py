@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from metarobust.attacks.criterion import Predict, alone
+from metarobust.attacks.criterion import Predict, checked
 from metarobust.attacks.inputs import careful, check_inputs, inputs_checked
 from metarobust.attacks.square import check_pictures
 from metarobust.errors import InputError, choose
@@ -96,10 +96,11 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the size of a batch changes nothing
     came_in_train_mode = check_for.train_mode(model)
     with eval_mode(model, surrogate), inputs_checked():
-        logits = alone(model, images, classes)
+        with torch.no_grad():
+            alone = checked(model, images, classes)(images[:1])
         make = partial(quick, eps=eps, norm=norm, restarts=restarts)
         if attacks == "standard":
-            make = partial(standard, eps=eps, norm=norm, restarts=restarts, queries=queries, classes=logits.shape[1])
+            make = partial(standard, eps=eps, norm=norm, restarts=restarts, queries=queries, classes=alone.shape[1])
         ensemble = make(steps=steps)
         if surrogate is not None:
             ensemble.append(transferred(surrogate, eps=eps, norm=norm))
@@ -110,7 +111,7 @@ def evaluate(
         if checks:
             probe = Probe(predict, images[:checks], labels[:checks], eps, norm, generator)
             some = {name: mask[:checks] for name, mask in masks.items()}
-            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0], alone=logits)
+            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0], alone=alone)
             flags += [came_in_train_mode, *_compare(masks, ensemble)]
     n, right = len(images), {name: int(mask.sum()) for name, mask in masks.items()}
     return Report(
@@ -141,9 +142,9 @@ def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | No
     n, stood, white = len(masks["clean"]), masks["clean"], [a.name for a in ensemble if a.kind == "white"]
     for name in white:
         stood = stood & masks[name]
-    kinds = {"black": check_for.black_box, "transfer": check_for.transfer}
+    kinds = {"black": "black box", "transfer": "transfer"}
     others = [attack for attack in ensemble if attack.kind in kinds]
-    flags = [kinds[attack.kind](share(stood & ~masks[attack.name]), n) for attack in others]
+    flags = [check_for.found(kinds[attack.kind], share(stood & ~masks[attack.name]), n) for attack in others]
     cross_entropy, margin = (share(masks[name]) for name in white)
     return [*flags, check_for.margin_and_cross_entropy(cross_entropy, margin)]
 
@@ -151,21 +152,21 @@ def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | No
 @contextmanager
 def eval_mode(*models: object) -> Iterator[None]:
     """Inside, those that are modules are in eval mode, as they define it; outside, each of their parts is as it was."""
-    every = [list(model.modules()) for model in models if isinstance(model, nn.Module)]
-    modules = [m for own in every for m in own if hasattr(m, "training")]  # a frozen script has no modes
-    came = [m.training for m in modules]
-    for own in every:
-        if any(getattr(m, "training", False) for m in own):
+    given = [model for model in models if isinstance(model, nn.Module)]
+    # A frozen script has no modes.
+    came = {m: m.training for model in given for m in model.modules() if hasattr(m, "training")}
+    for model in given:
+        if any(came.get(m) for m in model.modules()):
             with suppress(NotImplementedError):  # of torch.export: it is measured in the mode it was exported in
-                own[0].eval()
-    inside = [m.training for m in modules]
+                model.eval()
+    inside = {m: m.training for m in came}
     try:
         yield
     finally:
-        for module, training in zip(modules, inside, strict=True):
-            module.training = training
-        for module, training in zip(modules, came, strict=True):  # parents come first
-            if module.training != training:
-                module.train(training)
-        for module, training in zip(modules, came, strict=True):
-            module.training = training
+        for module in came:
+            module.training = inside[module]
+        for module in came:  # parents come first
+            if module.training != came[module]:
+                module.train(came[module])
+        for module in came:
+            module.training = came[module]

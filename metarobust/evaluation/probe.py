@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import square
-from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
-from metarobust.attacks.losses import bounded
+from metarobust.attacks.criterion import Criterion, Predict, checked, value_and_grad
 from metarobust.evaluation import checks
 from metarobust.evaluation.checks import Flag
 from metarobust.evaluation.ensemble import Attack, correct, quick, robust_masks
@@ -52,13 +51,14 @@ class Probe:
             *self.outputs(alone),
             checks.eps_zero(share(masks["clean"]), at_zero),
             checks.falls_with_eps(curve, n),
-            checks.ends_at_zero(top, at_top, n),
+            checks.found("ends at zero", at_top, n, eps=top),
             checks.more_steps(few, self.under_pgd(self.eps, LONGER * STEPS), (STEPS, LONGER * STEPS), n),
-            checks.settled(self.falls(masks["robust"], longer), steps, n),
+            checks.found("settled", self.falls(masks["robust"], longer), n, steps=steps),
         ]
         if all(attack.kind != "black" for attack in ensemble):
             blind = partial(self.blind, eps=self.eps, norm=self.norm, queries=QUERIES)
-            flags.append(checks.black_box(self.falls(masks["robust"], Attack("square", "black", blind)), n))
+            share_blind = self.falls(masks["robust"], Attack("square", "black", blind))
+            flags.append(checks.found("black box", share_blind, n))
         return curve, flags
 
     def blind(self, predict: Predict, images: Tensor, labels: Tensor, **how: Any) -> Tensor:
@@ -69,17 +69,15 @@ class Probe:
 
     def outputs(self, alone: Tensor) -> list[Flag | None]:
         """What the outputs and the gradients alone give away."""
-        criterion = Criterion("ce", self.labels)
-        logits, _, gradient = value_and_grad(self.predict, self.images, criterion)
-        logits, again, alone = (
-            bounded(z) for z in (logits, value_and_grad(self.predict, self.images, criterion, gradient=False)[0], alone)
-        )
+        predict, criterion = checked(self.predict, self.images), Criterion("ce", self.labels)
+        logits, _, gradient = value_and_grad(predict, self.images, criterion)
+        again, _, _ = value_and_grad(predict, self.images, criterion, gradient=False)
         flat = gradient.flatten(1).abs().amax(1) == 0
         first, second = logits.topk(2, dim=1).values.T
         return [
             checks.probabilities(logits),
             checks.deterministic(logits, again) or checks.alone(logits[:1], alone),
-            checks.zero_gradients(share(flat), len(flat)),
+            checks.found("zero gradients", share(flat), len(flat)),
             checks.saturated(first - second),
         ]
 
