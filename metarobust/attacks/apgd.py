@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
 from metarobust.attacks.inputs import attack
-from metarobust.attacks.threat import Ball, per_image, random_starts, steepest, wide
+from metarobust.attacks.threat import per_image, projection, random_starts, steepest, wide
 from metarobust.errors import InputError, is_whole, short_repr
 
 MOMENTUM = 0.75  # the weight of the new step; the rest is the last one's
@@ -70,8 +70,13 @@ def apgd(
     logits, highest, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
     criteria = [criterion]
     if n_targets:
-        likeliest = _likeliest(logits, labels, n_targets)
-        criteria = [replace(criterion, targets=classes, settle=True) for classes in likeliest]
+        classes = logits.shape[1]
+        if n_targets >= classes:
+            raise InputError(
+                f"n_targets is {n_targets}; the model has {classes} outputs, one of them right: give fewer"
+            )
+        likeliest = logits.scatter(1, labels[:, None], -torch.inf).topk(n_targets, dim=1).indices.T
+        criteria = [replace(criterion, targets=wrong, settle=True) for wrong in likeliest]
         highest = torch.stack([each.losses(logits) for each in criteria]).amax(0)
     worst, starts = wide(images).clone(), random_starts(images, eps, norm, generator, restarts * len(criteria))
     for start, each in zip(starts, criteria * restarts, strict=True):
@@ -85,21 +90,11 @@ def apgd(
     return worst
 
 
-def _likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The wrong classes with the largest logits, in order: `[count, n]`."""
-    classes = logits.shape[1]
-    if count >= classes:
-        raise InputError(
-            f"n_targets is {count}; the model has {classes} outputs, {classes - 1} of them wrong: give at most that"
-        )
-    return logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices.T
-
-
 def _run(
     predict: Predict, images: Tensor, start: Tensor, criterion: Criterion, eps: float, norm: str, steps: int
 ) -> tuple[Tensor, ...]:
     """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
-    ball, before, x, best = Ball(images, eps, norm), start, start, start.clone()
+    project, before, x, best = projection(images, eps, norm), start, start, start.clone()
     logits, losses, gradient = value_and_grad(predict, x, criterion)
     turned, best_loss, uphill = criterion.reached(logits), losses, steepest(gradient, norm)
     best_uphill = uphill.clone()
@@ -107,9 +102,9 @@ def _run(
     rises, last_best, last_halved = torch.zeros_like(losses), best_loss, torch.zeros_like(turned)
     marks, last = set(checkpoints(steps)), 0
     for k in range(1, steps + 1):
-        z = ball.project_(torch.addcmul(x, per_image(eta, x), uphill))
+        z = project(torch.addcmul(x, per_image(eta, x), uphill))
         if k > 1:
-            z = ball.project_(torch.lerp(x, z, MOMENTUM).add_(x - before, alpha=1 - MOMENTUM))
+            z = project(torch.lerp(x, z, MOMENTUM).add_(x - before, alpha=1 - MOMENTUM))
         before, x, old = x, z, losses
         logits, losses, gradient = value_and_grad(predict, x, criterion)
         uphill, now, higher = steepest(gradient, norm), criterion.reached(logits), losses > best_loss

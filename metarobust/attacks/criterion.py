@@ -69,10 +69,7 @@ class Criterion:
 def check_logits(logits: Tensor, n: int, classes: int) -> None:
     """Raise InputError for what are no logits `[n, classes or more]`."""
     if not isinstance(logits, Tensor):
-        raise InputError(
-            f"the model returns {short_repr(logits)}; attacks need logits: give a function to a tensor, "
-            f"such as lambda x: model(x).logits"
-        )
+        raise InputError(f"the model returns {short_repr(logits)}; attacks need logits: give lambda x: model(x).logits")
     if not logits.is_floating_point() or logits.ndim != 2 or logits.shape[1] < 2:
         do = "give one output for each of 2 classes or more, of a single output z as torch.cat([-z, z], 1)"
         if n == 1 and logits.ndim == 1:
@@ -101,6 +98,8 @@ def checked(predict: Predict, images: Tensor, classes: int = 2) -> Predict:
         A function from points to its logits, in float32 or wider, none of them infinite. Gradients into logits of half
         precision are brought to a largest entry of 1 for each image, as tiny ones would be 0 there.
     """
+    if not callable(predict):
+        raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
 
     def ask(x: Tensor) -> Tensor:
         own = x.to(images.dtype, copy=not x.requires_grad)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
 from metarobust.attacks.inputs import attack
-from metarobust.attacks.threat import project, random_starts, steepest
+from metarobust.attacks.threat import random_starts, step
 
 
 @attack
@@ -39,4 +39,4 @@ def fgsm(
     """
     (start,) = random_starts(images, eps, norm, generator)
     _, _, gradient = value_and_grad(predict, start, Criterion(loss, labels, targets))
-    return project(start.add(steepest(gradient, norm), alpha=eps), images, eps, norm)
+    return step(start, gradient, eps, images, eps, norm)

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from metarobust.attacks.counter import count_examples
+from metarobust.attacks.counter import count
 from metarobust.attacks.criterion import checked
 from metarobust.attacks.threat import check_eps
 from metarobust.errors import InputError, check_count, plain, short_repr
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DATA = ("images", "labels", "targets")
-MODELS = ("model", "predict")
 COUNTS = {"steps", "queries", "restarts"}
 F = TypeVar("F", bound=Callable[..., Any])
 _checked: ContextVar[bool] = ContextVar("_checked", default=False)
@@ -45,10 +44,6 @@ def careful(function: F) -> F:
         outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
         with outside, buffers_kept(*given.values()):
             for name, value in given.items():
-                if name in MODELS and not callable(value):
-                    raise InputError(
-                        f"{name} is {short_repr(value)}; give a function from images to logits, such as a model"
-                    )
                 if name not in DATA:
                     given[name] = plain(value)
                 elif isinstance(value, Tensor):
@@ -69,10 +64,7 @@ def attack(function: F) -> F:
         images, generator = given["images"], given["generator"]
         classes = check_inputs(images, given["labels"], **{name: given[name] for name in ("eps", "norm", "targets")})
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise InputError(
-                f"generator is {short_repr(generator)}; pass generator=torch.Generator(), after .manual_seed(seed) "
-                f"where you want the same result again"
-            )
+            raise InputError(f"generator is {short_repr(generator)}; pass generator=torch.Generator().manual_seed(0)")
         for name in COUNTS & given.keys():
             check_count(name, given[name])
         if given.get("restarts", 1) > 1 and generator is None:
@@ -80,7 +72,7 @@ def attack(function: F) -> F:
                 f"{given['restarts']} restarts without a generator would all be alike: pass generator=torch.Generator()"
             )
         moved = function(**given | {"predict": checked(given["predict"], images, classes)})
-        count_examples(len(images))
+        count(examples=len(images))
         return moved.to(images.dtype)
 
     return careful(run)  # pyright: ignore[reportReturnType]
@@ -150,9 +142,7 @@ def _check_images(images: Tensor) -> None:
     if images.dtype not in FLOATS:
         raise InputError(f"images are {images.dtype}; attacks need floats in [0, 1]: convert and divide by 255")
     if images.ndim < 2 or 0 in images.shape[1:]:
-        raise InputError(
-            f"images have shape {list(images.shape)}; give [n, ...], a batch of pixels: one image is x[None]"
-        )
+        raise InputError(f"images have shape {list(images.shape)}; give [n, ...], a batch: one image is x[None]")
     low, high = images.aminmax() if images.numel() else images.new_tensor([0, 1])
     low, high = torch.stack([low, high]).tolist()
     if low != low:  # a NaN

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
 from metarobust.attacks.inputs import attack
-from metarobust.attacks.pgd import ascend
-from metarobust.attacks.threat import per_image, random_starts
+from metarobust.attacks.threat import per_image, random_starts, step
 from metarobust.errors import InputError, is_number, short_repr
 
 
@@ -46,17 +45,12 @@ def mi_fgsm(
         Adversarial images, as `pgd` with its last point.
     """
     if not is_number(momentum) or not 0 <= momentum < math.inf:
-        raise InputError(
-            f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once; the paper's is 1"
-        )
-    (start,) = random_starts(images, eps, norm, generator)
-    criterion, memory = Criterion(loss, labels, targets), torch.zeros_like(start)
-
-    def gradient(x: Tensor) -> Tensor:
-        nonlocal memory
-        _, _, now = value_and_grad(predict, x, criterion)
-        size = now.flatten(1).abs().sum(1).clamp_min(torch.finfo(now.dtype).tiny)  # a gradient of 0 stays 0
-        memory = momentum * memory + now / per_image(size, now)
-        return memory
-
-    return ascend(gradient, start, images, eps=eps, norm=norm, steps=steps, step_size=eps / steps)
+        raise InputError(f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once, such as 1")
+    (x,) = random_starts(images, eps, norm, generator)
+    criterion, memory = Criterion(loss, labels, targets), torch.zeros_like(x)
+    for _ in range(steps):
+        _, _, gradient = value_and_grad(predict, x, criterion)
+        size = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)  # a gradient of 0 stays 0
+        memory = momentum * memory + gradient / per_image(size, gradient)
+        x = step(x, memory, eps / steps, images, eps, norm)
+    return x

@@ -2,52 +2,23 @@
 
     x_0 random in the ball,   x_{k+1} = Proj( x_k + alpha * sign(grad_x loss(f(x_k), y)) )
 
-In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself. `ascend` is this loop; `pgd` runs it
-from each start, and keeps one of the points on the way.
+In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself. The loop is run from
+each start, and one of the points on the way is kept.
 
 Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
 from metarobust.attacks.inputs import attack
-from metarobust.attacks.threat import project, random_starts, steepest, wide
+from metarobust.attacks.threat import random_starts, step, wide
 from metarobust.errors import InputError, choose, is_number, short_repr
 
 KEEP = ("best", "first", "last")
-
-
-def ascend(
-    gradient: Callable[[Tensor], Tensor],
-    x: Tensor,
-    images: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    steps: int,
-    step_size: float,
-) -> Tensor:
-    """The loop of PGD: from x, steps up the gradient, each pulled back into the ball around the images.
-
-    Args:
-        gradient: points `[n, ...]` to the gradient there, `[n, ...]`.
-        x: where to begin, `[n, ...]`.
-        images: the centres of the ball, `[n, ...]` in [0, 1].
-        eps, norm: of the ball.
-        steps, step_size: how many, and the length of each in that norm.
-
-    Returns:
-        The last point, `[n, ...]`.
-    """
-    for _ in range(steps):
-        step = steepest(gradient(x), norm)
-        x = project(x.add(step, alpha=step_size), images, eps, norm)
-    return x
 
 
 @attack
@@ -99,14 +70,17 @@ def pgd(
         raise InputError(f"{short_repr(restarts)} restarts have no last point; give one, or keep the best or the first")
     criterion = Criterion(loss, labels, targets)
     starts = random_starts(images, eps, norm, generator, restarts)
-    how = {"eps": eps, "norm": norm, "step_size": 2.5 * eps / steps if step_size is None else step_size}
+    size = 2.5 * eps / steps if step_size is None else step_size
     if keep == "last":
-        return ascend(lambda x: value_and_grad(predict, x, criterion)[2], next(starts), images, steps=steps, **how)
+        x = next(starts)
+        for _ in range(steps):
+            x = step(x, value_and_grad(predict, x, criterion)[2], size, images, eps, norm)
+        return x
     best = _Best(predict, images, criterion, early_exit=keep == "first")
     for start in starts:
         x = start[best.rows]
         for _ in range(steps):
-            x = best.remaining(ascend(best.gradient, x, best.images, steps=1, **how))
+            x = best.remaining(step(x, best.see(x, gradient=True), size, best.images, eps, norm))
         best.see(x)
         best.remaining(x)
     return best.points
@@ -121,9 +95,6 @@ class _Best:
         self.points = wide(images).clone()
         self.rows = torch.arange(len(images), device=images.device)
         self.reached = torch.zeros_like(self.rows, dtype=torch.bool)
-
-    def gradient(self, x: Tensor) -> Tensor:
-        return self.see(x, gradient=True)
 
     def see(self, x: Tensor, *, gradient: bool = False) -> Tensor:
         """Remember the points that are better, and with early exit those that are reached, as the best for good."""

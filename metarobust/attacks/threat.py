@@ -13,7 +13,7 @@ Source: Madry et al. 2018 (arXiv 1706.06083), section 2; Goodfellow et al. 2015 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -89,20 +89,17 @@ def project(perturbed: Tensor, images: Tensor, eps: float, norm: str) -> Tensor:
     return moved
 
 
-class Ball:
-    """The eps-ball around images, as far as it is in [0, 1], for attacks that project many times."""
+def projection(images: Tensor, eps: float, norm: str) -> Callable[[Tensor], Tensor]:
+    """As `project`, up to rounding, for many points: it may write into what it is given."""
+    if norm == "linf" and wide(images) is images:  # a box: its bounds are made once, and a projection is a single pass
+        low, high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
+        return lambda perturbed: perturbed.clamp_(low, high)
+    return lambda perturbed: project(perturbed, images, eps, norm)
 
-    def __init__(self, images: Tensor, eps: float, norm: str):
-        self.images, self.eps, self.norm = images, eps, norm
-        self.is_box = norm == "linf" and wide(images) is images
-        if self.is_box:  # its bounds are made once, and a projection is a single pass
-            self.low, self.high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
 
-    def project_(self, perturbed: Tensor) -> Tensor:
-        """As `project`, up to rounding, `[n, ...]` to `[n, ...]`; it may write into what it is given."""
-        if self.is_box:
-            return perturbed.clamp_(self.low, self.high)
-        return project(perturbed, self.images, self.eps, self.norm)
+def step(x: Tensor, gradient: Tensor, size: float, images: Tensor, eps: float, norm: str) -> Tensor:
+    """A step of length `size` up the gradient, pulled back into the eps-ball around the images."""
+    return project(x.add(steepest(gradient, norm), alpha=size), images, eps, norm)
 
 
 def random_starts(

@@ -42,7 +42,7 @@ LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
 
 def measure(model=None, **changes):
     given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "attacks": "quick", "steps": 5, "checks": 0} | changes
-    return evaluate(model or Brightness(), given.pop("images"), given.pop("labels"), **given)
+    return evaluate(Brightness() if model is None else model, given.pop("images"), given.pop("labels"), **given)
 
 
 @pytest.mark.parametrize(
