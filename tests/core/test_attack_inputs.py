@@ -192,13 +192,6 @@ def test_losses_refuse_too_few_classes_and_last_points_of_many_runs(attack):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_empty_batch_has_no_label_to_be_wrong(attack):
-    none = torch.empty(0, dtype=torch.int64)
-    call = given(attack, "linf", False) | {"images": GREY[:0], "labels": none, "targets": none}
-    assert attack(**call).shape == (0, 1, 4, 4)
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
 def test_input_that_was_checked_is_not_read_again(attack):
     """A read makes a GPU wait. Names and numbers are checked as ever."""
     reads = []

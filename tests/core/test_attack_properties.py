@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from torch import nn
 from toy import generator
 
 from metarobust.attacks import apgd, counting, fgsm, mi_fgsm, pgd, square, transfer
+from metarobust.attacks.losses import margin
 from metarobust.attacks.threat import length
 from metarobust.models import build
 
@@ -154,3 +157,20 @@ def test_a_slope_or_an_output_that_is_not_a_number_makes_no_image_of_nan(norm, n
         moved = run(name, broken, images, labels, aim, eps=0.3, norm=norm)
         assert bool((length(moved - images, norm) <= 0.3 + 1e-6).all())
         assert bool(((moved >= 0) & (moved <= 1)).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("l2", 0.4)])
+def test_in_half_precision_small_steps_count_and_a_sure_model_has_a_slope(dtype, norm, eps):
+    model, images, _, _ = problem(50, shape=(1, 8, 8))
+    model, images = model.to(dtype), (1 - 0.3 * images).to(dtype)
+    labels = model(images).argmax(1)
+    for scale, steps in ((1, 10), (1, 300), (40, 10)):  # in the last, float16 takes the slope of cross-entropy for 0
+        gained = []
+        for exact in (torch.float32, dtype):
+            given, x = deepcopy(model).to(exact), images.to(exact)
+            moved = pgd(lambda z, f=given, s=scale: s * f(z), x, labels, eps=eps, norm=norm, steps=steps, keep="last")
+            assert float(length(moved.double() - x.double(), norm).max()) <= eps + 1e-6
+            after, before = (margin(deepcopy(model).float()(z.float()), labels).detach() for z in (moved, x))
+            gained.append(float((after - before).mean()))
+        assert gained[1] > 0.9 * gained[0] > 0.01, (scale, steps, gained)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from functools import partial
 
 import pytest
@@ -201,21 +200,6 @@ def test_a_climb_equals_a_plain_reference(norm, loss, targeted):
         each = zip(images, labels.tolist(), aims, strict=True)
         plain = [climbed(model, x, y, t, norm, loss, steps, 0.5, alpha, mu) for x, y, t in each]
         torch.testing.assert_close(ours, torch.stack(plain), rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("norm", "eps", "alpha"), [("linf", 0.1, 0.03), ("linf", 0.5, 0.1), ("l2", 0.8, 0.2), ("l2", 2.0, 1.1)]
-)
-def test_pgd_equals_that_of_a_peer(norm, eps, alpha):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the peer imports a name that scipy has moved
-        foolbox = pytest.importorskip("foolbox")
-    kind = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]
-    model, images, labels, _ = problem(16)
-    peer = kind(abs_stepsize=alpha, steps=9, random_start=False)
-    theirs = peer.run(foolbox.PyTorchModel(model.eval(), (0, 1), "cpu"), images, labels, epsilon=eps)
-    ours = pgd(model, images, labels, eps=eps, step_size=alpha, steps=9, norm=norm, keep="last")
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 # Which point PGD keeps

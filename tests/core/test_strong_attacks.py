@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from toy import generator
 
-from metarobust.attacks import apgd, pgd, square, square_l2
+from metarobust.attacks import apgd, pgd, square, square_l2, threat
 from metarobust.attacks.apgd import checkpoints
 from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import margin
@@ -105,6 +105,20 @@ def test_more_targets_only_take_away_and_restarts_help():
     one, more, again = stands
     assert not bool((more & ~one).any())
     assert int(one.sum()) > int(again.sum()) > int(more.sum()) > 0
+
+
+@every_norm
+def test_starts_are_drawn_one_after_the_other_and_stay_the_same(norm, monkeypatch):
+    model, images, labels = problem(9)
+    rand, drawn, chances = torch.rand, [], (generator(), generator())
+    found = []
+    for rng, most in zip(chances, (threat.AT_ONCE, 100), strict=True):
+        monkeypatch.setattr(threat, "AT_ONCE", most)
+        monkeypatch.setattr(torch, "rand", lambda size, **how: drawn.append(math.prod(size)) or rand(size, **how))
+        found.append(apgd(model, images, labels, eps=0.1, norm=norm, steps=2, restarts=5, generator=rng))
+    assert torch.equal(*found)
+    assert torch.equal(*(rng.get_state() for rng in chances))
+    assert max(drawn[5:]) <= 100 < drawn[0]  # five starts at once before, and then those of one image
 
 
 @every_norm
