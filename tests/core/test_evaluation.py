@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 from torch import nn
-from torch.export import Dim
+from torch.export import Dim, export
 from torch.nn import functional as F
 from toy import generator
 
@@ -44,18 +44,9 @@ LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
 STANDARD = {"attacks": "standard", "steps": 20, "queries": 300}
 
 
-def measure(model=None, **changes):
-    model = Brightness() if model is None else model
-    given = {
-        "model": model,
-        "images": IMAGES,
-        "labels": LABELS,
-        "eps": 0.1,
-        "attacks": "quick",
-        "steps": 5,
-        "checks": 0,
-    } | changes
-    return evaluate(**given)
+def measure(model=None, images=IMAGES, labels=LABELS, **changes):
+    given = {"eps": 0.1, "attacks": "quick", "steps": 5, "checks": 0} | changes
+    return evaluate(Brightness() if model is None else model, images, labels, **given)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +170,7 @@ SAME = {
     "a frozen script": lambda: {"model": torch.jit.freeze(torch.jit.script(Brightness().eval()))},
     "parallel": lambda: {"model": nn.DataParallel(Brightness())},
     "compiled": lambda: {"model": torch.compile(Brightness(), backend="eager")},
-    "exported": lambda: {
-        "model": torch.export.export(Brightness(), (IMAGES,), dynamic_shapes=[{0: Dim.AUTO}]).module()
-    },
+    "exported": lambda: {"model": export(Brightness(), (IMAGES,), dynamic_shapes=[{0: Dim.AUTO}]).module()},
     "numbers of NumPy": lambda: {"eps": np.float32(0.125), "steps": np.int64(3)},
     "numbers of PyTorch": lambda: {"eps": torch.tensor(0.125), "checks": torch.tensor(8)},
 }
@@ -201,14 +190,11 @@ def test_global_settings_change_no_report(norm):
     plain = measure(**FULL, norm=norm)
     with torch.inference_mode():
         assert measure(**FULL, norm=norm, images=IMAGES.clone(), labels=LABELS.clone()) == plain
+    torch.set_default_dtype(torch.float64)
     try:
-        torch.set_default_device("meta")  # what is made there has no numbers
-        assert measure(**FULL, norm=norm) == plain
-        torch.set_default_device(None)
-        torch.set_default_dtype(torch.float64)
-        assert measure(**FULL, norm=norm) == plain
+        with torch.device("meta"):  # what is made there has no numbers
+            assert measure(**FULL, norm=norm) == plain
     finally:
-        torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
 
 
@@ -232,17 +218,12 @@ def test_flat_images_need_attacks_that_need_no_picture_and_a_squeeze_is_named():
 
 def test_a_model_that_answers_nan_is_right_nowhere():
     """argmax would take the NaN for class 0, and no attack could change that: a broken model would look robust."""
-
-    class Broken(nn.Module):
-        def forward(self, x):
-            return Brightness()(x) * math.nan
-
-    report = measure(Broken(), labels=torch.zeros(8, dtype=torch.int64))
+    report = measure(lambda x: Brightness()(x) * math.nan, labels=torch.zeros(8, dtype=torch.int64))
     assert (report.clean, report.robust, set(report.under.values())) == (0, 0, {0})
 
 
 class Modes(nn.Module):
-    """Refuses to be asked in training mode, where dropout would blur every gradient of an attack."""
+    """Has averaged weights in eval mode, and refuses to be asked in training mode, where dropout blurs gradients."""
 
     def __init__(self, fails=False):
         super().__init__()
@@ -250,7 +231,6 @@ class Modes(nn.Module):
         self.fails, self.sign = fails, -1
 
     def train(self, mode=True):
-        """Brings averaged weights for eval mode, and takes them away again."""
         self.sign = -self.sign if mode != self.training else self.sign
         return super().train(mode)
 
@@ -328,12 +308,11 @@ def test_what_is_no_share_is_refused(right, n):
 def test_the_report_says_what_it_took():
     calls = []
 
-    class Watched(Brightness):
-        def forward(self, x):
-            calls.append((len(x), x.requires_grad))
-            return super().forward(x)
+    def watched(x):
+        calls.append((len(x), x.requires_grad))
+        return Brightness()(x)
 
-    report = measure(Watched(), attacks="standard", steps=3, queries=4, checks=5)
+    report = measure(watched, attacks="standard", steps=3, queries=4, checks=5)
     asked = calls[1:]  # the first call only looks at the number of outputs
     assert report.images_asked == sum(n for n, _ in asked)
     assert report.gradients_asked == sum(n for n, gradient in asked if gradient) > 0
