@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
@@ -39,6 +40,11 @@ def check_count(name: str, value: int) -> None:
     """Raise InputError for what is no whole number from 1."""
     if not is_whole(value) or value < 1:
         raise InputError(f"{name} is {short_repr(value)}; give a whole number from 1")
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's or PyTorch's as Python's; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def is_number(value: object) -> bool:

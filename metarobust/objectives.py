@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import fgsm, pgd
-from metarobust.attacks.counter import count_examples
+from metarobust.attacks.counter import count
 from metarobust.attacks.criterion import Predict
 from metarobust.attacks.inputs import inputs_checked
 from metarobust.attacks.losses import cross_entropy
@@ -79,7 +79,7 @@ class NoisyFGSM:
     noise: float = 2.0
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        count_examples(len(images))
+        count(examples=len(images))
         draws = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
         with torch.enable_grad():
             start = (images + self.noise * self.eps * (2 * draws - 1)).requires_grad_()

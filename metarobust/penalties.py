@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.counter import count_examples, count_points
+from metarobust.attacks.counter import count
 from metarobust.attacks.losses import cross_entropy
-from metarobust.attacks.pgd import ascend
-from metarobust.attacks.threat import random_starts
+from metarobust.attacks.threat import per_image, random_starts, step
 from metarobust.errors import InputError
 from metarobust.evaluation.measure import eval_mode
 from metarobust.objectives import Objective, Predict, clean
@@ -27,7 +26,7 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
 
 def _noised(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return images + _per_image(sigma, images).view(-1, *[1] * (images.ndim - 1)).to(images) * noise
+    return images + per_image(_per_image(sigma, images), images).to(images) * noise
 
 
 def _slope(predict: Predict, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +85,7 @@ class Curvature:
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         losses, slope = _slope(predict, images, labels)
-        away = _per_image(self.far, images).view(-1, *[1] * (images.ndim - 1)) * slope.detach().sign()
+        away = per_image(_per_image(self.far, images), images) * slope.detach().sign()
         _, moved_slope = _slope(predict, images + away, labels)
         return losses + _per_image(self.weight, images) * (moved_slope - slope).flatten(1).square().sum(1)
 
@@ -122,7 +121,7 @@ class Penalised:
     at_random: bool = False
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        count_points(len(images))
+        count(points=len(images))
         # Not cut off from noise and far: a meta-gradient goes through the points into these.
         here = _noised(images.detach(), self.noise, generator)
         logits, margin, slope, steepness = self._look(predict, here, labels)
@@ -130,7 +129,7 @@ class Penalised:
             sign = torch.randint(0, 2, images.shape, generator=generator, device=images.device).to(images) * 2 - 1
         else:
             sign = slope.detach().sign()
-        away = _per_image(self.far, images).view(-1, *[1] * (images.ndim - 1)).to(images) * sign
+        away = per_image(_per_image(self.far, images), images).to(images) * sign
         *_, moved_slope, _ = self._look(predict, here + away, labels)
         bend, slack, smooth, steep = (
             _per_image(value, images).to(images) for value in (self.bend, self.slack, self.smooth, self.slope)
@@ -152,7 +151,7 @@ class Penalised:
         right = labels[:, None]
         margin = logits.gather(1, right)[:, 0] - logits.scatter(1, right, -torch.inf).logsumexp(1)
         (steepness,) = torch.autograd.grad(margin.sum(), images, create_graph=True)
-        slope = -torch.sigmoid(-margin).view(-1, *[1] * (images.ndim - 1)) * steepness
+        slope = per_image(-torch.sigmoid(-margin), images) * steepness
         return logits, margin, slope, steepness
 
 
@@ -176,18 +175,16 @@ class Trades:
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         logits = predict(images)
         answer = logits.detach().log_softmax(1)
-        count_examples(len(images))
+        count(examples=len(images))
 
-        def gradient(x: Tensor) -> Tensor:
+        (x,) = random_starts(images, self.eps, "linf", generator)
+        for _ in range(self.steps):
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 divergence = self._divergence(answer, predict(leaf)).sum()
-            return torch.autograd.grad(divergence, leaf)[0]
-
-        (start,) = random_starts(images, self.eps, "linf", generator)
-        step_size = 2.5 * self.eps / self.steps
-        moved = ascend(gradient, start, images, eps=self.eps, norm="linf", steps=self.steps, step_size=step_size)
-        divergence = self._divergence(logits.log_softmax(1), predict(moved.detach()))
+            (slope,) = torch.autograd.grad(divergence, leaf)
+            x = step(leaf.detach(), slope, 2.5 * self.eps / self.steps, images, self.eps, "linf")
+        divergence = self._divergence(logits.log_softmax(1), predict(x.detach()))
         return cross_entropy(logits, labels) + _per_image(self.beta, images) * divergence
 
     @staticmethod
@@ -209,7 +206,7 @@ def check_second_derivative(model: Callable[[Tensor], Tensor], images: Tensor, p
     """
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}; give floats in [0, 1]")
-    with torch.enable_grad(), eval_mode(model if isinstance(model, nn.Module) else None):
+    with torch.enable_grad(), eval_mode(model):
         leaf = images.detach().requires_grad_()
         score = model(leaf).logsumexp(1).sum()  # an error of the model's own is not ours to explain
         try:

@@ -16,17 +16,17 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
-from metarobust.attacks.inputs import enter
-from metarobust.attacks.threat import Ball, random_starts, steepest
-from metarobust.errors import InputError, check_count, is_whole, short_repr
+from metarobust.attacks.inputs import attack
+from metarobust.attacks.threat import per_image, projection, random_starts, steepest, wide
+from metarobust.errors import InputError, is_whole, short_repr
 
 MOMENTUM = 0.75  # the weight of the new step; the rest is the last one's
 RISES = 0.75  # the share of steps that should raise the loss
 
 
+@attack
 def apgd(
     predict: Predict,
     images: Tensor,
@@ -60,24 +60,25 @@ def apgd(
     Raises:
         InputError: for bad input, and for more targets than the model has wrong classes.
     """
-    check_count("steps", steps)
     if not is_whole(n_targets) or n_targets < 0:
         raise InputError(
             f"n_targets is {short_repr(n_targets)}; give 0, or how many of the likeliest wrong classes to try"
         )
     if n_targets and targets is not None:
         raise InputError(f"n_targets is {n_targets}, and targets names the classes: give one of the two")
-    criterion = enter(
-        images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
-    )
-    images = images.detach()
+    criterion = Criterion(loss, labels, targets)
     logits, highest, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
     criteria = [criterion]
     if n_targets:
-        likeliest = _likeliest(logits, labels, n_targets)
-        criteria = [replace(criterion, targets=classes, settle=True) for classes in likeliest]
+        classes = logits.shape[1]
+        if n_targets >= classes:
+            raise InputError(
+                f"n_targets is {n_targets}; the model has {classes} outputs, one of them right: give fewer"
+            )
+        likeliest = logits.scatter(1, labels[:, None], -torch.inf).topk(n_targets, dim=1).indices.T
+        criteria = [replace(criterion, targets=wrong, settle=True) for wrong in likeliest]
         highest = torch.stack([each.losses(logits) for each in criteria]).amax(0)
-    worst, starts = images.clone(), random_starts(images, eps, norm, generator, restarts * len(criteria))
+    worst, starts = wide(images).clone(), random_starts(images, eps, norm, generator, restarts * len(criteria))
     for start, each in zip(starts, criteria * restarts, strict=True):
         if not len(rows):
             break
@@ -89,40 +90,28 @@ def apgd(
     return worst
 
 
-def _likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The wrong classes with the largest logits, in order: `[count, n]`."""
-    classes = logits.shape[1]
-    if count >= classes:
-        raise InputError(
-            f"n_targets is {count}; the model has {classes} outputs, {classes - 1} of them wrong: give at most that"
-        )
-    right = F.one_hot(labels, classes).bool()
-    return logits.masked_fill(right, -torch.inf).topk(count, dim=1).indices.T
-
-
 def _run(
     predict: Predict, images: Tensor, start: Tensor, criterion: Criterion, eps: float, norm: str, steps: int
 ) -> tuple[Tensor, ...]:
     """One run of algorithm 1: for each image the point found, its loss, and whether it turned the image."""
-    each = (-1, *[1] * (images.ndim - 1))
-    ball, before, x, best = Ball(images, eps, norm), start, start, start.clone()
+    project, before, x, best = projection(images, eps, norm), start, start, start.clone()
     logits, losses, gradient = value_and_grad(predict, x, criterion)
     turned, best_loss, uphill = criterion.reached(logits), losses, steepest(gradient, norm)
     best_uphill = uphill.clone()
-    eta = images.new_full((len(images),), 2 * eps)
+    eta = start.new_full((len(images),), 2 * eps)
     rises, last_best, last_halved = torch.zeros_like(losses), best_loss, torch.zeros_like(turned)
     marks, last = set(checkpoints(steps)), 0
     for k in range(1, steps + 1):
-        z = ball.project_(torch.addcmul(x, eta.view(each), uphill))
+        z = project(torch.addcmul(x, per_image(eta, x), uphill))
         if k > 1:
-            z = ball.project_(torch.lerp(x, z, MOMENTUM).add_(x - before, alpha=1 - MOMENTUM))
+            z = project(torch.lerp(x, z, MOMENTUM).add_(x - before, alpha=1 - MOMENTUM))
         before, x, old = x, z, losses
         logits, losses, gradient = value_and_grad(predict, x, criterion)
         uphill, now, higher = steepest(gradient, norm), criterion.reached(logits), losses > best_loss
         rises += losses > old
         # The first point that turns an image is its best one for good. A weight of 0 or 1 takes either, exactly, in a
         # third of the time of `where`.
-        take = ((now | higher) & ~turned).to(x.dtype).view(each)
+        take = per_image(((now | higher) & ~turned).to(x.dtype), x)
         best.lerp_(x, take)
         best_uphill.lerp_(uphill, take)
         best_loss, turned = torch.where(higher, losses, best_loss), turned | now
@@ -131,7 +120,7 @@ def _run(
                 break
             halve = (rises < RISES * (k - last)) | (~last_halved & (best_loss <= last_best))
             eta = torch.where(halve, eta / 2, eta)
-            x, uphill = (torch.where(halve.view(each), b, a) for a, b in ((x, best), (uphill, best_uphill)))
+            x, uphill = (torch.where(per_image(halve, x), b, a) for a, b in ((x, best), (uphill, best_uphill)))
             losses = torch.where(halve, best_loss, losses)
             last, rises, last_best, last_halved = k, torch.zeros_like(rises), best_loss, halve
     return best, best_loss, turned

@@ -37,13 +37,8 @@ def counting() -> Iterator[ExampleCounter]:
         _open.reset(token)
 
 
-def count_examples(examples: int) -> None:
-    """Every attack calls this once with the number of images it was given."""
+def count(examples: int = 0, points: int = 0) -> None:
+    """Every attack calls this once with the number of its images, a penalty with the points it visits beside them."""
     for counter in _open.get():
         counter.examples += examples
-
-
-def count_points(points: int) -> None:
-    """A penalty calls this with the number of points that it visits beside the images."""
-    for counter in _open.get():
         counter.points += points

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from metarobust.attacks.losses import LOSSES, TARGETED
+from metarobust.attacks.losses import LOSSES, TARGETED, bounded
+from metarobust.attacks.threat import length, tiny
 from metarobust.errors import InputError, choose, short_repr
 
 Predict = Callable[[Tensor], Tensor]
@@ -38,14 +39,12 @@ class Criterion:
         loss: a name in LOSSES.
         labels, targets: the right classes, and the wrong ones wanted, int64 `[n]`; targets None for any.
         settle: climb toward the targets, and be content with any wrong class.
-        classes: how many outputs the model must have for these labels and targets.
     """
 
     loss: str
     labels: Tensor
     targets: Tensor | None = None
     settle: bool = False
-    classes: int = 2
 
     def __post_init__(self) -> None:
         choose(self.loss, LOSSES, "attack loss")
@@ -55,8 +54,7 @@ class Criterion:
         return replace(self, labels=self.labels[rows], targets=None if self.targets is None else self.targets[rows])
 
     def losses(self, logits: Tensor) -> Tensor:
-        """What to climb, `[n]`. Raises InputError for what are no logits of n images and all their classes."""
-        check_logits(logits, len(self.labels), self.classes)
+        """What to climb, `[n]`."""
         if self.targets is None:
             return LOSSES[self.loss](logits, self.labels)
         return TARGETED[self.loss](logits, self.labels, self.targets)
@@ -71,11 +69,13 @@ class Criterion:
 def check_logits(logits: Tensor, n: int, classes: int) -> None:
     """Raise InputError for what are no logits `[n, classes or more]`."""
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returns {short_repr(logits)}; attacks need logits: give a function to a tensor")
+        raise InputError(f"the model returns {short_repr(logits)}; attacks need logits: give lambda x: model(x).logits")
     if not logits.is_floating_point() or logits.ndim != 2 or logits.shape[1] < 2:
+        do = "give one output for each of 2 classes or more, of a single output z as torch.cat([-z, z], 1)"
+        if n == 1 and logits.ndim == 1:
+            do = "for one image a squeeze() drops the batch, too; give it the dimension to drop, as squeeze(-1)"
         raise InputError(
-            f"the model returns {logits.dtype} of shape {list(logits.shape)}; attacks need logits [n, classes]: "
-            f"give a model with one output for each of 2 classes or more"
+            f"the model returns {logits.dtype} of shape {list(logits.shape)}; attacks need logits [n, classes]: {do}"
         )
     if len(logits) != n:
         raise InputError(f"the model returns logits for {len(logits)} of {n} images: give one row to each")
@@ -86,25 +86,52 @@ def check_logits(logits: Tensor, n: int, classes: int) -> None:
         )
 
 
+def checked(predict: Predict, images: Tensor, classes: int = 2) -> Predict:
+    """The model as attacks ask it.
+
+    Args:
+        predict: images to logits; it may write into its input.
+        images: in the type that it takes.
+        classes: how many outputs it must have.
+
+    Returns:
+        A function from points to its logits, in float32 or wider, none of them infinite. Gradients into logits of half
+        precision are brought to a largest entry of 1 for each image, as tiny ones would be 0 there.
+    """
+    if not callable(predict):
+        raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
+
+    def ask(x: Tensor) -> Tensor:
+        own = x.to(images.dtype, copy=not x.requires_grad)
+        try:
+            logits = predict(own)
+        except RuntimeError:  # PyTorch's own, where a model writes into a leaf that wants a gradient
+            logits = predict(own.clone())
+        check_logits(logits, len(x), classes)
+        exact = bounded(logits)
+        if exact.dtype != logits.dtype and exact.requires_grad:
+            exact.register_hook(lambda g: g / length(g, "linf").clamp_min(tiny(g.dtype))[:, None])
+        return exact
+
+    return ask
+
+
 def value_and_grad(
     predict: Predict, x: Tensor, criterion: Criterion, *, gradient: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits `[n, classes]`, losses `[n]` and their gradient at x, `[n, ...]`.
 
     Args:
-        predict: images to logits.
+        predict: images to logits, `checked`.
         x: the points, `[n, ...]`.
         criterion: what is climbed.
         gradient: whether it is asked for; if not, x stands in its place, unused.
 
     Raises:
-        InputError: for a model that returns no logits, or has no gradient at all. One that is not a number becomes 0.
+        InputError: for a model that has no gradient at all. One that is not a number becomes 0.
     """
-    if not callable(predict):
-        raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
     with torch.set_grad_enabled(gradient):
-        # A model may write into its input; into a leaf that wants a gradient it cannot, so that one needs no copy.
-        leaf = x.detach().requires_grad_() if gradient else x.clone()
+        leaf = x.detach().requires_grad_() if gradient else x
         logits = predict(leaf)
         losses = criterion.losses(logits)
         if not gradient:
@@ -114,17 +141,12 @@ def value_and_grad(
     if grad is None:
         if len(x):
             raise InputError(
-                "the model's logits have no gradient for its images: give it without detach, no_grad and NumPy, "
-                "or use the square attack, which needs no gradient"
+                "the model's logits have no gradient for its images: give it without detach, no_grad, inference_mode "
+                "and NumPy, or use the square attack, which needs no gradient"
             )
         return logits.detach(), losses.detach(), x
     # In place where no two entries share a place in memory.
     return logits.detach(), losses.detach(), grad.nan_to_num_(0) if grad.is_contiguous() else grad.nan_to_num(0)
-
-
-def gradient_of(predict: Predict, criterion: Criterion) -> Callable[[Tensor], Tensor]:
-    """Points `[n, ...]` to the gradient of the losses there: what `ascend` climbs."""
-    return lambda x: value_and_grad(predict, x, criterion)[2]
 
 
 @torch.no_grad()

@@ -11,12 +11,12 @@ Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4. The random start is
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Predict, gradient_of
-from metarobust.attacks.inputs import enter
-from metarobust.attacks.pgd import ascend
-from metarobust.attacks.threat import random_starts
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import attack
+from metarobust.attacks.threat import random_starts, step
 
 
+@attack
 def fgsm(
     predict: Predict,
     images: Tensor,
@@ -37,8 +37,6 @@ def fgsm(
     Returns:
         Adversarial images, as `pgd` with its last point.
     """
-    criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
-    images = images.detach()
     (start,) = random_starts(images, eps, norm, generator)
-    gradient = gradient_of(predict, criterion)
-    return ascend(gradient, start, images, eps=eps, norm=norm, steps=1, step_size=eps)
+    _, _, gradient = value_and_grad(predict, start, Criterion(loss, labels, targets))
+    return step(start, gradient, eps, images, eps, norm)

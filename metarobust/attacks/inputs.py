@@ -5,20 +5,93 @@ attacks many times, does it inside `inputs_checked()`.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from metarobust.attacks.counter import count_examples
-from metarobust.attacks.criterion import Criterion
+from metarobust.attacks.counter import count
+from metarobust.attacks.criterion import checked
 from metarobust.attacks.threat import check_eps
-from metarobust.errors import InputError, check_count, short_repr
+from metarobust.errors import InputError, check_count, plain, short_repr
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DATA = ("images", "labels", "targets")
+COUNTS = {"steps", "queries", "restarts"}
+F = TypeVar("F", bound=Callable[..., Any])
 _checked: ContextVar[bool] = ContextVar("_checked", default=False)
+
+
+def careful(function: F) -> F:
+    """Lets a function take models, tensors and numbers as people have them, and changes none of them.
+
+    What was made inside torch.inference_mode is copied, and the function itself is run outside of it, where there are
+    gradients. Buffers, such as the running averages of a model in train mode, are put back.
+    """
+    parameters = signature(function)
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        bound = parameters.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with outside, buffers_kept(*given.values()):
+            for name, value in given.items():
+                if name not in DATA:
+                    given[name] = plain(value)
+                elif isinstance(value, Tensor):
+                    given[name] = value.clone() if value.is_inference() else value.detach()
+            return function(**given)
+
+    return run  # pyright: ignore[reportReturnType]
+
+
+def attack(function: F) -> F:
+    """A `careful` attack: what it is given is checked, and its images are counted. For the arguments see `pgd`.
+
+    Of images in half precision it may hold points in float32.
+    """
+
+    @wraps(function)
+    def run(**given: Any) -> Tensor:
+        images, generator = given["images"], given["generator"]
+        classes = check_inputs(images, given["labels"], **{name: given[name] for name in ("eps", "norm", "targets")})
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise InputError(f"generator is {short_repr(generator)}; pass generator=torch.Generator().manual_seed(0)")
+        for name in COUNTS & given.keys():
+            check_count(name, given[name])
+        if given.get("restarts", 1) > 1 and generator is None:
+            raise InputError(
+                f"{given['restarts']} restarts without a generator would all be alike: pass generator=torch.Generator()"
+            )
+        moved = function(**given | {"predict": checked(given["predict"], images, classes)})
+        count(examples=len(images))
+        return moved.to(images.dtype)
+
+    return careful(run)  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def buffers_kept(*models: object) -> Iterator[None]:
+    """Outside, the buffers of those that are modules are as they were."""
+    modules = [module for model in models if isinstance(model, nn.Module) for module in model.modules()]
+    buffers = [(module, name, b) for module in modules for name, b in module._buffers.items() if b is not None]
+    kept = [(module, name, b, b.clone()) for module, name, b in buffers if not is_lazy(b) and 0 not in b.stride()]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in kept:
+            with torch.inference_mode():  # where the buffer, too, may be from
+                buffer.data.copy_(value)  # by data: a loss may wait for its backward, to which this is no change
+            if getattr(module, name) is not buffer:
+                setattr(module, name, buffer)
 
 
 @contextmanager
@@ -29,34 +102,6 @@ def inputs_checked() -> Iterator[None]:
         yield
     finally:
         _checked.reset(token)
-
-
-def enter(
-    images: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    loss: str = "margin",
-    targets: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    restarts: int = 1,
-) -> Criterion:
-    """Check what an attack was given, count its images, and return what it climbs. For the arguments see `pgd`."""
-    classes = check_inputs(images, labels, eps=eps, norm=norm, targets=targets)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(
-            f"generator is {short_repr(generator)}; pass generator=torch.Generator(), after .manual_seed(seed) "
-            f"where you want the same result again"
-        )
-    check_count("restarts", restarts)
-    if restarts > 1 and generator is None:
-        raise InputError(
-            f"{restarts} restarts without a generator would all be alike: pass generator=torch.Generator()"
-        )
-    criterion = Criterion(loss, labels, targets, classes=classes)
-    count_examples(len(images))
-    return criterion
 
 
 def check_inputs(images: Tensor, labels: Tensor, *, eps: float, norm: str, targets: Tensor | None = None) -> int:
@@ -97,10 +142,8 @@ def _check_images(images: Tensor) -> None:
     if images.dtype not in FLOATS:
         raise InputError(f"images are {images.dtype}; attacks need floats in [0, 1]: convert and divide by 255")
     if images.ndim < 2 or 0 in images.shape[1:]:
-        raise InputError(
-            f"images have shape {list(images.shape)}; give [n, ...], a batch of pixels: one image is x[None]"
-        )
-    low, high = images.aminmax() if images.numel() else (torch.zeros(()), torch.ones(()))
+        raise InputError(f"images have shape {list(images.shape)}; give [n, ...], a batch: one image is x[None]")
+    low, high = images.aminmax() if images.numel() else images.new_tensor([0, 1])
     low, high = torch.stack([low, high]).tolist()
     if low != low:  # a NaN
         raise InputError("images hold nan, which is no pixel: look for a division by 0, and give floats in [0, 1]")

@@ -19,8 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.attacks.threat import tiny
+from metarobust.attacks.threat import tiny, wide
 from metarobust.errors import InputError
+
+BOUND = 1e30  # of a logit: a masked class may have -inf, whose difference or ratio is no number
+
+
+def bounded(logits: Tensor) -> Tensor:
+    """Logits that can be told apart and divided: in float32 or wider, none of them infinite."""
+    return wide(logits).clamp(-BOUND, BOUND)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -31,25 +38,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """max over k != y of z_k, minus z_y, for each example: `[n, classes]`, `[n]` to `[n]`."""
     _check_one_each(logits, labels)
-    right = F.one_hot(labels, logits.shape[1]).bool()
-    wrong = logits.masked_fill(right, -torch.inf).amax(1)
-    return wrong - logits.gather(1, labels[:, None])[:, 0]
+    right = labels[:, None]
+    return logits.scatter(1, right, -torch.inf).amax(1) - logits.gather(1, right)[:, 0]
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """The margin over z_1st - z_3rd, for each example: `[n, classes]`, `[n]` to `[n]`; 3 classes or more."""
     largest = _largest(logits, 3, "DLR loss")
     return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + tiny(logits.dtype))
-
-
-def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """log softmax(z)_t for each example: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
-    return -cross_entropy(logits, targets)
-
-
-def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t minus max over k != t of z_k, above 0 where the model says t: `[n, classes]`, `[n]`, `[n]` to `[n]`."""
-    return -margin(logits, targets)
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -82,7 +78,7 @@ def _largest(logits: Tensor, count: int, what: str) -> Tensor:
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
 TARGETED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "ce": targeted_cross_entropy,
-    "margin": targeted_margin,
+    "ce": lambda logits, labels, targets: -cross_entropy(logits, targets),
+    "margin": lambda logits, labels, targets: -margin(logits, targets),
     "dlr": targeted_dlr,
 }

@@ -14,13 +14,13 @@ import math
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Predict, gradient_of
-from metarobust.attacks.inputs import enter
-from metarobust.attacks.pgd import ascend
-from metarobust.attacks.threat import random_starts
-from metarobust.errors import InputError, check_count, is_number, short_repr
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import attack
+from metarobust.attacks.threat import per_image, random_starts, step
+from metarobust.errors import InputError, is_number, short_repr
 
 
+@attack
 def mi_fgsm(
     predict: Predict,
     images: Tensor,
@@ -44,21 +44,13 @@ def mi_fgsm(
     Returns:
         Adversarial images, as `pgd` with its last point.
     """
-    check_count("steps", steps)
     if not is_number(momentum) or not 0 <= momentum < math.inf:
-        raise InputError(
-            f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once; the paper's is 1"
-        )
-    criterion = enter(images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator)
-    images = images.detach()
-    (start,) = random_starts(images, eps, norm, generator)
-    slope, memory = gradient_of(predict, criterion), torch.zeros_like(images)
-
-    def gradient(x: Tensor) -> Tensor:
-        nonlocal memory
-        now = slope(x)
-        size = now.flatten(1).abs().sum(1).clamp_min(torch.finfo(now.dtype).tiny)  # a gradient of 0 stays 0
-        memory = momentum * memory + now / size.view(-1, *[1] * (now.ndim - 1))
-        return memory
-
-    return ascend(gradient, start, images, eps=eps, norm=norm, steps=steps, step_size=eps / steps)
+        raise InputError(f"momentum is {short_repr(momentum)}; give a number from 0, which forgets at once, such as 1")
+    (x,) = random_starts(images, eps, norm, generator)
+    criterion, memory = Criterion(loss, labels, targets), torch.zeros_like(x)
+    for _ in range(steps):
+        _, _, gradient = value_and_grad(predict, x, criterion)
+        size = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)  # a gradient of 0 stays 0
+        memory = momentum * memory + gradient / per_image(size, gradient)
+        x = step(x, memory, eps / steps, images, eps, norm)
+    return x

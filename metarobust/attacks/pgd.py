@@ -2,54 +2,26 @@
 
     x_0 random in the ball,   x_{k+1} = Proj( x_k + alpha * sign(grad_x loss(f(x_k), y)) )
 
-In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself. `ascend` is this loop; `pgd` runs it
-from each start, and keeps one of the points on the way.
+In l2 the step is alpha * g / ||g||_2. Without a generator x_0 is the image itself. The loop is run from
+each start, and one of the points on the way is kept.
 
 Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Criterion, Predict, gradient_of, value_and_grad
-from metarobust.attacks.inputs import enter
-from metarobust.attacks.threat import project, random_starts, steepest
-from metarobust.errors import InputError, check_count, choose, is_number, short_repr
+from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
+from metarobust.attacks.inputs import attack
+from metarobust.attacks.threat import random_starts, step, wide
+from metarobust.errors import InputError, choose, is_number, short_repr
 
 KEEP = ("best", "first", "last")
 
 
-def ascend(
-    gradient: Callable[[Tensor], Tensor],
-    x: Tensor,
-    images: Tensor,
-    *,
-    eps: float,
-    norm: str,
-    steps: int,
-    step_size: float,
-) -> Tensor:
-    """The loop of PGD: from x, steps up the gradient, each pulled back into the ball around the images.
-
-    Args:
-        gradient: points `[n, ...]` to the gradient there, `[n, ...]`.
-        x: where to begin, `[n, ...]`.
-        images: the centres of the ball, `[n, ...]` in [0, 1].
-        eps, norm: of the ball.
-        steps, step_size: how many, and the length of each in that norm.
-
-    Returns:
-        The last point, `[n, ...]`.
-    """
-    for _ in range(steps):
-        step = steepest(gradient(x), norm)
-        x = project(x.add(step, alpha=step_size), images, eps, norm)
-    return x
-
-
+@attack
 def pgd(
     predict: Predict,
     images: Tensor,
@@ -90,28 +62,25 @@ def pgd(
     Raises:
         InputError: for bad input, and for classes the model has no output for.
     """
-    check_count("steps", steps)
     if step_size is not None and not (is_number(step_size) and 0 < step_size < math.inf):
         raise InputError(
             f"step_size is {short_repr(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps"
         )
     if choose(keep, KEEP, "point to keep") == "last" and restarts != 1:
         raise InputError(f"{short_repr(restarts)} restarts have no last point; give one, or keep the best or the first")
-    criterion = enter(
-        images, labels, eps=eps, norm=norm, loss=loss, targets=targets, generator=generator, restarts=restarts
-    )
-    images = images.detach()
+    criterion = Criterion(loss, labels, targets)
     starts = random_starts(images, eps, norm, generator, restarts)
-    how = {"eps": eps, "norm": norm, "step_size": 2.5 * eps / steps if step_size is None else step_size}
+    size = 2.5 * eps / steps if step_size is None else step_size
     if keep == "last":
-        return ascend(gradient_of(predict, criterion), starts[0], images, steps=steps, **how)
+        x = next(starts)
+        for _ in range(steps):
+            x = step(x, value_and_grad(predict, x, criterion)[2], size, images, eps, norm)
+        return x
     best = _Best(predict, images, criterion, early_exit=keep == "first")
     for start in starts:
         x = start[best.rows]
-        if keep == "best":
-            x = ascend(best.gradient, x, images, steps=steps, **how)
-        for _ in range(steps if keep == "first" else 0):
-            x = best.remaining(ascend(best.gradient, x, best.images, steps=1, **how))
+        for _ in range(steps):
+            x = best.remaining(step(x, best.see(x, gradient=True), size, best.images, eps, norm))
         best.see(x)
         best.remaining(x)
     return best.points
@@ -123,12 +92,9 @@ class _Best:
     def __init__(self, predict: Predict, images: Tensor, criterion: Criterion, *, early_exit: bool):
         self.predict, self.images, self.criterion, self.early_exit = predict, images, criterion, early_exit
         _, self.losses, _ = value_and_grad(predict, images, criterion, gradient=False)
-        self.points = images.clone()
+        self.points = wide(images).clone()
         self.rows = torch.arange(len(images), device=images.device)
         self.reached = torch.zeros_like(self.rows, dtype=torch.bool)
-
-    def gradient(self, x: Tensor) -> Tensor:
-        return self.see(x, gradient=True)
 
     def see(self, x: Tensor, *, gradient: bool = False) -> Tensor:
         """Remember the points that are better, and with early exit those that are reached, as the best for good."""

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks import square_l2, square_linf
-from metarobust.attacks.criterion import Predict, first_look
-from metarobust.attacks.inputs import enter
-from metarobust.errors import InputError, check_count
+from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
+from metarobust.attacks.inputs import attack
+from metarobust.attacks.threat import project, wide
+from metarobust.errors import InputError
 
 SHARE = 0.8
 HALVE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
 MOVES = {"linf": square_linf, "l2": square_l2}
 
 
+@attack
 @torch.no_grad()
 def square(
     predict: Predict,
@@ -54,24 +56,20 @@ def square(
     Raises:
         InputError: for bad input, and for images without height and width.
     """
-    check_count("queries", queries)
     if generator is None:
         raise InputError("generator is None; the search is random: pass generator=torch.Generator()")
-    if isinstance(images, Tensor) and images.ndim != 4:
-        raise InputError(
-            f"images have shape {list(images.shape)}; squares need [n, channels, height, width]: give those"
-        )
-    criterion = enter(images, labels, eps=eps, norm=norm, targets=targets, generator=generator)
-    _, _, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
-    worst = images.detach().clone()
-    highest = images.new_full((len(images),), -torch.inf)
+    check_pictures(images)
+    criterion = Criterion("margin", labels, targets)
+    _, losses, done, rows = first_look(predict, images, criterion, early_exit=early_exit)
+    worst, highest = wide(images).clone(), torch.full_like(losses, -torch.inf)
     moves = MOVES[norm]
     first, later = moves.numbers(*images.shape[1:])
     # All numbers are drawn at once, and those of an image lie together: so a set in parts, one after the other, is
     # attacked as the whole is, whichever images leave. They are few beside what a network keeps of an image.
-    uniform = torch.rand((len(images), first + (queries - 1) * later), generator=generator, device=generator.device)
+    how = {"dtype": torch.float32, "device": generator.device}
+    uniform = torch.rand((len(images), first + (queries - 1) * later), generator=generator, **how)
     uniform = uniform.to(images.device)
-    x, current, criterion = images[rows], images[rows], criterion.of(rows)
+    x, current, criterion = images[rows], worst[rows], criterion.of(rows)
     for query in range(queries):
         if not len(rows):
             break
@@ -80,16 +78,27 @@ def square(
         else:
             at = first + (query - 1) * later
             trial = moves.propose(x, current, eps, share(query, queries), uniform[rows, at : at + later])
-        logits = predict(trial)
-        losses, turned = criterion.losses(logits), criterion.reached(logits)
+        if trial.dtype != images.dtype:
+            trial = project(trial, x, eps, norm)
+        logits, losses, _ = value_and_grad(predict, trial, criterion, gradient=False)
+        turned = criterion.reached(logits)
         better = (turned | (losses > highest[rows])) & ~done[rows]
-        current[better], highest[rows[better]] = trial[better], losses[better].to(highest.dtype)
+        current[better], highest[rows[better]] = trial[better], losses[better]
         done[rows] |= turned
         if early_exit and bool(turned.any()):
             worst[rows] = current
             rows, x, current, criterion = rows[~turned], x[~turned], current[~turned], criterion.of(~turned)
     worst[rows] = current
     return worst
+
+
+def check_pictures(images: Tensor) -> None:
+    """Raise InputError for images without height and width."""
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise InputError(
+            f"images have shape {list(images.shape)}; squares need [n, channels, height, width]: give those, or use "
+            f"another attack (the 'quick' ones of evaluate)"
+        )
 
 
 def share(query: int, queries: int) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarobust.attacks.square_linf import at, place, sign, window
-from metarobust.attacks.threat import project, steepest, tiny
+from metarobust.attacks.threat import project, steepest, tiny, wide
 
 TILES = 5  # along each side of the image
 
@@ -38,7 +38,7 @@ def start(images: Tensor, eps: float, uniform: Tensor) -> Tensor:
     side, rows, columns = _tiling(height, width)
     uniform = uniform.view(n, rows, columns, channels + 1)
     tiles = sign(uniform[..., 1:, None, None]) * _turned(eta(side).to(uniform), uniform[..., 0])[:, :, :, None]
-    middle = tiles.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, rows * side, columns * side).to(images.dtype)
+    middle = tiles.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, rows * side, columns * side).to(wide(images).dtype)
     above, before = (height - rows * side) // 2, (width - columns * side) // 2
     delta = F.pad(middle, (before, width - columns * side - before, above, height - rows * side - above))
     return project(images + eps * steepest(delta, "l2"), images, eps, "l2")
@@ -59,7 +59,7 @@ def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: 
     unspent = (eps**2 - delta.square().sum((1, 2, 3))).clamp_min(0)
     budget = (freed + unspent[:, None] / channels).sqrt()
     pattern = _turned(eta(side).to(uniform), uniform[:, 4])[..., None] * sign(uniform[:, None, None, 5:])
-    fresh = _unit(pattern.to(images.dtype) + _unit(delta[v]))
+    fresh = _unit(pattern.to(delta.dtype) + _unit(delta[v]))
     delta[w] = 0
     delta[v] = fresh * budget[:, None, None]
     return project(images + delta.movedim(3, 1), images, eps, "l2")
@@ -76,10 +76,9 @@ def eta(side: int) -> Tensor:
 def hill(height: int, width: int) -> Tensor:
     """Equation 2: steep rings around the middle, `[height, width]`."""
     n = max(height, width) // 2
-    down = (torch.arange(height) - height // 2).abs()[:, None]
-    across = (torch.arange(width) - width // 2).abs()
-    steps = 1 / torch.arange(1, n + 2, dtype=torch.float64) ** 2
-    return steps.flip(0).cumsum(0).flip(0)[torch.maximum(down, across)]
+    down, across = ((torch.arange(size, device="cpu") - size // 2).abs() for size in (height, width))
+    steps = 1 / torch.arange(1, n + 2, dtype=torch.float64, device="cpu") ** 2
+    return steps.flip(0).cumsum(0).flip(0)[torch.maximum(down[:, None], across)]
 
 
 def _tiling(height: int, width: int) -> tuple[int, int, int]:

@@ -11,6 +11,8 @@ Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithm 2 and section 3
 import torch
 from torch import Tensor
 
+from metarobust.attacks.threat import wide
+
 
 def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
     """How many random numbers an image needs to begin, and for each change."""
@@ -19,8 +21,8 @@ def numbers(channels: int, height: int, width: int) -> tuple[int, int]:
 
 def start(images: Tensor, eps: float, uniform: Tensor) -> Tensor:
     """x_0. images: `[n, C, H, W]`. uniform: uniform in [0, 1), `[n, C W]`."""
-    n, channels, _, width = images.shape
-    return (images + eps * sign(uniform).to(images.dtype).view(n, channels, 1, width)).clamp(0, 1)
+    (n, channels, _, width), exact = images.shape, wide(images)
+    return (exact + eps * sign(uniform).to(exact.dtype).view(n, channels, 1, width)).clamp(0, 1)
 
 
 def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def propose(images: Tensor, current: Tensor, eps: float, share: float, uniform: 
     top, left = (place(uniform[:, k], size, side) for k, size in enumerate((height, width)))
     each, rows, columns = window(top, left, side)
     square = each, slice(None), rows, columns  # `[n, side, side, C]`
-    colour = eps * sign(uniform[:, None, None, 2:]).to(images.dtype)
+    colour = eps * sign(uniform[:, None, None, 2:]).to(current.dtype)
     trial = current.clone()
     trial[square] = (images[square] + colour).clamp_(0, 1)
     return trial

@@ -14,11 +14,13 @@ Sources: Papernot et al. 2016 (arXiv 1605.07277); as a check of an evaluation, C
 import torch
 from torch import Tensor
 
-from metarobust.attacks.criterion import Criterion, Predict, value_and_grad
-from metarobust.attacks.inputs import check_inputs
+from metarobust.attacks.criterion import Criterion, Predict, checked
+from metarobust.attacks.inputs import careful, check_inputs
 from metarobust.attacks.pgd import pgd
+from metarobust.attacks.threat import per_image
 
 
+@careful
 def transfer(
     predict: Predict,
     surrogate: Predict,
@@ -43,13 +45,9 @@ def transfer(
         Adversarial images `[n, ...]`, within eps of `images` and within [0, 1]. An image that is misclassified (with
         targets: as just that class) as it is, or could not be turned, comes back as it is.
     """
-    classes = check_inputs(images, labels, eps=eps, norm=norm, targets=targets)
-    criterion = Criterion(loss, labels, targets, classes=classes)
-    images = images.detach()
-    before, _, _ = value_and_grad(predict, images, criterion, gradient=False)
-    moved = pgd(
-        surrogate, images, labels, eps=eps, steps=steps, norm=norm, loss=loss, targets=targets, generator=generator
-    )
-    after, _, _ = value_and_grad(predict, moved, criterion, gradient=False)
-    kept = criterion.reached(after) & ~criterion.reached(before)
-    return torch.where(kept.view(-1, *[1] * (images.ndim - 1)), moved, images)
+    asked = checked(predict, images, check_inputs(images, labels, eps=eps, norm=norm, targets=targets))
+    threat = {"eps": eps, "norm": norm, "loss": loss, "targets": targets, "generator": generator}
+    moved, criterion = pgd(surrogate, images, labels, steps=steps, **threat), Criterion(loss, labels, targets)
+    with torch.no_grad():
+        kept = criterion.reached(asked(moved)) & ~criterion.reached(asked(images))
+    return torch.where(per_image(kept, images), moved, images)

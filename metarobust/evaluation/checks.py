@@ -14,7 +14,39 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from metarobust.attacks.criterion import Predict
+
 FAR = 30.0  # in nats: the runner-up has less than 1e-13 of the probability, below what float32 can tell from none
+SAYS = {
+    "eps zero": "at eps 0 accuracy is {attacked}, not the clean {clean}, so the same images get different answers; "
+    "look for randomness or for a state that the model keeps from one batch to the next",
+    "falls with eps": "accuracy rises from {before} at eps {small:g} to {after} at eps {large:g}, so the attack gets "
+    "lost in the larger ball; try more steps, other losses, and an attack without gradients",
+    "ends at zero": "at eps {eps:g}, where an image may become any other, {share} are still right, so the attack fails "
+    "and the model is not robust; try an attack without gradients, and replace what blocks them",
+    "more steps": "accuracy rises from {few} at {steps[0]} steps to {many} at {steps[1]}, so the attack does worse for "
+    "working longer; look for randomness in the model, and attack its average over many draws",
+    "settled": "{share} of the images that were counted as robust fall when the attack has {steps} steps, so the "
+    "figure had not settled; give more steps and restarts until it has",
+    "black box": "an attack that sees no gradient turns {share} of the images that the gradient attacks could not, so "
+    "the gradient misleads; replace what is rounded, random or saturated by something smooth and attack that",
+    "transfer": "adversarial images of another model turn {share} of the images that the gradient attacks could not, "
+    "so the model's own gradient misleads; attack a smooth copy of it",
+    "zero gradients": "for {share} of the images the gradient is exactly 0 and a gradient attack stands still; look "
+    "for rounding, argmax or huge logits, pass the gradient through them, or climb the margin instead",
+    "saturated logits": f"for {{share}} of the images the first logit is more than {FAR:g} above the second, so "
+    "cross-entropy is flat; trust losses that do not change with the scale of the logits (dlr), or divide the logits",
+    "probabilities": "the outputs are probabilities, not logits, so that every loss takes a softmax of a softmax and "
+    "is nearly flat; give the model without its last softmax",
+    "randomness": "asked twice, the model differs by up to {apart:.2g}, so each step climbs another function; attack "
+    "its average over many draws, and report that",
+    "alone": "an image alone gets other logits than in a batch, by up to {apart:.2g}, so the figure depends on "
+    "batch_size; normalise by statistics that were kept from training, not by those of the batch",
+    "train mode": "the model came in train mode ({name}) and was measured in eval mode; call model.eval() wherever "
+    "else it is attacked or used",
+    "margin and cross-entropy": "{cross_entropy} stand against cross-entropy and only {margin} against a margin loss, "
+    "so cross-entropy is flat; never quote it alone, and look at the scale of the logits",
+}
 
 
 @dataclass(frozen=True)
@@ -25,8 +57,8 @@ class Flag:
     says: str
 
 
-def _flag(check: str, raised: bool, says: str) -> Flag | None:
-    return Flag(check, says) if raised else None
+def _flag(check: str, raised: bool, **measured: object) -> Flag | None:
+    return Flag(check, SAYS[check].format(**measured)) if raised else None
 
 
 def chance(n: int) -> float:
@@ -39,36 +71,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def found(check: str, share: float, n: int, **measured: object) -> Flag | None:
+    """A check of which SAYS tells what this share of n images is; more than chance should not be there."""
+    return _flag(check, share > chance(n), share=percent(share), **measured)
+
+
 def eps_zero(clean: float, attacked: float) -> Flag | None:
     """An attack that may change nothing changes no accuracy."""
-    return _flag(
-        "eps zero",
-        attacked != clean,
-        f"at eps 0 accuracy is {percent(attacked)}, not the clean {percent(clean)}, so the same images get different "
-        "answers; look for randomness or for a state that the model keeps from one batch to the next",
-    )
+    return _flag("eps zero", attacked != clean, clean=percent(clean), attacked=percent(attacked))
 
 
 def falls_with_eps(curve: Sequence[tuple[float, float]], n: int) -> Flag | None:
     """curve: (eps, accuracy) in order of eps. A larger ball holds every point of a smaller one."""
     rises = (pair for pair in itertools.pairwise(curve) if pair[1][1] > pair[0][1] + chance(n))
     (small, before), (large, after) = next(rises, ((0, 0), (0, 0)))
-    return _flag(
-        "falls with eps",
-        after > before,
-        f"accuracy rises from {percent(before)} at eps {small:g} to {percent(after)} at eps {large:g}, so the "
-        "attack gets lost in the larger ball; try more steps, other losses, and an attack without gradients",
-    )
-
-
-def ends_at_zero(eps: float, accuracy: float, n: int) -> Flag | None:
-    """With all of [0, 1] to move in, every image can become any other: no classifier stands that."""
-    return _flag(
-        "ends at zero",
-        accuracy > chance(n),
-        f"at eps {eps:g}, where an image may become any other, {percent(accuracy)} are still right, so the attack "
-        "fails and the model is not robust; try an attack without gradients, and replace what blocks them",
-    )
+    measured = {"small": small, "large": large, "before": percent(before), "after": percent(after)}
+    return _flag("falls with eps", after > before, **measured)
 
 
 def more_steps(few: float, many: float, steps: tuple[int, int], n: int) -> Flag | None:
@@ -76,105 +94,47 @@ def more_steps(few: float, many: float, steps: tuple[int, int], n: int) -> Flag 
 
     Both runs began at random points of their own, and an image on the edge may fall to either: the line is wider.
     """
-    return _flag(
-        "more steps",
-        many > few + 3 * chance(n),
-        f"accuracy rises from {percent(few)} at {steps[0]} steps to {percent(many)} at {steps[1]}, so the attack does "
-        "worse for working longer; look for randomness in the model, and attack its average over many draws",
-    )
-
-
-def settled(share: float, steps: int, n: int) -> Flag | None:
-    """share: of the images that stood to the end, and fell when the attack was given `steps` steps."""
-    return _flag(
-        "settled",
-        share > chance(n),
-        f"{percent(share)} of the images that were counted as robust fall when the attack has {steps} steps, so the "
-        "figure had not settled; give more steps and restarts until it has",
-    )
-
-
-def black_box(share: float, n: int) -> Flag | None:
-    """share: of the images that fall to logits alone, and stood against every attack that saw the gradient."""
-    return _flag(
-        "black box",
-        share > chance(n),
-        f"an attack that sees no gradient turns {percent(share)} of the images that the gradient attacks could not, so "
-        "the gradient misleads; replace what is rounded, random or saturated by something smooth and attack that",
-    )
-
-
-def transfer(share: float, n: int) -> Flag | None:
-    """share: of the images that fall to another model's adversarial images, and to no gradient attack."""
-    return _flag(
-        "transfer",
-        share > chance(n),
-        f"adversarial images of another model turn {percent(share)} of the images that the gradient attacks could not, "
-        "so the model's own gradient misleads; attack a smooth copy of it",
-    )
-
-
-def zero_gradients(share: float, n: int) -> Flag | None:
-    """share: of images at which the gradient of the cross-entropy is exactly 0."""
-    return _flag(
-        "zero gradients",
-        share > chance(n),
-        f"for {percent(share)} of the images the gradient is exactly 0 and a gradient attack stands still; look for "
-        "rounding, argmax or huge logits, pass the gradient through them, or climb the margin instead",
-    )
+    return _flag("more steps", many > few + 3 * chance(n), few=percent(few), many=percent(many), steps=steps)
 
 
 def saturated(gaps: Tensor) -> Flag | None:
     """gaps: largest logit minus the second, `[n]`. Beyond FAR, cross-entropy is flat to the precision of a float."""
     share = int((gaps > FAR).sum()) / len(gaps)
-    return _flag(
-        "saturated logits",
-        share > 0.1,
-        f"for {percent(share)} of the images the first logit is more than {FAR:g} above the second, so cross-entropy "
-        "is flat; trust losses that do not change with the scale of the logits (dlr), or divide the logits",
-    )
+    return _flag("saturated logits", share > 0.1, share=percent(share))
 
 
 def probabilities(outputs: Tensor) -> Flag | None:
     """outputs: of the model, `[n, classes]`. Losses are meant for logits."""
-    sums = outputs.sum(1)
-    return _flag(
-        "probabilities",
-        bool((outputs >= 0).all() & (outputs <= 1).all() & ((sums - 1).abs() < 1e-3).all()),
-        "the outputs are probabilities, not logits, so that every loss takes a softmax of a softmax and is nearly "
-        "flat; give the model without its last softmax",
-    )
+    whole = (outputs.sum(1) - 1).abs() < 4e-3  # bfloat16 rounds each of them
+    return _flag("probabilities", bool((outputs >= 0).all() & (outputs <= 1).all() & whole.all()))
 
 
 def deterministic(first: Tensor, second: Tensor) -> Flag | None:
-    """Outputs for the same images, asked twice: `[n, classes]` each."""
-    scale = float(first.abs().amax().clamp_min(1e-6))
+    """Logits of the same images, asked twice: `[n, classes]` each, bounded."""
+    return _apart("randomness", first, second, 1e-4)
+
+
+def alone(in_batch: Tensor, by_itself: Tensor) -> Flag | None:
+    """Logits of an image in a batch and by itself: `[1, classes]` each, bounded. Half precision rounds otherwise."""
+    return _apart("alone", in_batch, by_itself, 0.02)
+
+
+def _apart(check: str, first: Tensor, second: Tensor, share: float) -> Flag | None:
+    # A share of the two logits that decide, as those of masked classes may be as low as they like.
+    size = float(first.topk(2, dim=1).values.abs().amax().clamp_min(1e-6))
     apart = float((first - second).abs().amax())
-    return _flag(
-        "randomness",
-        apart > 1e-4 * scale,
-        f"asked twice, the model differs by up to {apart:.2g}, so each step climbs another function; attack its "
-        "average over many draws, and report that",
-    )
+    return _flag(check, apart > share * size, apart=apart)
 
 
-def train_mode(model: nn.Module) -> Flag | None:
+def train_mode(model: Predict) -> Flag | None:
     """Dropout and batch normalisation behave otherwise in training. Asked before the model is put in eval mode."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
-    names = [type(m).__name__ for m in model.modules() if isinstance(m, kinds) and m.training]
-    return _flag(
-        "train mode",
-        bool(names),
-        f"the model came in train mode ({', '.join(names[:1])}) and was measured in eval mode; call "
-        "model.eval() wherever else it is attacked or used",
-    )
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    names = [type(m).__name__ for m in modules if isinstance(m, kinds) and m.training]
+    return _flag("train mode", bool(names), name="".join(names[:1]))
 
 
 def margin_and_cross_entropy(cross_entropy: float, margin: float) -> Flag | None:
     """Accuracy under cross-entropy and under a margin loss (dlr, margin): honest models differ by a few points."""
-    return _flag(
-        "margin and cross-entropy",
-        cross_entropy - margin > 0.1,
-        f"{percent(cross_entropy)} stand against cross-entropy and only {percent(margin)} against a margin loss, so "
-        "cross-entropy is flat; never quote it alone, and look at the scale of the logits",
-    )
+    measured = {"cross_entropy": percent(cross_entropy), "margin": percent(margin)}
+    return _flag("margin and cross-entropy", cross_entropy - margin > 0.1, **measured)

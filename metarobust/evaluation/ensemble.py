@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from metarobust.attacks import apgd, pgd, square, transfer
-from metarobust.attacks.criterion import Predict, check_logits, misclassified
+from metarobust.attacks.criterion import Predict, checked, misclassified
 from metarobust.attacks.inputs import check_inputs, inputs_checked
 from metarobust.errors import InputError
 
@@ -98,9 +98,7 @@ def correct(predict: Predict, images: Tensor, labels: Tensor, *, batch_size: int
     """Which images `[n]` are classified correctly. Raises InputError for a model with fewer outputs than `classes`."""
     masks = []
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        logits = predict(x)
-        check_logits(logits, len(x), classes)
-        masks.append(~misclassified(logits, y))
+        masks.append(~misclassified(checked(predict, x, classes)(x), y))
     return torch.cat(masks)
 
 

@@ -7,14 +7,15 @@ checks that know how such figures go wrong.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from metarobust.attacks.criterion import Predict, check_logits
-from metarobust.attacks.inputs import check_inputs, inputs_checked
+from metarobust.attacks.criterion import Predict, checked
+from metarobust.attacks.inputs import careful, check_inputs, inputs_checked
+from metarobust.attacks.square import check_pictures
 from metarobust.errors import InputError, choose
 from metarobust.evaluation import checks as check_for
 from metarobust.evaluation.checks import Flag
@@ -38,15 +39,16 @@ class QueryCounter:
         return self.model(images)
 
 
+@careful
 def evaluate(
-    model: nn.Module,
+    model: Predict,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
     norm: str = "linf",
     attacks: str = "standard",
-    surrogate: nn.Module | None = None,
+    surrogate: Predict | None = None,
     steps: int | None = None,
     restarts: int = 2,
     queries: int = 5000,
@@ -59,9 +61,9 @@ def evaluate(
     """Clean and robust accuracy of a model.
 
     Args:
-        model: maps `[n, C, H, W]` in [0, 1] to logits `[n, classes]`. It is put in eval mode, and left in the mode, and
-            with the gradients, it came with.
-        images: floats in [0, 1], `[n, C, H, W]`.
+        model: maps images in [0, 1] to logits `[n, classes]`; a module or any function. A module is put in eval mode,
+            as it defines it, and left in the mode, and with the gradients and buffers, it came with.
+        images: floats in [0, 1], `[n, C, H, W]`, or for `quick` of any shape `[n, ...]`.
         labels: int64 `[n]`.
         eps: radius in pixel units.
         norm: `linf` or `l2`.
@@ -88,16 +90,17 @@ def evaluate(
             f"evaluating {len(images)} images in batches of {batch_size}, with checks on {checks}: "
             f"give at least one image, batches of at least 1, and 0 or more images to check"
         )
+    if attacks == "standard":
+        check_pictures(images)
     began, predict = time.perf_counter(), QueryCounter(model)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the size of a batch changes nothing
     came_in_train_mode = check_for.train_mode(model)
     with eval_mode(model, surrogate), inputs_checked():
         with torch.no_grad():
-            logits = model(images[:1])
-            check_logits(logits, 1, classes)
+            alone = checked(model, images, classes)(images[:1])
         make = partial(quick, eps=eps, norm=norm, restarts=restarts)
         if attacks == "standard":
-            make = partial(standard, eps=eps, norm=norm, restarts=restarts, queries=queries, classes=logits.shape[1])
+            make = partial(standard, eps=eps, norm=norm, restarts=restarts, queries=queries, classes=alone.shape[1])
         ensemble = make(steps=steps)
         if surrogate is not None:
             ensemble.append(transferred(surrogate, eps=eps, norm=norm))
@@ -108,7 +111,7 @@ def evaluate(
         if checks:
             probe = Probe(predict, images[:checks], labels[:checks], eps, norm, generator)
             some = {name: mask[:checks] for name, mask in masks.items()}
-            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0])
+            curve, flags = probe.run(some, ensemble, longer=make(steps=4 * steps)[0], alone=alone)
             flags += [came_in_train_mode, *_compare(masks, ensemble)]
     n, right = len(images), {name: int(mask.sum()) for name, mask in masks.items()}
     return Report(
@@ -139,21 +142,31 @@ def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | No
     n, stood, white = len(masks["clean"]), masks["clean"], [a.name for a in ensemble if a.kind == "white"]
     for name in white:
         stood = stood & masks[name]
-    kinds = {"black": check_for.black_box, "transfer": check_for.transfer}
+    kinds = {"black": "black box", "transfer": "transfer"}
     others = [attack for attack in ensemble if attack.kind in kinds]
-    flags = [kinds[attack.kind](share(stood & ~masks[attack.name]), n) for attack in others]
+    flags = [check_for.found(kinds[attack.kind], share(stood & ~masks[attack.name]), n) for attack in others]
     cross_entropy, margin = (share(masks[name]) for name in white)
     return [*flags, check_for.margin_and_cross_entropy(cross_entropy, margin)]
 
 
 @contextmanager
-def eval_mode(*models: nn.Module | None) -> Iterator[None]:
-    """The models in eval mode inside; outside, each of their modules as it was."""
-    modes = [(m, m.training) for model in models if isinstance(model, nn.Module) for m in model.modules()]
-    for module, _ in modes:
-        module.training = False
+def eval_mode(*models: object) -> Iterator[None]:
+    """Inside, those that are modules are in eval mode, as they define it; outside, each of their parts is as it was."""
+    given = [model for model in models if isinstance(model, nn.Module)]
+    # A frozen script has no modes.
+    came = {m: m.training for model in given for m in model.modules() if hasattr(m, "training")}
+    for model in given:
+        if any(came.get(m) for m in model.modules()):
+            with suppress(NotImplementedError):  # of torch.export: it is measured in the mode it was exported in
+                model.eval()
+    inside = {m: m.training for m in came}
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in came:
+            module.training = inside[module]
+        for module in came:  # parents come first
+            if module.training != came[module]:
+                module.train(came[module])
+        for module in came:
+            module.training = came[module]

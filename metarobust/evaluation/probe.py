@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarobust.attacks import square
-from metarobust.attacks.criterion import Predict
-from metarobust.attacks.losses import cross_entropy
+from metarobust.attacks.criterion import Criterion, Predict, checked, value_and_grad
 from metarobust.evaluation import checks
 from metarobust.evaluation.checks import Flag
 from metarobust.evaluation.ensemble import Attack, correct, quick, robust_masks
@@ -33,45 +33,51 @@ class Probe:
     norm: str
     generator: torch.Generator
 
-    def run(self, masks: dict[str, Tensor], ensemble: Sequence[Attack], longer: Attack) -> tuple[Curve, list]:
+    def run(
+        self, masks: dict[str, Tensor], ensemble: Sequence[Attack], longer: Attack, alone: Tensor
+    ) -> tuple[Curve, list]:
         """The curve over eps, and the flags of the checks that ask the model again.
 
         Args:
             masks: which of these images were right, `clean`, and stood all attacks, `robust`; `[n]` each.
             ensemble: those attacks.
             longer: one of them, with more steps.
+            alone: the logits of the first image by itself, `[1, classes]`.
         """
         curve, n = self.curve(), len(self.images)
         (_, at_zero), (top, at_top) = curve[0], curve[-1]
         few, steps = dict(curve)[self.eps], longer.move.keywords["steps"]
         flags = [
-            *self.outputs(),
+            *self.outputs(alone),
             checks.eps_zero(share(masks["clean"]), at_zero),
             checks.falls_with_eps(curve, n),
-            checks.ends_at_zero(top, at_top, n),
+            checks.found("ends at zero", at_top, n, eps=top),
             checks.more_steps(few, self.under_pgd(self.eps, LONGER * STEPS), (STEPS, LONGER * STEPS), n),
-            checks.settled(self.falls(masks["robust"], longer), steps, n),
+            checks.found("settled", self.falls(masks["robust"], longer), n, steps=steps),
         ]
         if all(attack.kind != "black" for attack in ensemble):
-            blind = partial(square, eps=self.eps, norm=self.norm, queries=QUERIES)
-            flags.append(checks.black_box(self.falls(masks["robust"], Attack("square", "black", blind)), n))
+            blind = partial(self.blind, eps=self.eps, norm=self.norm, queries=QUERIES)
+            share_blind = self.falls(masks["robust"], Attack("square", "black", blind))
+            flags.append(checks.found("black box", share_blind, n))
         return curve, flags
 
-    def outputs(self) -> list[Flag | None]:
+    def blind(self, predict: Predict, images: Tensor, labels: Tensor, **how: Any) -> Tensor:
+        """The square attack; what is no picture, it takes for one of a single row."""
+        shape = images.shape
+        picture = images if images.ndim == 4 else images.flatten(1)[:, None, None]
+        return square(lambda x: predict(x.view(-1, *shape[1:])), picture, labels, **how).view(shape)
+
+    def outputs(self, alone: Tensor) -> list[Flag | None]:
         """What the outputs and the gradients alone give away."""
-        leaf = self.images.clone().requires_grad_()
-        with torch.enable_grad():
-            logits = self.predict(leaf)
-            (gradient,) = torch.autograd.grad(cross_entropy(logits, self.labels).sum(), leaf)
-        logits = logits.detach()
-        with torch.no_grad():
-            again = self.predict(self.images)
+        predict, criterion = checked(self.predict, self.images), Criterion("ce", self.labels)
+        logits, _, gradient = value_and_grad(predict, self.images, criterion)
+        again, _, _ = value_and_grad(predict, self.images, criterion, gradient=False)
         flat = gradient.flatten(1).abs().amax(1) == 0
         first, second = logits.topk(2, dim=1).values.T
         return [
             checks.probabilities(logits),
-            checks.deterministic(logits, again),
-            checks.zero_gradients(share(flat), len(flat)),
+            checks.deterministic(logits, again) or checks.alone(logits[:1], alone),
+            checks.found("zero gradients", share(flat), len(flat)),
             checks.saturated(first - second),
         ]
 

@@ -8,10 +8,13 @@ import re
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
 from torch import nn
+from torch.export import Dim, export
+from torch.nn import functional as F
 from toy import generator
 
 from metarobust.attacks import pgd
@@ -38,11 +41,12 @@ def grey(*values):
 
 IMAGES = grey(0.1, 0.35, 0.45, 0.55, 0.65, 0.9, 0.4, 0.95)
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
+STANDARD = {"attacks": "standard", "steps": 20, "queries": 300}
 
 
-def measure(model=None, **changes):
-    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "attacks": "quick", "steps": 5, "checks": 0} | changes
-    return evaluate(model or Brightness(), given.pop("images"), given.pop("labels"), **given)
+def measure(model=None, images=IMAGES, labels=LABELS, **changes):
+    given = {"eps": 0.1, "attacks": "quick", "steps": 5, "checks": 0} | changes
+    return evaluate(Brightness() if model is None else model, images, labels, **given)
 
 
 @pytest.mark.parametrize(
@@ -54,26 +58,16 @@ def measure(model=None, **changes):
     ],
 )
 def test_a_model_with_a_known_answer(eps, norm, robust):
-    for batch_size in (3, 1000):
-        report = measure(eps=eps, norm=norm, batch_size=batch_size)
+    for how in ({"batch_size": 3}, {}, STANDARD, STANDARD | {"independent": False}):
+        report = measure(eps=eps, norm=norm, **how)
         assert (report.clean, report.robust, report.n) == (6 / 8, robust / 8, 8)
-        assert report.under == {"pgd-5-ce": robust / 8, "pgd-5-margin": robust / 8}
         assert report.clean_interval == wilson(6, 8)
         assert report.robust_interval == wilson(robust, 8)
-        assert (report.eps, report.norm, report.attacks, report.steps, report.restarts) == (eps, norm, "quick", 5, 2)
-        assert type(report.eps) is float
-
-
-@pytest.mark.parametrize(
-    ("eps", "norm", "robust"),
-    [(0.04, "linf", 6), (0.1, "linf", 4), (0.2, "linf", 2), (0.1, "l2", 6), (0.2, "l2", 4), (0.5, "l2", 2)],
-)
-def test_standard_on_a_model_with_a_known_answer(eps, norm, robust):
-    for independent in (True, False):
-        report = measure(eps=eps, norm=norm, attacks="standard", steps=20, queries=300, independent=independent)
-        assert report.robust == robust / 8
-        assert list(report.under) == ["apgd-20-ce", "apgd-20-margin-targeted", "square-300"]
-        assert report.under["apgd-20-ce"] == robust / 8
+        assert (report.eps, report.norm, report.restarts) == (eps, norm, 2)
+        white = "apgd-20-ce" if "steps" in how else "pgd-5-ce"
+        assert report.under[white] == robust / 8
+        black = ["apgd-20-margin-targeted", "square-300"] if "steps" in how else ["pgd-5-margin"]
+        assert list(report.under) == [white, *black]
 
 
 def fake(name, turned):
@@ -169,30 +163,82 @@ def test_robust_is_at_most_every_attack_and_clean(name, norm):
     assert measure(checks=8) == measure(checks=8)  # the same seed, the same result; the seconds are left out
 
 
+FULL = {"attacks": "standard", "steps": 3, "queries": 9, "checks": 8, "eps": 0.125}
+SAME = {
+    "a function": lambda: {"model": lambda x: Brightness()(x)},
+    "it writes into its input": lambda: {"model": lambda x: Brightness()(x.mul_(2) / 2)},
+    "a frozen script": lambda: {"model": torch.jit.freeze(torch.jit.script(Brightness().eval()))},
+    "parallel": lambda: {"model": nn.DataParallel(Brightness())},
+    "compiled": lambda: {"model": torch.compile(Brightness(), backend="eager")},
+    "exported": lambda: {"model": export(Brightness(), (IMAGES,), dynamic_shapes=[{0: Dim.AUTO}]).module()},
+    "numbers of NumPy": lambda: {"eps": np.float32(0.125), "steps": np.int64(3)},
+    "numbers of PyTorch": lambda: {"eps": torch.tensor(0.125), "checks": torch.tensor(8)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # scripts are deprecated, and many have one
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_a_model_or_a_number_in_any_form_gets_the_report_of_the_plain_one(make, tmp_path):
+    before, found, plain = IMAGES.clone(), measure(**FULL | make()), measure(**FULL)
+    assert replace(found, images_asked=plain.images_asked, gradients_asked=plain.gradients_asked) == plain
+    assert torch.equal(IMAGES, before)
+    found.save(tmp_path / "report.json")  # JSON has no numbers but plain ones
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_global_settings_change_no_report(norm):
+    plain = measure(**FULL, norm=norm)
+    with torch.inference_mode():
+        assert measure(**FULL, norm=norm, images=IMAGES.clone(), labels=LABELS.clone()) == plain
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):  # what is made there has no numbers
+            assert measure(**FULL, norm=norm) == plain
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("low", [-torch.inf, torch.finfo(torch.float32).min])
+def test_masked_classes_are_as_those_with_low_logits(low):
+    model, images = build("mlp-8-tanh", (1, 4, 4), 4), torch.rand(60, 1, 4, 4)
+    how = {"images": images, "labels": model(images).argmax(1), "eps": 0.03, "checks": 60} | STANDARD
+    found, expected = (measure(lambda x, z=z: F.pad(model(x), (0, 6), value=z), **how) for z in (low, -1e4))
+    assert (found.under, found.flags) == (expected.under, ())
+    assert 0 < found.robust < 0.9
+
+
+def test_flat_images_need_attacks_that_need_no_picture_and_a_squeeze_is_named():
+    flat = {"images": IMAGES.flatten(1), "checks": 8}
+    assert measure(**flat).under == measure(checks=8).under
+    with pytest.raises(InputError, match=r"\[8, 6\]; squares need .*height, width.*'quick'"):
+        measure(lambda x: 1 / 0, **flat, attacks="standard")  # before the model is asked
+    with pytest.raises(InputError, match=r"shape \[2\].* one image a squeeze\(\) drops the batch"):
+        measure(lambda x: Brightness()(x).squeeze())
+
+
 def test_a_model_that_answers_nan_is_right_nowhere():
     """argmax would take the NaN for class 0, and no attack could change that: a broken model would look robust."""
-
-    class Broken(nn.Module):
-        def forward(self, x):
-            return Brightness()(x) * math.nan
-
-    report = measure(Broken(), labels=torch.zeros(8, dtype=torch.int64))
+    report = measure(lambda x: Brightness()(x) * math.nan, labels=torch.zeros(8, dtype=torch.int64))
     assert (report.clean, report.robust, set(report.under.values())) == (0, 0, {0})
 
 
 class Modes(nn.Module):
-    """Refuses to be asked in training mode, where dropout would blur every gradient of an attack."""
+    """Has averaged weights in eval mode, and refuses to be asked in training mode, where dropout blurs gradients."""
 
     def __init__(self, fails=False):
         super().__init__()
         self.inner = nn.Sequential(Brightness(), nn.BatchNorm1d(2, affine=True), nn.Dropout(0.5))
-        self.fails = fails
+        self.fails, self.sign = fails, -1
+
+    def train(self, mode=True):
+        self.sign = -self.sign if mode != self.training else self.sign
+        return super().train(mode)
 
     def forward(self, x):
         assert not any(part.training for part in self.modules())
         if self.fails:
             raise ZeroDivisionError
-        return self.inner(x)
+        return self.sign * self.inner(x)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -207,7 +253,9 @@ def test_modes_gradients_and_statistics_are_left_as_they_were(fails):
         with pytest.raises(ZeroDivisionError):
             measure(model)
     else:
-        measure(model)
+        assert measure(nn.Sequential(model).eval()).clean == 6 / 8 == measure(model.train()).clean
+        model.inner[2].eval()
+    assert model.sign == -1
     assert [part.training for part in model.modules()] == modes
     assert [p.requires_grad for p in model.parameters()] == [False, True]
     assert model.inner[1].bias.grad.tolist() == [1, 1]
@@ -260,12 +308,11 @@ def test_what_is_no_share_is_refused(right, n):
 def test_the_report_says_what_it_took():
     calls = []
 
-    class Watched(Brightness):
-        def forward(self, x):
-            calls.append((len(x), x.requires_grad))
-            return super().forward(x)
+    def watched(x):
+        calls.append((len(x), x.requires_grad))
+        return Brightness()(x)
 
-    report = measure(Watched(), attacks="standard", steps=3, queries=4, checks=5)
+    report = measure(watched, attacks="standard", steps=3, queries=4, checks=5)
     asked = calls[1:]  # the first call only looks at the number of outputs
     assert report.images_asked == sum(n for n, _ in asked)
     assert report.gradients_asked == sum(n for n, gradient in asked if gradient) > 0
