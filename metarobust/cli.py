@@ -143,11 +143,9 @@ def grade(options: argparse.Namespace) -> None:
     given = {"number": options.assignment, "seed": options.seed, "limits": limits, "trust": options.trust}
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
-        given |= {"workers": options.workers, "retry": options.retry}
-        print(load("class table")(options.path, out, **given), end="")
+        print(load("class table")(options.path, out, workers=options.workers, retry=options.retry, **given), end="")
     else:
-        result = load("grade")(options.path, **given)
-        print(json.dumps(result.as_json(), indent=1) if options.json else result.text())
+        print(load("grade")(options.path, **given).text(options.json))
 
 
 def describe(folder: Path, brief: bool = False) -> str:
@@ -225,9 +223,7 @@ def parser() -> argparse.ArgumentParser:
     add("--csv", action="store_true", help="grade a folder, and print its table")
     add("--out", type=Path, metavar="DIR", help="of a folder's results; default: PATH-graded beside it")
     add("--workers", type=int, metavar="N", help="submissions at a time; default: one for each core")
-    add(
-        "--retry", type=Path, action="append", default=[], metavar="FILE", help="grade this one again, though unchanged"
-    )
+    add("--retry", type=Path, action="append", default=[], metavar="FILE", help="grade this again, though unchanged")
     add("--trust", action="store_true", help="run submissions without walls, where bubblewrap is missing")
     add("--time-limit", type=float, default=900, metavar="S", help="of a submission; default: 900")
     add("--memory", type=float, default=4, metavar="GB", help="of a submission; default: 4")

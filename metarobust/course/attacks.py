@@ -135,7 +135,7 @@ def pgd(g: torch.Generator, ask: Ask) -> Verdicts:
         grey = torch.full((1, 1, 8, 10), 0.5)
         start = (walk(linear(g, (1, 8, 10), 2), grey, y[1:2], 1, alpha=eps / 100) - grey) / eps
         low, high = float(start.min()), float(start.max())
-        return "" if low < -0.8 and high > 0.8 else f"it starts from {low:.2f} to {high:.2f} eps: the ball is wider."
+        return "" if low < -0.6 and high > 0.6 else f"it starts from {low:.2f} to {high:.2f} eps: the ball is wider."
 
     yield "random", random
 

@@ -17,6 +17,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def main(number: str) -> None:
 def limits(memory: int, alone: bool) -> None:
     """memory: bytes of data that a process may have. alone: whether no process of somebody else's counts as ours."""
     # Not RLIMIT_AS: torch reserves tens of gigabytes of addresses that it never touches.
-    limits = {resource.RLIMIT_DATA: memory, resource.RLIMIT_FSIZE: 64_000_000, resource.RLIMIT_CORE: 0}
-    for what, most in (limits | ({resource.RLIMIT_NPROC: 200} if alone else {})).items():
-        _, hard = resource.getrlimit(what)
+    wanted = {resource.RLIMIT_DATA: memory, resource.RLIMIT_FSIZE: 64_000_000, resource.RLIMIT_CORE: 0}
+    for what, most in (wanted | ({resource.RLIMIT_NPROC: 200} if alone else {})).items():
+        hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
 
@@ -130,11 +131,13 @@ def guard(banned: list[str]) -> None:
             vars(sys.modules[parent]).pop(last, None)
 
 
+@dataclass(frozen=True)
 class Mark:
     """What the judge says of a student's own check."""
 
-    def __init__(self, holds: bool, points: int, text: str):
-        self.holds, self.points, self.text = holds, points, text
+    holds: bool
+    points: int
+    text: str
 
     def __bool__(self) -> bool:
         return self.holds

@@ -59,28 +59,15 @@ def submissions(folder: Path) -> list[Submission]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds the submissions")
     found: dict[str, list[Path]] = defaultdict(list)
-    waiting = [(folder, 0)]
-    while waiting:
-        place, depth = waiting.pop()
-        for one in _entries(place):
-            name = os.path.relpath(one.path, folder).split(os.sep)[0]
-            if one.name.startswith(".") or one.is_symlink():
-                continue
-            if one.is_dir() and depth < DEPTH:
-                waiting.append((Path(one.path), depth + 1))
-            elif one.is_file():
-                found[name].append(Path(one.path))
+    for place, names, files in os.walk(folder):
+        parts = Path(place).relative_to(folder).parts
+        names[:] = [name for name in names if not name.startswith(".")] if len(parts) < DEPTH else []
+        for path in (Path(place) / name for name in files if not name.startswith(".")):
+            if path.is_file() and not path.is_symlink():
+                found[(*parts, path.name)[0]].append(path)
     if not found:
         raise InputError(f"{folder} holds no submissions; put one file or one folder for each student there")
     return [_submission(folder, name, paths) for name, paths in sorted(found.items())]
-
-
-def _entries(place: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(place) as entries:
-            return list(entries)
-    except OSError:
-        return []
 
 
 def _submission(folder: Path, name: str, paths: Sequence[Path]) -> Submission:
@@ -168,8 +155,8 @@ def _one(
     except InputError:
         before = {}  # damaged: it is made again
     try:
-        same = before and before["digest"] == sha256(one.path.read_bytes()) and number in (None, before["assignment"])
-        if same and (before["seed"], before["version"]) == (seed, __version__):
+        same = {"digest": sha256(one.path.read_bytes()), "seed": seed, "version": __version__}
+        if before and {name: before[name] for name in same} == same and number in (None, before["assignment"]):
             return before
         found = grade_file(one.path, number, seed, limits, trust).as_json()
     except Exception as error:

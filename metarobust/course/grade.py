@@ -6,6 +6,7 @@ print(result.text())
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +45,14 @@ class Result:
     def out_of(self) -> int:
         return assignment(self.number).out_of if self.number else 0
 
-    def text(self) -> str:
-        """For a person."""
+    def text(self, as_json: bool = False) -> str:
+        """For a person, or for a program."""
+        if as_json:
+            return json.dumps(self.as_json(), indent=1)
         title = assignment(self.number).title if self.number else "no assignment"
-        head = f"{printable(self.name)}: {self.points} of {self.out_of} points ({self.status}; {title})"
-        return "\n".join([head, *(f"Note: {printable(note)}" for note in self.notes), *map(str, self.marks)])
+        head = f"{self.name}: {self.points} of {self.out_of} points ({self.status}; {title})"
+        lines = [head, *(f"Note: {note}" for note in self.notes), *"\n".join(map(str, self.marks)).split("\n")]
+        return "\n".join(map(printable, lines))
 
     def as_json(self) -> dict[str, Any]:
         about = {

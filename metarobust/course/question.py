@@ -116,20 +116,16 @@ class Assignment:
         return named[choose(name, named, f"question of assignment {self.number}")]
 
 
-def assignments() -> dict[int, Assignment]:
-    """All of them, by number."""
-    found = {}
+def load(number: int) -> Assignment:
+    """The assignment of this number, with the judges of its own questions and no others."""
     text = Path(__file__).with_name("questions.toml").read_text(encoding="utf-8")
-    for number, about in tomllib.loads(text).items():
-        judges = import_module(f"metarobust.course.{about['module']}")
-        questions = tuple(
-            Question(name, q["answer"], tuple(Property(*p) for p in q["properties"]), getattr(judges, q["answer"]))
-            for name, q in about["questions"].items()
-        )
-        found[int(number)] = Assignment(
-            int(number), about["slug"], about["title"], tuple(about["forbidden"]), questions
-        )
-    return found
+    about = tomllib.loads(text)[str(number)]
+    judges = import_module(f"metarobust.course.{about['module']}")
+    questions = tuple(
+        Question(name, q["answer"], tuple(Property(*p) for p in q["properties"]), getattr(judges, q["answer"]))
+        for name, q in about["questions"].items()
+    )
+    return Assignment(number, about["slug"], about["title"], tuple(about["forbidden"]), questions)
 
 
 class Reply:

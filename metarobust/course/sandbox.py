@@ -35,7 +35,8 @@ bwrap --unshare-all --die-with-parent --new-session --cap-drop ALL --hostname sa
 --dev /dev --remount-ro /dev --size {disk} --tmpfs /dev/shm --tmpfs /run --remount-ro /run
 --size {disk} --tmpfs /tmp --chdir /tmp
 """
-PAUSE = 1.0  # seconds between two looks at its memory
+PROCESSES = 100
+PAUSE = 1.0  # seconds between two looks at its memory and processes
 
 
 class Ended(Exception):
@@ -98,28 +99,35 @@ def started(submission: bytes, limits: Limits, trust: bool) -> Iterator[Channel]
 
     trust: without walls.
     """
+    end, next_look = time.monotonic() + limits.seconds, 0.0
+
+    def look() -> None:
+        nonlocal next_look
+        now = time.monotonic()
+        if now > end:
+            raise Ended("out of time")
+        if now > next_look:
+            next_look, family = now + PAUSE, _family(process.pid)
+            if len(family) > PROCESSES:
+                raise Ended("out of processes")
+            if sum(family.values()) > limits.memory:
+                raise Ended("out of memory")
+
     with tempfile.TemporaryDirectory(prefix="metarobust-grade-", ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "submission.ipynb").write_bytes(submission)
+        file = Path(folder) / "submission.ipynb"
+        file.write_bytes(submission)
         here, there = socket.socketpair()
-        command = [sys.executable, "-m", "metarobust.course.child", str(there.fileno())]
-        if not trust:
-            file = str(Path(folder) / "submission.ipynb")
-            command = [*walls(), "--ro-bind", file, "/tmp/submission.ipynb", *command]
+        outer = [] if trust else [*walls(), "--ro-bind", str(file), "/tmp/submission.ipynb"]
         process = subprocess.Popen(
-            command,
-            env=_environment("/tmp" if not trust else folder),
-            cwd=folder,
-            pass_fds=[there.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+            [*outer, sys.executable, "-m", "metarobust.course.child", str(there.fileno())],
+            env=_environment(folder if trust else "/tmp"), cwd=folder, pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
         there.close()
         try:
-            yield Channel(here, _Watch(process.pid, limits).look)
+            yield Channel(here, look)
         finally:
-            for one in [process.pid, *_family(process.pid)]:
+            for one in _family(process.pid):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(one, signal.SIGKILL)
             process.wait()
@@ -134,39 +142,15 @@ def _environment(home: str) -> dict[str, str]:
     return kept | ours | more | {"PYTHONPATH": str(PACKAGE.parent), "USER": "student"}
 
 
-class _Watch:
-    def __init__(self, process: int, limits: Limits):
-        self.process, self.limits = process, limits
-        self.end, self.next = time.monotonic() + limits.seconds, 0.0
-
-    def look(self) -> None:
-        """Raises Ended where a limit is passed."""
-        now = time.monotonic()
-        if now > self.end:
-            raise Ended("out of time")
-        if now > self.next:
-            self.next = now + PAUSE
-            if _memory(self.process) > self.limits.memory:
-                raise Ended("out of memory")
-
-
-def _family(first: int) -> list[int]:
-    """The processes that descend from one; [] where there is no /proc."""
-    parents: dict[int, int] = {}
+def _family(first: int) -> dict[int, int]:
+    """A process and those that descend from it: the bytes of memory of each. Only itself where there is no /proc."""
+    parents, held, page = {}, {}, os.sysconf("SC_PAGE_SIZE")
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it has just ended
-            parents[int(stat.parent.name)] = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            parents[int(stat.parent.name)], held[int(stat.parent.name)] = int(fields[1]), page * int(fields[21])
     family, grown = {first}, True
     while grown:
         more = {child for child, parent in parents.items() if parent in family} - family
         family, grown = family | more, bool(more)
-    return sorted(family - {first})
-
-
-def _memory(first: int) -> int:
-    """Bytes of memory that a process and its descendants hold."""
-    pages = 0
-    for one in (first, *_family(first)):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return {one: held.get(one, 0) for one in family}

@@ -19,7 +19,7 @@ class Seeded(NamedTuple):
 
 
 class Toy(nn.Module):
-    """given: tensors, numbers and toys, which make an equal one elsewhere. notes: what it saw."""
+    """given: tensors, numbers and toys, its attributes, which make an equal one elsewhere. notes: what it saw."""
 
     trained: tuple[str, ...] = ()  # which of the given are parameters
 
@@ -34,8 +34,6 @@ class Linear(Toy):
     """A linear classifier of normalised pixels: `[n, C, H, W]` in [0, 1] to logits `[n, classes]`."""
 
     trained = ("weight", "bias")
-    weight: Tensor
-    bias: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - 0.5) / 0.4).flatten(1) @ self.weight.to(x).T + self.bias.to(x)
@@ -48,9 +46,6 @@ class Bowl(Toy):
     does not tell where.
     """
 
-    top: Tensor
-    hill: Tensor
-
     def forward(self, x: Tensor) -> Tensor:
         height = 2 + 4 * (self.hill.to(x) * (x - self.top.to(x)) ** 2).flatten(1).sum(1)
         return torch.stack([torch.zeros_like(height), height], 1)
@@ -58,8 +53,6 @@ class Bowl(Toy):
 
 class Table(Toy):
     """Class 1 where an image's mean is above one half, else class 0; the other way round in train mode if moody."""
-
-    moody: bool
 
     def forward(self, x: Tensor) -> Tensor:
         score = x.flatten(1).mean(1) - 0.5
@@ -75,9 +68,6 @@ class Turning(Toy):
     train mode, and whether it was given images as they are, and which.
     """
 
-    images: Tensor
-    turned: Tensor
-
     def forward(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         known = torch.cat([self.images, 1 - self.images]).to(x)
         far = (x.detach()[:, None] - known).flatten(2).abs().sum(2)
@@ -90,10 +80,6 @@ class Turning(Toy):
 
 class Suspect(Toy):
     """A model behind a bad defence, or behind none: all are of this class, and print alike."""
-
-    model: nn.Module
-    strength: tuple[float, float, float, float, float]
-    seed: int
 
     def forward(self, x: Tensor) -> Tensor:
         levels, scale, noise, soft, company = self.strength
@@ -108,11 +94,6 @@ class Suspect(Toy):
 
 class Quadratic(Toy):
     """sum(curvature * (w - centre)**2 / 2 + cubic * (w - centre)**3 + slope * w), of the last axis; a number."""
-
-    curvature: Tensor
-    centre: Tensor
-    slope: Tensor
-    cubic: Tensor
 
     def forward(self, w: Tensor, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         away = w - self.centre.to(w)
@@ -137,8 +118,6 @@ class Momentum(Toy):
 
 class Watched(Toy):
     """Gradient descent that notes what it is given: the number of steps, then the states."""
-
-    lr: float
 
     def init(self, params: Tensor, total: int) -> int:
         self.notes.append(total)
