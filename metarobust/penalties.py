@@ -19,14 +19,14 @@ from metarobust.evaluation.measure import eval_mode
 from metarobust.objectives import Objective, Predict, clean
 
 
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
+def _repeated(values: Tensor, images: Tensor) -> Tensor:
     """One value a task `[T, 1]`, or one for all, repeated for each image: `[T * n]`."""
     return values.flatten().repeat_interleave(len(images) // values.numel())
 
 
 def _noised(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return images + per_image(_per_image(sigma, images), images).to(images) * noise
+    return images + per_image(_repeated(sigma, images), images).to(images) * noise
 
 
 def _slope(predict: Predict, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ class InputGradient:
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         losses, slope = _slope(predict, images, labels)
-        return losses + _per_image(self.weight, images) * slope.flatten(1).abs().sum(1)
+        return losses + _repeated(self.weight, images) * slope.flatten(1).abs().sum(1)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Curvature:
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         losses, slope = _slope(predict, images, labels)
-        away = per_image(_per_image(self.far, images), images) * slope.detach().sign()
+        away = per_image(_repeated(self.far, images), images) * slope.detach().sign()
         _, moved_slope = _slope(predict, images + away, labels)
-        return losses + _per_image(self.weight, images) * (moved_slope - slope).flatten(1).square().sum(1)
+        return losses + _repeated(self.weight, images) * (moved_slope - slope).flatten(1).square().sum(1)
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class Penalised:
             sign = torch.randint(0, 2, images.shape, generator=generator, device=images.device).to(images) * 2 - 1
         else:
             sign = slope.detach().sign()
-        away = per_image(_per_image(self.far, images), images).to(images) * sign
+        away = per_image(_repeated(self.far, images), images).to(images) * sign
         *_, moved_slope, _ = self._look(predict, here + away, labels)
         bend, slack, smooth, steep = (
-            _per_image(value, images).to(images) for value in (self.bend, self.slack, self.smooth, self.slope)
+            _repeated(value, images).to(images) for value in (self.bend, self.slack, self.smooth, self.slope)
         )
         worst = F.softplus(slack * steepness.flatten(1).abs().sum(1) - margin)
         return (
@@ -185,7 +185,7 @@ class Trades:
             (slope,) = torch.autograd.grad(divergence, leaf)
             x = step(leaf.detach(), slope, 2.5 * self.eps / self.steps, images, self.eps, "linf")
         divergence = self._divergence(logits.log_softmax(1), predict(x.detach()))
-        return cross_entropy(logits, labels) + _per_image(self.beta, images) * divergence
+        return cross_entropy(logits, labels) + _repeated(self.beta, images) * divergence
 
     @staticmethod
     def _divergence(answer: Tensor, logits: Tensor) -> Tensor:

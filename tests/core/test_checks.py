@@ -11,7 +11,6 @@ from toy import generator
 
 from metarobust.data import load
 from metarobust.evaluation import checks, evaluate
-from metarobust.evaluation.masked_defences import HugeLogits, NoisyOutput, RoundedInputs
 from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 
@@ -38,6 +37,19 @@ def report(model, n=60, **changes):
     test = load("digits").test
     given = {"eps": EPS, "attacks": "standard", "steps": 20, "restarts": 1, "queries": 200} | changes
     return evaluate(model, test.images[:n], test.labels[:n], **given)
+
+
+# Three that hide their gradient and make no model robust: Athalye et al. 2018; Carlini and Wagner 2017.
+def rounded(model):
+    return lambda images: model((images * 7).round() / 7)
+
+
+def huge(model):
+    return lambda images: 1000 * model(images)
+
+
+def noisy(model, rng):
+    return lambda images: (logits := model(images)) + 3 * torch.randn(logits.shape, generator=rng)
 
 
 def raised(found):
@@ -132,9 +144,9 @@ def test_in_l2_the_curve_ends_where_any_image_is_in_reach():
 
 
 CAUGHT = {
-    "rounded inputs": (lambda m: RoundedInputs(m), {"zero gradients", "ends at zero", "black box"}),
-    "huge logits": (lambda m: HugeLogits(m), {"zero gradients", "saturated logits", "margin and cross-entropy"}),
-    "noisy output": (lambda m: NoisyOutput(m, 3.0, generator()), {"randomness", "eps zero"}),
+    "rounded inputs": (rounded, {"zero gradients", "ends at zero", "black box"}),
+    "huge logits": (huge, {"zero gradients", "saturated logits", "margin and cross-entropy"}),
+    "noisy output": (lambda m: noisy(m, generator()), {"randomness", "eps zero"}),
     "probabilities": (lambda m: nn.Sequential(m, nn.Softmax(1)), {"probabilities"}),
     "of the batch": (lambda m: nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), m).eval(), {"alone"}),
     "train mode": (lambda m: nn.Sequential(m, nn.Dropout(0.5)).train(), {"train mode"}),
@@ -143,7 +155,7 @@ CAUGHT = {
 
 @pytest.mark.parametrize("attacks", ["quick", "standard"])
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_masked_defences_defence_is_caught(name, attacks):
+def test_a_defence_that_hides_its_gradient_is_caught(name, attacks):
     defend, expected = CAUGHT[name]
     found = report(defend(trained()), attacks=attacks)
     assert expected <= raised(found), str(found)
@@ -154,21 +166,21 @@ def test_a_masked_defences_defence_is_caught(name, attacks):
 def test_a_bad_defence_looks_good_to_a_naive_evaluation_and_is_not():
     """What makes it bad: PGD on cross-entropy says robust, the whole ensemble says what the plain model has."""
     plain = report(trained(), checks=0).robust
-    for bad in (RoundedInputs(trained()), HugeLogits(trained())):
+    for bad in (rounded(trained()), huge(trained())):
         found = report(bad, checks=0)
         assert found.under["apgd-20-ce"] > plain + 0.3
         assert found.robust < plain + 0.1
 
 
 def test_a_surrogate_sees_through_a_hidden_gradient():
-    found = report(RoundedInputs(trained()), surrogate=trained(), queries=1)
+    found = report(rounded(trained()), surrogate=trained(), queries=1)
     assert "transfer" in raised(found)
     assert found.under["transfer-40"] < found.under["apgd-20-ce"] - 0.3
     assert "transfer" not in raised(report(trained(), surrogate=trained(name="cnn-4-8-tanh"), attacks="quick"))
 
 
 def test_without_checks_nothing_is_flagged_and_the_report_says_so():
-    found = report(RoundedInputs(trained()), checks=0)
+    found = report(rounded(trained()), checks=0)
     assert (found.flags, found.curve, found.checked) == ((), (), 0)
     assert "no checks were made" in str(found)
 

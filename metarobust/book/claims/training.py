@@ -38,7 +38,7 @@ def train_adversarial():
 COUNTS = {"plain": Range(6, 8, "", 0), "pgd": Range(5, 8, "", 0), "trades": Range(1, 6, "", 0)}
 
 
-@claim(ADDED, "README", "deviations", "few-images", **COUNTS)
+@claim(ADDED, "README", "deviations", "few-images", "which-method", **COUNTS)
 def few_images():
     """With five to forty images a class of the digits, on two kinds of networks that no rule learned on, the learned
     penalties end more robust than the best of three plain rules in {plain} of eight cases, than PGD-7 training in
