@@ -61,9 +61,7 @@ def apgd(
         InputError: for bad input, and for more targets than the model has wrong classes.
     """
     if not is_whole(n_targets) or n_targets < 0:
-        raise InputError(
-            f"n_targets is {short_repr(n_targets)}; give 0, or how many of the likeliest wrong classes to try"
-        )
+        raise InputError(f"n_targets is {short_repr(n_targets)}; give 0, or how many likely wrong classes to try")
     if n_targets and targets is not None:
         raise InputError(f"n_targets is {n_targets}, and targets names the classes: give one of the two")
     criterion = Criterion(loss, labels, targets)
@@ -72,9 +70,7 @@ def apgd(
     if n_targets:
         classes = logits.shape[1]
         if n_targets >= classes:
-            raise InputError(
-                f"n_targets is {n_targets}; the model has {classes} outputs, one of them right: give fewer"
-            )
+            raise InputError(f"n_targets is {n_targets}; the model has {classes} outputs, one is right: give fewer")
         likeliest = logits.scatter(1, labels[:, None], -torch.inf).topk(n_targets, dim=1).indices.T
         criteria = [replace(criterion, targets=wrong, settle=True) for wrong in likeliest]
         highest = torch.stack([each.losses(logits) for each in criteria]).amax(0)

@@ -68,9 +68,7 @@ def attack(function: F) -> F:
         for name in COUNTS & given.keys():
             check_count(name, given[name])
         if given.get("restarts", 1) > 1 and generator is None:
-            raise InputError(
-                f"{given['restarts']} restarts without a generator would all be alike: pass generator=torch.Generator()"
-            )
+            raise InputError("several restarts without a generator are all alike: pass generator=torch.Generator()")
         moved = function(**given | {"predict": checked(given["predict"], images, classes)})
         count(examples=len(images))
         return moved.to(images.dtype)

@@ -63,9 +63,7 @@ def pgd(
         InputError: for bad input, and for classes the model has no output for.
     """
     if step_size is not None and not (is_number(step_size) and 0 < step_size < math.inf):
-        raise InputError(
-            f"step_size is {short_repr(step_size)}; give a length above 0, or leave it out for 2.5 eps / steps"
-        )
+        raise InputError(f"step_size is {short_repr(step_size)}; give a length above 0, or None for 2.5 eps / steps")
     if choose(keep, KEEP, "point to keep") == "last" and restarts != 1:
         raise InputError(f"{short_repr(restarts)} restarts have no last point; give one, or keep the best or the first")
     criterion = Criterion(loss, labels, targets)

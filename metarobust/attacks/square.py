@@ -96,8 +96,7 @@ def check_pictures(images: Tensor) -> None:
     """Raise InputError for images without height and width."""
     if isinstance(images, Tensor) and images.ndim != 4:
         raise InputError(
-            f"images have shape {list(images.shape)}; squares need [n, channels, height, width]: give those, or use "
-            f"another attack (the 'quick' ones of evaluate)"
+            f"images have shape {list(images.shape)}; squares need [n, channels, height, width]: give those, or 'quick'"
         )
 
 

@@ -11,6 +11,7 @@ Tramer et al. 2020 (arXiv 2002.08347). Where the line is drawn between chance an
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -71,9 +72,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def found(check: str, share: float, n: int, **measured: object) -> Flag | None:
+def _found(check: str, share: float, n: int, **measured: object) -> Flag | None:
     """A check of which SAYS tells what this share of n images is; more than chance should not be there."""
     return _flag(check, share > chance(n), share=percent(share), **measured)
+
+
+black_box, transfer, zero_gradients = (partial(_found, name) for name in ("black box", "transfer", "zero gradients"))
 
 
 def eps_zero(clean: float, attacked: float) -> Flag | None:
@@ -87,6 +91,16 @@ def falls_with_eps(curve: Sequence[tuple[float, float]], n: int) -> Flag | None:
     (small, before), (large, after) = next(rises, ((0, 0), (0, 0)))
     measured = {"small": small, "large": large, "before": percent(before), "after": percent(after)}
     return _flag("falls with eps", after > before, **measured)
+
+
+def ends_at_zero(eps: float, accuracy: float, n: int) -> Flag | None:
+    """With all of [0, 1] to move in, every image can become any other: no classifier stands that."""
+    return _found("ends at zero", accuracy, n, eps=eps)
+
+
+def settled(share: float, steps: int, n: int) -> Flag | None:
+    """share: of the images that stood to the end, and fell when the attack was given `steps` steps."""
+    return _found("settled", share, n, steps=steps)
 
 
 def more_steps(few: float, many: float, steps: tuple[int, int], n: int) -> Flag | None:

@@ -142,9 +142,9 @@ def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | No
     n, stood, white = len(masks["clean"]), masks["clean"], [a.name for a in ensemble if a.kind == "white"]
     for name in white:
         stood = stood & masks[name]
-    kinds = {"black": "black box", "transfer": "transfer"}
+    kinds = {"black": check_for.black_box, "transfer": check_for.transfer}
     others = [attack for attack in ensemble if attack.kind in kinds]
-    flags = [check_for.found(kinds[attack.kind], share(stood & ~masks[attack.name]), n) for attack in others]
+    flags = [kinds[attack.kind](share(stood & ~masks[attack.name]), n) for attack in others]
     cross_entropy, margin = (share(masks[name]) for name in white)
     return [*flags, check_for.margin_and_cross_entropy(cross_entropy, margin)]
 
@@ -153,7 +153,6 @@ def _compare(masks: dict[str, Tensor], ensemble: list[Attack]) -> list[Flag | No
 def eval_mode(*models: object) -> Iterator[None]:
     """Inside, those that are modules are in eval mode, as they define it; outside, each of their parts is as it was."""
     given = [model for model in models if isinstance(model, nn.Module)]
-    # A frozen script has no modes.
     came = {m: m.training for model in given for m in model.modules() if hasattr(m, "training")}
     for model in given:
         if any(came.get(m) for m in model.modules()):

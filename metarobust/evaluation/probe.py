@@ -51,14 +51,13 @@ class Probe:
             *self.outputs(alone),
             checks.eps_zero(share(masks["clean"]), at_zero),
             checks.falls_with_eps(curve, n),
-            checks.found("ends at zero", at_top, n, eps=top),
+            checks.ends_at_zero(top, at_top, n),
             checks.more_steps(few, self.under_pgd(self.eps, LONGER * STEPS), (STEPS, LONGER * STEPS), n),
-            checks.found("settled", self.falls(masks["robust"], longer), n, steps=steps),
+            checks.settled(self.falls(masks["robust"], longer), steps, n),
         ]
         if all(attack.kind != "black" for attack in ensemble):
             blind = partial(self.blind, eps=self.eps, norm=self.norm, queries=QUERIES)
-            share_blind = self.falls(masks["robust"], Attack("square", "black", blind))
-            flags.append(checks.found("black box", share_blind, n))
+            flags.append(checks.black_box(self.falls(masks["robust"], Attack("square", "black", blind)), n))
         return curve, flags
 
     def blind(self, predict: Predict, images: Tensor, labels: Tensor, **how: Any) -> Tensor:
@@ -77,7 +76,7 @@ class Probe:
         return [
             checks.probabilities(logits),
             checks.deterministic(logits, again) or checks.alone(logits[:1], alone),
-            checks.found("zero gradients", share(flat), len(flat)),
+            checks.zero_gradients(share(flat), len(flat)),
             checks.saturated(first - second),
         ]
 

@@ -86,7 +86,7 @@ def others(targeted):
         for value in (0, -1, 1.0, math.nan, True, None, "10", [5], torch.tensor([5])):
             said = rf"{name} is {re.escape(repr(value))}; give a whole number from 1"
             yield name, value, said
-    yield "restarts", 2, r"2 restarts without a generator.*alike: pass generator="
+    yield "restarts", 2, r"several restarts without a generator.*alike: pass generator="
     for value in (0, -0.1, math.nan, True, "0.1", torch.tensor([0.1])):
         yield "step_size", value, rf"step_size is {re.escape(repr(value))}; give a length above 0"
     for value in (-0.5, math.inf, True, None, [1.0]):
@@ -95,7 +95,7 @@ def others(targeted):
         yield "keep", value, rf"unknown point to keep {value!r}; choose one of best, first, last"
     for value in (-1, 1.0, True, None, [1], TARGETS):
         yield "n_targets", value, rf"n_targets is {re.escape(repr(value))}; give 0, or how many"
-    said = "targets names the classes: give one" if targeted else "one of them right: give"
+    said = "targets names the classes: give one" if targeted else "one is right: give"
     yield "n_targets", 3, rf"n_targets is 3[,;].*{said}"
 
 

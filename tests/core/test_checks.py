@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import pytest
 import torch
@@ -64,20 +64,16 @@ TABLE = {
         [([(0, 0.9), (0.1, 0.5), (1, 0)], 100), ([(0, 0.9), (0.1, 0.92)], 100), ([(0, 0.9), (0.1, 1.0)], 20), ([], 9)],
         [([(0, 0.9), (0.1, 0.5), (0.2, 0.53)], 100), ([(0, 0.5), (0.1, 0.8)], 20)],
     ),
-    "ends at zero": (
-        partial(checks.found, "ends at zero", eps=1.0),
-        [(0.0, 100), (0.02, 500)],
-        [(0.03, 100), (0.5, 9)],
-    ),
+    "ends at zero": (checks.ends_at_zero, [(1.0, 0.0, 100), (1.0, 0.02, 500)], [(1.0, 0.03, 100), (1.0, 0.5, 9)]),
     "more steps": (
         checks.more_steps,
         [(0.5, 0.5, (20, 160), 100), (0.5, 0.1, (20, 160), 100), (0.51, 0.56, (20, 160), 100)],
         [(0.5, 0.57, (20, 160), 100)],
     ),
-    "settled": (partial(checks.found, "settled", steps=400), [(0.0, 100), (0.02, 100)], [(0.03, 100)]),
-    "black box": (partial(checks.found, "black box"), [(0.0, 100), (0.02, 100)], [(0.021, 100), (1.0, 3)]),
-    "transfer": (partial(checks.found, "transfer"), [(0.0, 100), (0.02, 100)], [(0.03, 100)]),
-    "zero gradients": (partial(checks.found, "zero gradients"), [(0.0, 100), (0.01, 100)], [(0.05, 100), (1.0, 4)]),
+    "settled": (checks.settled, [(0.0, 400, 100), (0.02, 400, 100)], [(0.03, 400, 100)]),
+    "black box": (checks.black_box, [(0.0, 100), (0.02, 100)], [(0.021, 100), (1.0, 3)]),
+    "transfer": (checks.transfer, [(0.0, 100), (0.02, 100)], [(0.03, 100)]),
+    "zero gradients": (checks.zero_gradients, [(0.0, 100), (0.01, 100)], [(0.05, 100), (1.0, 4)]),
     "saturated logits": (
         checks.saturated,
         [(torch.tensor([29.0, 1.0]),), (torch.tensor([31.0] + [1.0] * 9),)],
