@@ -52,10 +52,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def check_copy(model: nn.Module, own: nn.Module, loss: Tensor) -> None:
-    """Raises InputError where a loss of a copy, `own`, would move the original, or nothing.
-
-    For `copy.deepcopy` takes functions as they are, with all that they hold.
-    """
+    """Raises InputError where a loss of a copy, `own`, would move nothing, or the original: no function is copied."""
     here, there = ([p for p in m.parameters() if p.requires_grad] for m in (own, model))
     found = torch.autograd.grad(loss, [*here, *there], allow_unused=True) if loss.requires_grad else ()
     if any(grad is not None for grad in found[len(here) :]):
@@ -172,8 +169,7 @@ def scope(model: nn.Module, images: Tensor, attacks: str, budget: float) -> tupl
         budget: gradients that both may ask for, beyond what is small.
 
     Returns:
-        Rows of the images, all in order or some at random; how many the checks look at; gradients asked for at most;
-        and what is left out, in a sentence, or nothing.
+        Rows of the images; how many the checks look at; gradients asked for at most; what is left out, or nothing.
     """
     n, (figures, checks) = len(images), ASKS[choose(attacks, ASKS, "set of attacks")]
     # It warns of hooks on compiled models, which do no harm.

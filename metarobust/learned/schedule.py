@@ -93,14 +93,16 @@ class LearnedSchedule(LearnedOptimizer):
     def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
         grads = grads.clamp(-HUGE, HUGE)
         mean = torch.lerp(accumulators["mean"], grads, per_task(context.prepared.values[..., FORGET], grads))
-        return {"mean": mean, "square": torch.addcmul(0.99 * accumulators["square"], grads, grads, value=0.01)}
+        return {"mean": mean, "square": (0.99 * accumulators["square"]).addcmul_(grads, grads, value=0.01)}
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rate, decay = (per_task(x, block.params) for x in self.rate_and_decay(context.prepared, block.info))
         direction = adam_direction(block.accumulators, context.prepared, context.step)
-        return -rate * direction - decay * block.params, {}
+        return direction.mul_(-rate).sub_(decay * block.params), {}
+
+    update_tensor = compute_update  # all rows at once: so few numbers for each coordinate need no cache
 
     def rate_and_decay(self, hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
         """Those of a tensor."""
@@ -115,8 +117,8 @@ def network_kind(param_spec: ParamSpec) -> int:
 def adam_direction(accumulators: Accumulators, hyperparameters: Hyperparameters, step: int) -> Tensor:
     """The bias-corrected Adam direction, for the mean as it was weighted."""
     # 1e-14 inside the root, for its slope at 0 is infinite.
-    scale = (accumulators["square"] / (1 - 0.99**step) + 1e-14).rsqrt()
-    return (accumulators["mean"] / per_task(hyperparameters.weight, scale)) * scale
+    scale = (accumulators["square"] / (1 - 0.99**step)).add_(1e-14).rsqrt_()
+    return (accumulators["mean"] / per_task(hyperparameters.weight, scale)).mul_(scale)
 
 
 def per_task(value: Tensor, like: Tensor) -> Tensor:
