@@ -7,6 +7,7 @@ from metarobust.lab.compare import acc, best, gap
 from metarobust.lab.results import PENALTIES
 
 FEW = "few-images-digits-small"
+FEW_PAGES = "README", "deviations", "few-images", "which-method"
 PGD, CURVATURE = "PGD-7 training", "curvature penalty"
 FRESH = "README", "deviations", "costs-and-limits", "learning-from-mistakes"
 PARTS = " without decay", " without columns", ", clean outside"
@@ -35,17 +36,19 @@ def train_adversarial():
     return {"mnist": mnist, "digits": digits}
 
 
-COUNTS = {"plain": Range(6, 8, "", 0), "pgd": Range(5, 8, "", 0), "trades": Range(1, 6, "", 0)}
-
-
-@claim(ADDED, "README", "deviations", "few-images", "which-method", **COUNTS)
+@claim(ADDED, *FEW_PAGES, plain=Range(6, 8, "", 0), pgd=Range(5, 8, "", 0))
 def few_images():
     """With five to forty images a class of the digits, on two kinds of networks that no rule learned on, the learned
-    penalties end more robust than the best of three plain rules in {plain} of eight cases, than PGD-7 training in
-    {pgd}, and than TRADES in {trades}."""
+    penalties end more robust than the best of three plain rules in {plain} of eight cases, and than PGD-7 training in
+    {pgd}."""
     plain = acc(FEW, PENALTIES) - best(FEW, by="robust")
-    pgd, trades = (gap(FEW, PENALTIES, rival) for rival in (PGD, "TRADES"))
-    return {"plain": (plain > 0).sum(), "pgd": (pgd > 0).sum(), "trades": (trades > 0).sum()}
+    return {"plain": (plain > 0).sum(), "pgd": (gap(FEW, PENALTIES, PGD) > 0).sum()}
+
+
+@claim(ADDED, *FEW_PAGES, trades=Range(1, 6, "", 0))
+def few_images_trades():
+    """In the same eight cases the learned penalties are more robust than TRADES in {trades}."""
+    return {"trades": (gap(FEW, PENALTIES, "TRADES") > 0).sum()}
 
 
 @claim(ADDED, "README", "deviations", "few-images", digits=Range(0), mnist=Range(0))
