@@ -27,7 +27,7 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
 
 def _noised(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return images + _per_image(sigma, images).view(-1, *[1] * (images.ndim - 1)).to(images) * noise
+    return images + _per_image(sigma, images).view(-1, 1, 1, 1).to(images) * noise
 
 
 def _slope(predict: Predict, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class Curvature:
 
     def __call__(self, predict: Predict, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         losses, slope = _slope(predict, images, labels)
-        away = _per_image(self.far, images).view(-1, *[1] * (images.ndim - 1)) * slope.detach().sign()
+        away = _per_image(self.far, images).view(-1, 1, 1, 1) * slope.detach().sign()
         _, moved_slope = _slope(predict, images + away, labels)
         return losses + _per_image(self.weight, images) * (moved_slope - slope).flatten(1).square().sum(1)
 
@@ -130,7 +130,7 @@ class Penalised:
             sign = torch.randint(0, 2, images.shape, generator=generator, device=images.device).to(images) * 2 - 1
         else:
             sign = slope.detach().sign()
-        away = _per_image(self.far, images).view(-1, *[1] * (images.ndim - 1)).to(images) * sign
+        away = _per_image(self.far, images).view(-1, 1, 1, 1).to(images) * sign
         *_, moved_slope, _ = self._look(predict, here + away, labels)
         bend, slack, smooth, steep = (
             _per_image(value, images).to(images) for value in (self.bend, self.slack, self.smooth, self.slope)
@@ -152,7 +152,7 @@ class Penalised:
         right = labels[:, None]
         margin = logits.gather(1, right)[:, 0] - logits.scatter(1, right, -torch.inf).logsumexp(1)
         (steepness,) = torch.autograd.grad(margin.sum(), images, create_graph=True)
-        slope = -torch.sigmoid(-margin).view(-1, *[1] * (images.ndim - 1)) * steepness
+        slope = -torch.sigmoid(-margin).view(-1, 1, 1, 1) * steepness
         return logits, margin, slope, steepness
 
 
