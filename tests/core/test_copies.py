@@ -150,7 +150,7 @@ def test_the_mode_that_a_program_is_in_changes_nothing(around, rule):
     how = {"optimizer": FeatureMLP() if rule == "features" else rule}
     expected, report = patched(network(), **how)
     with torch.inference_mode():
-        images = X.flatten(1).clone()  # an inference tensor, and flat images at that
+        images = X.clone()  # an inference tensor
     model = network()
     with around():
         found, again = patched(model, images, **how)
