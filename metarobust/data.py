@@ -171,11 +171,6 @@ def balanced(labels: Tensor, per_class: int, generator: torch.Generator) -> Tens
     return order[torch.cat(drawn).sort().values].to(labels.device)
 
 
-def low_data(split: Split, per_class: int, generator: torch.Generator) -> Split:
-    """The `balanced` subset of a split. Raises InputError as `balanced` does."""
-    return split[balanced(split.labels, per_class, generator)]
-
-
 def _sha256(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:

@@ -303,7 +303,7 @@ def test_where_data_is_looked_for(monkeypatch, tmp_path, mnist):
     assert data.default_root() == tmp_path / ".cache" / "metarobust"
 
 
-def test_low_data_is_balanced_seeded_and_nested():
+def test_a_balanced_draw_is_seeded_and_nested():
     train = data.load("digits").train
 
     def draw(per_class, seed):
@@ -316,16 +316,13 @@ def test_low_data_is_balanced_seeded_and_nested():
     assert torch.equal(draw(5, 0), small)
     assert not torch.equal(draw(5, 1), small)
     assert train.labels[small].tolist() != sorted(train.labels[small].tolist()), "mixed"
-    few = data.low_data(train, 5, torch.Generator().manual_seed(0))
-    assert torch.equal(few.images, train.images[small])
-    assert torch.equal(few.labels, train.labels[small])
 
 
 @pytest.mark.parametrize("per_class", [0, -1, 3])
-def test_low_data_says_how_many_there_are(per_class):
+def test_a_balanced_draw_says_how_many_there_are(per_class):
     few = split(labels=torch.tensor([0, 0, 0, 1, 1, 0]))
     with pytest.raises(InputError, match=rf"{per_class}; give 1 to 2.*rarest class, 1,"):
-        data.low_data(few, per_class, torch.Generator())
+        data.balanced(few.labels, per_class, torch.Generator())
 
 
 def test_importing_the_package_is_light():

@@ -13,11 +13,9 @@ import torch
 
 from metarobust import attacks
 from metarobust.data import load
-from metarobust.errors import InputError
 from metarobust.evaluation import Flag
 from metarobust.lab import anchor, anchor_text, engine
 from metarobust.lab.anchor import Recipe
-from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import as_rows
 from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import COLUMNS, Run
@@ -76,12 +74,6 @@ def test_full_is_near_the_released_code():
     assert recipe.attack_steps == 40
     assert recipe.reach * spec.eps / recipe.attack_steps == pytest.approx(0.01)
     assert spec.test_images == 10_000
-
-
-def test_it_is_listed_and_an_unknown_scale_is_refused():
-    assert EXPERIMENTS["anchor"] is anchor
-    with pytest.raises(InputError, match=r"unknown scale of anchor 'smal'; choose one of smoke.*did you mean 'small'"):
-        anchor.make_spec("smal", "mnist", None)
 
 
 # Training

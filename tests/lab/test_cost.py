@@ -23,7 +23,6 @@ from metarobust.lab.baselines import as_hyper, fit_baseline, methods, settings
 from metarobust.lab.cost.payback import FIRST, LAST, TARGETS, break_even, curve, derived, once, targets, value_of
 from metarobust.lab.cost.spec import NETWORKS, RIVALS, Spec, drawn, rivals
 from metarobust.lab.cost.text import amount, models
-from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import FLAGS
 from metarobust.lab.run_folder import COLUMNS, Run
@@ -149,12 +148,6 @@ def test_nobody_has_looked_at_the_networks():
 def test_a_data_set_without_a_learned_optimizer_is_refused(dataset):
     with pytest.raises(InputError, match=r"no learned optimizer.*give --dataset digits or mnist or fashion-mnist"):
         cost.make_spec("small", dataset, None)
-
-
-def test_it_is_listed_and_an_unknown_scale_is_refused():
-    assert EXPERIMENTS["cost"] is cost
-    with pytest.raises(InputError, match="unknown scale of cost 'smal'"):
-        cost.make_spec("smal", "digits", None)
 
 
 def test_searches_are_of_equal_size_without_repeats_and_not_all_at_the_edge():

@@ -32,7 +32,6 @@ PACKAGES = {
     "ART": ("adversarial-robustness-toolbox", "art"),
     "torchattacks": ("torchattacks", "torchattacks"),
     "AutoAttack": ("pyautoattack", "pyautoattack"),
-    "higher": ("higher", "higher"),
 }
 """By name: the package that is installed, and the module that is imported."""
 
