@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metarobust.attacks.criterion import Criterion, Predict, first_look, value_and_grad
 from metarobust.attacks.inputs import attack
+from metarobust.attacks.losses import bounded
 from metarobust.attacks.threat import per_image, projection, random_starts, steepest, wide
 from metarobust.errors import InputError, is_whole, short_repr
 
@@ -71,7 +72,7 @@ def apgd(
         classes = logits.shape[1]
         if n_targets >= classes:
             raise InputError(f"n_targets is {n_targets}; the model has {classes} outputs, one is right: give fewer")
-        likeliest = logits.scatter(1, labels[:, None], -torch.inf).topk(n_targets, dim=1).indices.T
+        likeliest = bounded(logits).scatter(1, labels[:, None], -torch.inf).topk(n_targets, dim=1).indices.T
         criteria = [replace(criterion, targets=wrong, settle=True) for wrong in likeliest]
         highest = torch.stack([each.losses(logits) for each in criteria]).amax(0)
     worst, starts = wide(images).clone(), random_starts(images, eps, norm, generator, restarts * len(criteria))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from metarobust.attacks.losses import LOSSES, TARGETED, bounded
-from metarobust.attacks.threat import length, tiny
+from metarobust.attacks.threat import length, tiny, wide
 from metarobust.errors import InputError, choose, short_repr
 
 Predict = Callable[[Tensor], Tensor]
@@ -55,6 +55,7 @@ class Criterion:
 
     def losses(self, logits: Tensor) -> Tensor:
         """What to climb, `[n]`."""
+        logits = bounded(logits) if self.loss == "dlr" else logits  # the others do not divide by a masked one
         if self.targets is None:
             return LOSSES[self.loss](logits, self.labels)
         return TARGETED[self.loss](logits, self.labels, self.targets)
@@ -87,16 +88,10 @@ def check_logits(logits: Tensor, n: int, classes: int) -> None:
 
 
 def checked(predict: Predict, images: Tensor, classes: int = 2) -> Predict:
-    """The model as attacks ask it.
+    """The model as attacks ask it: points to logits, in float32 or wider. It may write into its input.
 
-    Args:
-        predict: images to logits; it may write into its input.
-        images: in the type that it takes.
-        classes: how many outputs it must have.
-
-    Returns:
-        A function from points to its logits, in float32 or wider, none of them infinite. Gradients into logits of half
-        precision are brought to a largest entry of 1 for each image, as tiny ones would be 0 there.
+    images: in the type that it takes. classes: how many outputs it must have. Gradients into logits of half precision
+    are brought to a largest entry of 1 for each image, as tiny ones would be 0 there.
     """
     if not callable(predict):
         raise InputError(f"predict is {short_repr(predict)}; give a function from images to logits, such as a model")
@@ -108,7 +103,7 @@ def checked(predict: Predict, images: Tensor, classes: int = 2) -> Predict:
         except RuntimeError:  # PyTorch's own, where a model writes into a leaf that wants a gradient
             logits = predict(own.clone())
         check_logits(logits, len(x), classes)
-        exact = bounded(logits)
+        exact = wide(logits)
         if exact.dtype != logits.dtype and exact.requires_grad:
             exact.register_hook(lambda g: g / length(g, "linf").clamp_min(tiny(g.dtype))[:, None])
         return exact

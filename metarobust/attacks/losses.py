@@ -22,12 +22,14 @@ from torch.nn import functional as F
 from metarobust.attacks.threat import tiny, wide
 from metarobust.errors import InputError
 
-BOUND = 1e30  # of a logit: a masked class may have -inf, whose difference or ratio is no number
+BOUND = -1e30  # of a logit from below: a masked class may have -inf, whose difference or ratio is no number
 
 
 def bounded(logits: Tensor) -> Tensor:
-    """Logits that can be told apart and divided: in float32 or wider, none of them infinite."""
-    return wide(logits).clamp(-BOUND, BOUND)
+    """Logits that can be told apart and divided: in float32 or wider, those of masked classes at BOUND."""
+    exact = wide(logits)
+    # Most have none: to look costs a processor less than to clamp and go back through it, and would make a GPU wait.
+    return exact.clamp_min(BOUND) if exact.is_cuda or bool((exact < BOUND).any()) else exact
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarobust.attacks import square
 from metarobust.attacks.criterion import Criterion, Predict, checked, value_and_grad
+from metarobust.attacks.losses import bounded
 from metarobust.evaluation import checks
 from metarobust.evaluation.checks import Flag
 from metarobust.evaluation.ensemble import Attack, correct, quick, robust_masks
@@ -71,6 +72,7 @@ class Probe:
         predict, criterion = checked(self.predict, self.images), Criterion("ce", self.labels)
         logits, _, gradient = value_and_grad(predict, self.images, criterion)
         again, _, _ = value_and_grad(predict, self.images, criterion, gradient=False)
+        logits, again, alone = (bounded(outputs) for outputs in (logits, again, alone))
         flat = gradient.flatten(1).abs().amax(1) == 0
         first, second = logits.topk(2, dim=1).values.T
         return [
