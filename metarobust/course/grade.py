@@ -183,9 +183,12 @@ def feedback(result: dict[str, Any], student: str) -> str:
     lines += [f"- Note: `{printable(note).replace('`', '')}`" for note in result["notes"]]
     for question in result["questions"]:
         lines.append(f"## {question['question']} `{question['answer']}`: {question['points']} of {question['out_of']}")
-        for one in question["findings"]:
-            said = f" {_cell(one['said'])} *Hint:* {one['hint']}" if one["said"] else ""
-            lines.append(f"- **{one['points']}/{one['out_of']}** {one['name']}: {one['asks']}.{said}")
+        whys = [f"{_cell(one['said'])} *Hint:* {one['hint']}" if one["said"] else "" for one in question["findings"]]
+        if len(set(whys)) == 1 and whys[0]:  # the same for all: say it once
+            lines.append(whys[0])
+            continue
+        for one, why in zip(question["findings"], whys, strict=True):
+            lines.append(f"- **{one['points']}/{one['out_of']}** {one['name']}: {one['asks']}. {why}".rstrip())
     return "\n\n".join(lines) + "\n"
 
 
