@@ -9,13 +9,14 @@ direction, every hyperparameter is a line on a logarithmic scale through three k
     loss      = penalised( noise, bend, far, slope, smooth, slack )      all at s; lengths in units of eps
     update    = -rate_l(s) * r * a  -  decay_l(s) * r * w,    r = (64 / fan-in)^(1/2) where fan-in > 64, else 1
 
-There is one set of numbers for perceptrons, one for networks with convolutions, one for those that normalise on the
-way. Those that are shipped have met one horizon, of 100 steps, and images of one size: what they do at others rests on
-the units, and on the offset of decay by the horizon, which is set by hand. A step relative to 1 / sqrt(fan-in), the
-size that a fresh weight has, means the same in wider layers, in the spirit of Yang and Hu 2021 (arXiv 2011.14522).
+There is one set of numbers for perceptrons and one for networks with convolutions. Networks that normalise on the way
+take the second with smaller steps, set by hand. The rules that are shipped have met one horizon, of 100 steps, and
+images of one size: what they do at others rests on the units, and on the offset of decay by the horizon, also set by
+hand. A step relative to 1 / sqrt(fan-in), the size that a fresh weight has, means the same in wider layers, in the
+spirit of Yang and Hu 2021 (arXiv 2011.14522).
 
-The rule is of tier 2b: it may look at the gradient in the input, at the
-(noised) image and at a point one step along its sign; with at_random, of tier 2a, where a random sign leads there.
+The rule is of tier 2b: it may look at the gradient in the input, at the (noised) image and at a point one step along
+its sign; with at_random, of tier 2a, where a random sign leads there.
 
 Source: the form is ours; each plain rule that penalises the slope or the curvature of a loss is a special case.
 """
@@ -56,7 +57,9 @@ NAMES = tuple(HYPERPARAMETERS)
 START = tuple(start for start, _, _ in HYPERPARAMETERS.values())
 BOUNDS = tuple((low, high) for _, low, high in HYPERPARAMETERS.values())
 KINDS = {"mlp": "is a perceptron", "cnn": "has convolutions", "resnet": "normalises between its layers"}
-"""The kinds of networks that have numbers of their own, by how the names of such networks here begin."""
+"""The kinds of networks that are told apart, by how the names of such networks here begin."""
+NORMALISING = (*[0.15] * 3, *[0.05] * 3, *[1.0] * 7)
+"""What the third kind multiplies the second's numbers by: full steps ruin a trained network that normalises."""
 OFFSETS = ("horizon", "depth", "fan-in")
 FAN_IN = 64
 
@@ -73,8 +76,8 @@ class LearnedPenalties(LearnedSchedule):
         nn.Module.__init__(self)
         self.at_random = at_random
         start = torch.tensor(START).log() / SCALE
-        self.knots = nn.Parameter(start[None, :, None].repeat(len(KINDS), 1, 3))
-        self.offsets = nn.Parameter(torch.zeros(len(KINDS), len(NAMES), len(OFFSETS)))
+        self.knots = nn.Parameter(start[None, :, None].repeat(2, 1, 3))
+        self.offsets = nn.Parameter(torch.zeros(2, len(NAMES), len(OFFSETS)))
         with torch.no_grad():  # twice the steps, half the decay in each
             self.offsets[:, 3:6, OFFSETS.index("horizon")] = -1 / SCALE
 
@@ -85,13 +88,14 @@ class LearnedPenalties(LearnedSchedule):
     def curve(self, param_spec: ParamSpec, total: int, progress: Tensor) -> Tensor:
         """Every hyperparameter at some points of a run, `[..., 13, len(progress)]`, for a network and a horizon."""
         kind = which(param_spec)
-        knots, offsets = self.knots[..., kind, :, :], self.offsets[..., kind, :, :]
+        knots, offsets = (numbers[..., min(kind, 1), :, :] for numbers in (self.knots, self.offsets))
         low, high = knots.new_tensor(BOUNDS).log()[..., None].unbind(1)
         progress = progress.to(knots)
         # Each knot's share at a point: 1 at the knot, 0 from the next one on.
         share = (1 - (2 * progress - knots.new_tensor([0, 1, 2])[:, None]).abs()).clamp_min(0)
         line = knots @ share + (offsets @ knots.new_tensor(facts(param_spec, total)))[..., None]
-        return Within.apply(SCALE * line, low, high).exp()
+        values = Within.apply(SCALE * line, low, high).exp()
+        return values * values.new_tensor(NORMALISING)[:, None] if kind == 2 else values
 
     def objective(self, inner: Objective, state: State, eps: float) -> Objective:
         """The penalised loss of the coming step, whatever the inner objective: it takes the place of that."""
