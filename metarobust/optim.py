@@ -29,7 +29,7 @@ from torch import Tensor
 
 from metarobust import pretrained
 from metarobust.attacks.threat import check_eps
-from metarobust.errors import InputError, check_count, is_number
+from metarobust.errors import InputError, check_count, is_number, plain
 from metarobust.learned import describe
 from metarobust.learned.protocol import LearnedOptimizer, ParamBlock, State, StepContext, param_infos
 from metarobust.objectives import clean
@@ -195,6 +195,7 @@ class MetaOptimizer(torch.optim.Optimizer):
 def _check(group: dict[str, Any], known: set[str]) -> None:
     if unknown := sorted(group.keys() - known):
         raise InputError(f"a group sets {', '.join(unknown)}; the rule knows its own: give total_steps, eps or lr")
+    group["eps"] = plain(group["eps"])
     check_eps(group["eps"], "linf")
     check_count("total_steps", group["total_steps"])
     lr = group["lr"]

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from metarobust.attacks import counting
 from metarobust.attacks.inputs import check_inputs
-from metarobust.errors import InputError, check_count
+from metarobust.errors import InputError, check_count, plain
 from metarobust.evaluation import correct, evaluate
 from metarobust.evaluation.measure import eval_mode
 from metarobust.evaluation.probe import share
@@ -84,6 +84,7 @@ def patch(
         InputError: a bad number, images outside [0, 1], too few images of every class to hold some out, or a model
             that has no parameters to train, cannot be copied, or is another one after its own `eval()`.
     """
+    eps = plain(eps)
     check_inputs(images, labels, eps=eps, norm="linf")
     check_count("steps", steps)
     check_count("batch_size", batch_size)

@@ -182,7 +182,7 @@ def test_a_fresh_model_is_trained_to_be_robust(kind, digits):
 
 def test_a_report_says_what_was_done(digits, mlp):
     few = digits[1][:150]
-    _, report = metarobust.patch(mlp, few.images, few.labels, steps=2, eps=0.05)
+    _, report = metarobust.patch(mlp, few.images, few.labels, steps=2, eps=torch.tensor(0.05, dtype=torch.float64))
     text, page = str(report), report._repr_html_()
     words = ("before", "patched", "clean", "robust", "2 steps of 64", " 0 adversarial examples", "eps 0.05", "pgd-40")
     assert all(word in text and word in page for word in words)
