@@ -21,16 +21,21 @@ class OutOfTime(BaseException):
 
 
 @contextmanager
-def limit(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime in what is inside after so many seconds, and again each second, should it be swallowed."""
+def limit(seconds: float) -> Iterator[list[bool]]:
+    """Raises OutOfTime in what is inside after so many seconds, and again each second, should it be swallowed.
+
+    Yields a list, empty until then: what is inside may turn OutOfTime into another error on its way out.
+    """
+    late: list[bool] = []
 
     def stop(*_: object) -> None:
+        late.append(True)
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        yield
+        yield late
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

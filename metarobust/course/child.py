@@ -203,13 +203,13 @@ class Session:
             kept, printed = (sys.stdout, sys.stderr), Counter()
             sys.stdout = sys.stderr = io.TextIOWrapper(printed, errors="replace", write_through=True)
             try:
-                with limit(seconds):
+                with limit(seconds) as late:
                     result = shell.run_cell(source, store_history=False)
                     error = result.error_before_exec or result.error_in_exec
             except BaseException as stopped:
                 error = stopped
             sys.stdout, sys.stderr = kept
-            if isinstance(error, OutOfTime):
+            if late:
                 self.note(f"cell {number} was interrupted: it took longer than a cell may")
             elif error is not None:
                 text = " ".join(f"{type(error).__name__}: {str(error)[:300]}".split())
