@@ -156,13 +156,14 @@ def _share_out(
         while left or running:
             waited_for = left.keys() | {unit.name for unit in running.values()}
             ready = [unit for unit in left.values() if waited_for.isdisjoint(unit.needs)]
-            for unit in ready[: max(0, size() - len(running))]:
-                running[executor.submit(_compute, unit, *place)] = left.pop(unit.name)
-            if not running:  # of a cluster, whose workers are on their way
-                time.sleep(0.1)
-                continue
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
             try:
+                for unit in ready[: max(0, size() - len(running))]:
+                    running[executor.submit(_compute, unit, *place)] = unit
+                    del left[unit.name]
+                if not running:  # of a cluster, whose workers are on their way
+                    time.sleep(0.1)
+                    continue
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     keep(running[future], future.result())
                     del running[future]
