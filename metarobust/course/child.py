@@ -17,6 +17,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,9 @@ def _shell() -> Any:
     """What runs cells as a notebook does, magic commands included."""
     interactive = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
     config = importlib.import_module("traitlets.config").Config(HistoryManager={"enabled": False})
-    shell = type("Shell", (interactive,), {"enable_gui": lambda self, gui=None: None})
+    # `_tee` would keep all that is printed.
+    changes = {"enable_gui": lambda self, gui=None: None, "_tee": lambda self, channel: nullcontext()}
+    shell = type("Shell", (interactive,), changes)
     return shell.instance(config=config, colors="nocolor")
 
 
