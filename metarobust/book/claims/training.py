@@ -45,7 +45,7 @@ def few_images():
     return {"plain": (plain > 0).sum(), "pgd": (gap(FEW, PENALTIES, PGD) > 0).sum()}
 
 
-@claim(ADDED, *FEW_PAGES, trades=Range(1, 6, "", 0))
+@claim(ADDED, *FEW_PAGES, trades=Range(2, 4, "", 0))
 def few_images_trades():
     """In the same eight cases the learned penalties are more robust than TRADES in {trades}."""
     return {"trades": (gap(FEW, PENALTIES, "TRADES") > 0).sum()}
