@@ -9,12 +9,11 @@ from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
 from metarobust.lab.frontier import FEWER, SHIPPED, frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
-from metarobust.lab.results import JOINT, LEARNED
+from metarobust.lab.results import FROM_DIGITS, JOINT, LEARNED
 from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
 from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
-FROM_DIGITS = "learned on digits"
 STEERING = "learned steering"
 LSTM = "learned LSTM"
 FEW = (NEW[0], NEW[1], NEW[3])
@@ -197,7 +196,8 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
         check_eps(eps, "linf")
         numbers["eps"] = eps
     parts = [replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset)]
-    others = [part.dataset for part in parts] + [rule.source for part in parts for rule in part.rules]
+    others = [part.dataset for part in parts]
+    others += [source for part in parts for rule in part.rules for source in (rule.source, *rule.beside)]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
     if name == "frontier":  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)

@@ -25,7 +25,7 @@ RECORDED = Path(__file__).parent / "recorded"
 """The folder of the runs that are shipped with the package."""
 GROUP = ["part", "model", "method"]
 BEFORE, ADAM, REFERENCE = "before", "adam", "PGD-7 training"
-LEARNED, JOINT, PENALTIES = "learned", "learned, joint", "learned penalties"
+LEARNED, JOINT, PENALTIES, FROM_DIGITS = "learned", "learned, joint", "learned penalties", "learned on digits"
 """Methods that tables and figures ask for by name; `before` are the models as they were."""
 PLAIN, ATTACKED = ("0", "1", "2"), "adversarial"
 """Tiers: what a method may look at. 0: clean gradients, 1: noised ones, 2: input gradients; or adversarial examples."""

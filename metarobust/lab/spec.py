@@ -30,6 +30,9 @@ FRESH = ("mlp-88-relu", "mlp-76-gelu", "mlp-42-32-tanh", "mlp-28-28-28-28-elu", 
 DEEPER = ("mlp-24-24-24-relu", "mlp-16-16-16-16-tanh", "mlp-24-24-softplus", "mlp-24-gelu")
 """What they learn on beside DENSE; and CONVOLUTIONAL with these."""
 WIDER = ("cnn-8-8-gelu", "cnn-4-6-8-relu")
+DEEPEST = ("mlp-20-20-20-20-relu", "mlp-24-24-24-elu", "mlp-32-16-tanh", "mlp-20-20-20-20-20-gelu")
+NORMALISED = ("gncnn-4-8-relu", "gncnn-8-8-gelu")
+"""And what the rule that is shipped learns on beside all these: where a rule that learned on digits had failed."""
 SCALES = ("smoke", "small", "full")
 ALL = 0
 """A part's per_class for all images that are left, be the classes equal or not."""
@@ -45,6 +48,7 @@ class OptimizerConfig:
         plan: The numbers of its meta-training.
         begins: The name of a rule, earlier in the list, whose theta this one goes on from.
         source: The data set to learn on, where it is not the one that is measured on.
+        beside: Data sets to learn on as well; each task is of one of them, drawn evenly. All share one eps.
         family: The networks to learn on, where not all of the spec's.
         inner: Where its gradients are taken, when it learns and when it is used: `clean`, `fgsm` or `pgd` images.
         meta: The attack of the meta-loss: `clean`, `fgsm`, `pgd`, or `margin` for PGD on it and calibrated losses.
@@ -58,6 +62,7 @@ class OptimizerConfig:
     plan: MetaTrainConfig
     begins: str | None = None
     source: str | None = None
+    beside: tuple[str, ...] = ()
     family: tuple[str, ...] = ()
     inner: str = "clean"
     meta: str = "pgd"

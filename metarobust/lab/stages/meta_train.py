@@ -12,8 +12,9 @@ from metarobust.lab.engine import Rows
 from metarobust.lab.spec import OptimizerConfig, Part, network_kind, slug
 from metarobust.lab.stages.context import Context
 from metarobust.learned import make
-from metarobust.meta import MetaTrainer, Validation, generator_of, hold_out, theta_of
+from metarobust.meta import MetaTrainer, Sample, Validation, generator_of, hold_out, theta_of
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
+from metarobust.tasks import Tasks
 
 SAVE_EVERY = 20
 """Episodes between two checkpoints."""
@@ -41,9 +42,10 @@ def learn(context: Context, name: str, seed: int) -> Rows:
             optimizer.load_state_dict(trained.state_dict())
         else:
             optimizer.begin_from(trained)
+    members = tuple(rule.family or spec.family)
     trainer = MetaTrainer(
         optimizer,
-        family(context, rule.source, tuple(rule.family or spec.family)).sample,
+        evenly([family(context, source, members).sample for source in (rule.source, *rule.beside)]),
         rule.plan,
         inner=inner_objective(context, rule),
         meta=meta_objective(context, rule),
@@ -113,6 +115,18 @@ def family(context: Context, source: str | None, members: tuple[str, ...]) -> Fa
     return context.kept[key]
 
 
+def evenly(samples: Sequence[Sample]) -> Sample:
+    """Tasks of a source that is drawn evenly; of the only one without a draw."""
+    if len(samples) == 1:
+        return samples[0]
+
+    def sample(tasks: int, generator: torch.Generator) -> Tasks:
+        pick = torch.randint(len(samples), (1,), generator=generator, device=generator.device)
+        return samples[int(pick)](tasks, generator)
+
+    return sample
+
+
 def validation(context: Context, rule: OptimizerConfig) -> Validation:
     """Validation networks, which no rule learns from, to keep the theta that does best on them.
 
@@ -120,6 +134,10 @@ def validation(context: Context, rule: OptimizerConfig) -> Validation:
     """
     kinds = set(map(network_kind, rule.family or context.spec.family))
     members = tuple(name for name in context.spec.validation if network_kind(name) in kinds)
-    groups = hold_out(family(context, rule.source, members).sample, 6, 2, device=context.device)
+    groups = tuple(
+        group
+        for source in (rule.source, *rule.beside)
+        for group in hold_out(family(context, source, members).sample, 6, 2, device=context.device)
+    )
     part, inner = context.part, inner_objective(context, rule)
     return Validation(groups, inner, part.steps, part.batch_size, eps=radius(context, rule))
