@@ -10,9 +10,9 @@ direction, every hyperparameter is a line on a logarithmic scale through three k
     update    = -rate_l(s) * r * a  -  decay_l(s) * r * w,    r = (64 / fan-in)^(1/2) where fan-in > 64, else 1
 
 There is one set of numbers for perceptrons and one for networks with convolutions. normalises is 1 for a network that
-normalises between its layers, else 0: full steps ruin a trained one. The offsets by the horizon and by normalisation
-begin where hand-made trials had them. A step relative to 1 / sqrt(fan-in), the size that a fresh weight has, means the
-same in wider layers, in the spirit of Yang and Hu 2021 (arXiv 2011.14522).
+normalises between its layers, else 0: full steps ruin a trained one. The offsets by the horizon, by normalisation and,
+for middle layers, by depth begin where hand-made trials had them. A step relative to 1 / sqrt(fan-in), the size that a
+fresh weight has, means the same in wider layers, in the spirit of Yang and Hu 2021 (arXiv 2011.14522).
 
 The rule is of tier 2b: it may look at the gradient in the input, at the (noised) image and at a point one step along
 its sign; with at_random, of tier 2a, where a random sign leads there.
@@ -77,6 +77,7 @@ class LearnedPenalties(LearnedSchedule):
         self.offsets = nn.Parameter(torch.zeros(2, len(NAMES), len(OFFSETS)))
         with torch.no_grad():
             self.offsets[:, 3:6, OFFSETS.index("horizon")] = -1 / SCALE  # twice the steps, half the decay in each
+            self.offsets[:, NAMES.index("rate middle"), OFFSETS.index("depth")] = -1.5 / SCALE
             self.offsets[:, 0:3, OFFSETS.index("normalises")] = math.log(0.15) / SCALE
             self.offsets[:, 3:6, OFFSETS.index("normalises")] = math.log(0.05) / SCALE
 
