@@ -10,7 +10,7 @@ from metarobust.lab.ablation import ablation
 from metarobust.lab.frontier import FEWER, SHIPPED, frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
 from metarobust.lab.results import FROM_DIGITS, JOINT, LEARNED
-from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
+from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, KINDS, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
 from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
@@ -104,6 +104,14 @@ def few_images(scale: str, dataset: str) -> tuple[Part, ...]:
     return tuple(Part(f"{each} images a class", 100, 64, per_class=each, **shared) for each in counts)
 
 
+def new_kinds(scale: str, dataset: str) -> tuple[Part, ...]:
+    """The rule that is shipped for trained models, on networks deeper than any that it learned on, and on ones that
+    normalise."""
+    rule = replace(SHIPPED, pretrained="patch")
+    methods = ("std-prune", "N-FGSM training", "PGD-7 training")
+    return (Part("patch, 100 steps", 100, 64, uses=(rule,), methods=methods, unseen=KINDS),)
+
+
 def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
@@ -171,6 +179,7 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "robust-training": robust_training,
     "low-data": low_data,
     "few-images": few_images,
+    "new-kinds": new_kinds,
     "transfer-architecture": transfer_architecture,
     "transfer-data": transfer_data,
     "attack-transfer": attack_transfer,
@@ -199,9 +208,9 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     others = [part.dataset for part in parts]
     others += [source for part in parts for rule in part.rules for source in (rule.source, *rule.beside)]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
-    if name == "frontier":  # patched are models as people have them: trained to the end
+    if name in ("frontier", "new-kinds"):  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
-    annealed = name in ("frontier", "few-images")
+    annealed = name in ("frontier", "few-images", "new-kinds")
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (Spec.validation[0], Spec.validation[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
@@ -210,7 +219,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             attack_steps=20, wide_grids=False, annealed=annealed, validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
-    shipped = any(rule.pretrained for part in parts for rule in part.uses)
+    shipped = name in ("few-images", "new-kinds") or (name == "frontier" and dataset != "digits")
     most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from metarobust.lab.results import FROM_DIGITS, PENALTIES
+from metarobust.lab.results import FROM_BOTH, FROM_DIGITS, PENALTIES
 from metarobust.lab.spec import (
     CONVOLUTIONAL,
     DEEPER,
@@ -54,15 +54,16 @@ def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
 
 
 def on_digits(scale: str) -> tuple[Part, ...]:
-    """What learns on the digits and is measured on the digits."""
+    """What learns on the digits and is measured on the digits; beside it what is shipped."""
     short = {"episodes": 8} if scale == "smoke" else {}
     plan = replace(PLAN, **({"episodes": 40, "tasks": 8} | short))
     home = replace(FIRST, name=PENALTIES, pretrained=None)
     dense = replace(home, name=PENALTIES_DENSE, plan=plan, family=(*DENSE, *DEEPER), compared=False)
     both = replace(home, plan=replace(PLAN, **short), begins=PENALTIES_DENSE)
     shared = {"methods": RIVALS, "unseen": FRESH}
-    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
-    patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
+    given = {goal: (replace(SHIPPED, name=FROM_BOTH, pretrained=goal),) for goal in ("train", "patch")}
+    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, uses=given["train"], **shared)
+    patch = Part("patch, 100 steps", 100, 64, (dense, both), uses=given["patch"], **shared)
     longer = {"trained": False, "uses": (both,), "home": train.name, "unseen": FRESH, "methods": ("N-FGSM training",)}
     parts = train, patch, Part("train, 200 steps", 200, 64, **longer)
     return parts[: 1 if scale == "smoke" else 3]

@@ -58,10 +58,10 @@ def compare(context: Context, network: str, name: str) -> Rows:
 
 
 def compare_learned(context: Context, network: str, name: str) -> Rows:
-    """The learned optimizers of this name, one for each meta-seed, on an unseen network."""
+    """The learned optimizers of this name, one for each meta-seed, or the one that is shipped, on an unseen network."""
     rule, tasks = by_name((*context.part.rules, *context.part.uses), name), context.tasks(network, context.spec.seeds)
     tier, table = TIERS[rule.kind] if rule.inner == "clean" else "adversarial", []
-    for seed in context.spec.meta_seeds:
+    for seed in context.spec.meta_seeds[: 1 if rule.pretrained else None]:
         optimizer, inner = learned_optimizer(context, rule, seed), inner_objective(context, rule)
 
         def fit(some: Tasks, watch: Watch, optimizer: Any = optimizer, inner: Any = inner) -> tuple[Tensor, int]:
