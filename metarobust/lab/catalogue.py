@@ -162,20 +162,18 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
     return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
 
 
-def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
-    """For those who would give up less clean accuracy: the meta-loss, and whoever tunes the baselines, count robust
-    accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
-    weights = {"smoke": (0.25,), "small": (0.5, 0.25, 0.1), "full": (0.5, 0.25, 0.1)}[scale]
-    shared = {"rules": (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
-    shared |= {"measures": "quick" if scale == "smoke" else "confined"}
-    return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
+def pixels(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Is a patch more than giving up pixels that say nothing? The attacker may move the most informative ones alone."""
+    rule, measures = replace(SHIPPED, pretrained="patch"), "quick" if scale == "smoke" else "pixels"
+    shared = {"methods": ("std-prune", "PGD-7 training"), "unseen": (FRESH[0], FRESH[4]), "measures": measures}
+    return (Part("patch, 100 steps", 100, 64, uses=(rule,), **shared),)
 
 
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
     "frontier": frontier,
-    "trade-off": trade_off,
+    "pixels": pixels,
     "robust-training": robust_training,
     "low-data": low_data,
     "few-images": few_images,
@@ -208,9 +206,9 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     others = [part.dataset for part in parts]
     others += [source for part in parts for rule in part.rules for source in (rule.source, *rule.beside)]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
-    if name in ("frontier", "new-kinds"):  # patched are models as people have them: trained to the end
+    if name in ("frontier", "new-kinds", "pixels"):  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
-    annealed = name in ("frontier", "few-images", "new-kinds")
+    annealed = name in ("frontier", "few-images", "new-kinds", "pixels")
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (Spec.validation[0], Spec.validation[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
@@ -219,7 +217,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             attack_steps=20, wide_grids=False, annealed=annealed, validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
-    shipped = name in ("few-images", "new-kinds") or (name == "frontier" and dataset != "digits")
+    shipped = name in ("few-images", "new-kinds", "pixels") or (name == "frontier" and dataset != "digits")
     most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,
