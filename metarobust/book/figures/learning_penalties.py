@@ -101,10 +101,10 @@ def by_passes(frame: pd.DataFrame, parts: Sequence[str]) -> Figure:
 
 def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
     """A Markdown table: on each network the rule's clean and robust accuracy in per cent, and how far its robust
-    accuracy is ahead of each rival that may look as closely, in points: means over paired seeds, ± 95 %."""
+    accuracy is ahead of each that may look as closely, other rules too, in points: means over paired seeds, ± 95 %."""
     rows = select(frame, part=part)
     values, cells = accuracy(rows), Cells(rows)
-    closer = rows[(rows["learned"] == 0) & rows["tier"].isin(("2", ATTACKED))]
+    closer = rows[(rows["method"] != method) & rows["tier"].isin(("2", ATTACKED))]
     rivals = names(closer, "method")
     lines = [["network", "learned: clean/robust", *(label(rival) for rival in rivals)]]
     for model in names(rows, "model"):
