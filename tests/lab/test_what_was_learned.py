@@ -122,7 +122,9 @@ def test_every_knock_out_is_a_rule_of_the_experiment():
 def test_it_is_compared_on_the_same_models_and_makes_no_adversarial_example():
     spec = catalogue.make("what-was-learned", "smoke", "digits", (0, 1))
     part = replace(spec.parts[0], steps=20, batch_size=16)
-    here = Context(replace(spec, test_images=40, attack_steps=3), part, Worker(None, load("digits"), torch.device("cpu")))
+    here = Context(
+        replace(spec, test_images=40, attack_steps=3), part, Worker(None, load("digits"), torch.device("cpu"))
+    )
     found = {}
     for rule in (part.uses[0], *(rule for rule in part.uses if rule.name.endswith(("penalties", "constant")))):
         rows = evaluate.compare_learned(here, "mlp-5-relu", rule.name)

@@ -27,7 +27,7 @@ def constant(hold):
     curves = torch.tensor([[0.04, 0.04, 0.01, 0.0025], [1.0, 2.0, 4.0, 8.0]], dtype=torch.float64)
     given = curves.clone()
     result = torch.as_tensor(hold(curves)).double()
-    yield torch.equal(curves, given), "it changes what it was given.", "make new values, in place of writing into these."
+    yield torch.equal(curves, given), "it changes what it was given.", "make new values."
     right = curves.log().mean(-1, keepdim=True).exp().expand(2, 4)
     same = result.shape == right.shape
     yield same, f"it returns the shape {list(result.shape)}, not [2, 4].", "as many steps as before, all of them alike."
