@@ -11,6 +11,7 @@ from metarobust.lab.frontier import FEWER, SHIPPED, frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
 from metarobust.lab.results import FROM_DIGITS, JOINT, LEARNED
 from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, KINDS, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
+from metarobust.lab.what_was_learned import what_was_learned
 from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
@@ -182,7 +183,10 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "transfer-data": transfer_data,
     "attack-transfer": attack_transfer,
     "ablation": ablation,
+    "what-was-learned": what_was_learned,
 }
+SHIPPED_ALONE = ("few-images", "new-kinds", "pixels", "what-was-learned")
+"""Where nothing is learned, and rules are compared as they are shipped."""
 
 
 def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps: float | None = None) -> Spec:
@@ -208,7 +212,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
     if name in ("frontier", "new-kinds", "pixels"):  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
-    annealed = name in ("frontier", "few-images", "new-kinds", "pixels")
+    annealed = name in ("frontier", *SHIPPED_ALONE)
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (Spec.validation[0], Spec.validation[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
@@ -217,7 +221,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             attack_steps=20, wide_grids=False, annealed=annealed, validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
-    shipped = name in ("few-images", "new-kinds", "pixels") or (name == "frontier" and dataset != "digits")
+    shipped = name in SHIPPED_ALONE or (name == "frontier" and dataset != "digits")
     most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,

@@ -36,6 +36,7 @@ SUMMARIES = {
     "transfer-data": "learn on one data set, patch on another",
     "attack-transfer": "learn from one attack, stand others: other radii, norms and methods",
     "ablation": "take one thing at a time away: features, meta-loss, estimator, family",
+    "what-was-learned": "knock one thing at a time out of the learned penalties; nothing is learned anew",
 }
 
 

@@ -56,7 +56,7 @@ class OptimizerConfig:
         meta: The attack of the meta-loss: `clean`, `fgsm`, `pgd`, or `margin` for PGD on it and calibrated losses.
         pretrained: The name of shipped weights that are compared as they are; then nothing is learned.
         compared: Whether it is compared, or only there for another to go on from.
-        shape: Numbers of the kind that are not in theta.
+        shape: Numbers of the kind that are not in theta; of a shipped rule what is knocked out of it.
     """
 
     name: str

@@ -38,21 +38,26 @@ IMAGE = 784  # pixels of MNIST
 PATCHED = {BEFORE: "control", PENALTIES: "learned", "std-prune": "rule", REFERENCE: "reference"}
 
 
-def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str, Sequence[Sequence[float]]]]) -> Figure:
-    """Six small panels: a hyperparameter each, over the share of the run that is done, on a logarithmic scale.
+def over_the_run(
+    hyperparameters: Sequence[str],
+    curves: Mapping[str, tuple[str, Sequence[Sequence[float]]]],
+    panels: Mapping[str, str] = PANELS,
+) -> Figure:
+    """Small panels, two a row: a hyperparameter each, over the share of the run that is done, on a logarithmic scale.
 
     Args:
-        hyperparameters: names of the rows of each curve, those of PANELS among them.
+        hyperparameters: names of the rows of each curve, those of the panels among them.
         curves: label to (role, rows), a value for each of some places from 0 to 1.
+        panels: which hyperparameters are drawn, to their titles; an even number.
     """
     with style():
-        figure, grid = plt.subplots(3, 2, figsize=(5.6, 5.4), sharex=True)
-        for axes, (name, title) in zip(grid.flat, PANELS.items(), strict=True):
-            lines = [(how, rows[list(hyperparameters).index(name)]) for how, rows in curves.values()]
-            for how, row in lines:
+        figure, grid = plt.subplots(len(panels) // 2, 2, figsize=(5.6, 0.9 * len(panels)), sharex=True)
+        for axes, (name, title) in zip(grid.flat, panels.items(), strict=True):
+            lines = [(rows[list(hyperparameters).index(name)], text, how) for text, (how, rows) in curves.items()]
+            for row, _, how in lines:
                 axes.plot([i / (len(row) - 1) for i in range(len(row))], row, **(line(how) | {"marker": ""}))
             axes.set_yscale("log")
-            low, high = (pick(pick(row) for _, row in lines) for pick in (min, max))
+            low, high = (pick(pick(row) for row, _, _ in lines) for pick in (min, max))
             places = [step * 10**power for power in range(-4, 2) for step in (1, 2, 5)]
             ticks(axes, "y", [place for place in places if 0.7 * low <= place <= 1.4 * high])
             axes.set_ylim(0.8 * low, 1.25 * high)
@@ -60,8 +65,7 @@ def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str,
         for axes in grid[-1]:
             axes.set(xlabel="share of the run")
             axes.xaxis.set_major_formatter(as_percent)
-        ends = [(rows[list(hyperparameters).index("noise")][-1], text, how) for text, (how, rows) in curves.items()]
-        name_ends(grid[-1, -1], 1.0, ends, 0.14)
+        name_ends(grid[-1, -1], 1.0, [(row[-1], text, how) for row, text, how in lines], 0.14)
     return figure
 
 

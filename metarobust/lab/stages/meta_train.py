@@ -1,6 +1,7 @@
 """The first stage: meta-training the learned optimizers of a part, each in a unit with checkpoints of its own."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,7 +12,9 @@ from metarobust.family import Family, vulnerable
 from metarobust.lab.engine import Rows
 from metarobust.lab.spec import OptimizerConfig, Part, network_kind, slug
 from metarobust.lab.stages.context import Context
+from metarobust.lab.what_was_learned import Knockout
 from metarobust.learned import make
+from metarobust.learned.penalties import LearnedPenalties
 from metarobust.meta import MetaTrainer, Sample, Validation, generator_of, hold_out, theta_of
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
 from metarobust.tasks import Tasks
@@ -65,7 +68,8 @@ def learn(context: Context, name: str, seed: int) -> Rows:
 def learned_optimizer(context: Context, rule: OptimizerConfig, seed: int) -> nn.Module:
     """A meta-trained optimizer, from its checkpoint. Raises InputError where that is gone."""
     if rule.pretrained is not None:
-        return pretrained.load(rule.pretrained).to(context.device)
+        whole = pretrained.load(rule.pretrained)
+        return (Knockout(cast(LearnedPenalties, whole), **rule.shape) if rule.shape else whole).to(context.device)
     tensors, _ = context.worker.stored(unit_name(context.part, rule, seed))
     optimizer = make(rule.kind, **rule.shape).to(context.device)
     optimizer.load_state_dict(theta_of(tensors))
