@@ -5,6 +5,7 @@ decay     c = 0: no weight is given up
 columns   the share of a weight that is given up is the same in the whole matrix, the mean of what the rule wanted
 """
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +21,8 @@ PARTS = ("turn", "decay", "columns")
 class Knockout(FeatureMLP):
     """The rule without this part. Raises InputError for a part that is not in PARTS."""
 
+    chunk = sys.maxsize  # all rows at once: a mean over the matrix needs them
+
     def __init__(self, rule: FeatureMLP, without: str):
         choose(without, PARTS, "part of the learned rule")
         with torch.random.fork_rng(devices=[]):  # PyTorch's layers draw first values, which are replaced
@@ -27,12 +30,6 @@ class Knockout(FeatureMLP):
         self.without = without
         self.load_state_dict(rule.state_dict())
         self.to(rule.log_lr)
-
-    def update_tensor(
-        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        # All rows at once: a mean over the matrix needs them.
-        return self.compute_update(block, stats, context)
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
