@@ -111,7 +111,7 @@ def coordinate_features(block: ParamBlock, stats: TensorStats, step: int) -> Ten
         (square / stats.g_all).log() / 4, params * stats.w_all.rsqrt(),
         asinh(params * math.sqrt(block.info.fan_in)), ((params * params + TINY) / stats.w_all).log() / 4,
     ]  # fmt: skip
-    return torch.stack(features).clamp(-LIMIT, LIMIT)
+    return torch.stack(features).clamp_(-LIMIT, LIMIT)
 
 
 def shared_features(stats: TensorStats, info: ParamInfo, step: int, total: int) -> list[Tensor]:

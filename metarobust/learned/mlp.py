@@ -94,7 +94,7 @@ class FeatureOptimizer(LearnedOptimizer):
         """
         *averages, rows, columns, _ = stats
         features = coordinate_features(block, TensorStats(*averages), context.step)
-        return features, apply_part(context.prepared.parts[0], features) + rows + columns
+        return features, apply_part(context.prepared.parts[0], features).add_(rows).add_(columns)
 
 
 def adam_residual(

@@ -123,7 +123,7 @@ class LearnedOptimizer(nn.Module, Optimizer):
         return None, {}
 
     def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
-        """Takes one more gradient into the accumulators, in place, as far as a coordinate's own gradient says it all."""
+        """Takes one more gradient into the accumulators, in place, as far as a coordinate's own says it all."""
 
     def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
         """What `compute_update` needs of a whole tensor.
