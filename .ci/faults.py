@@ -181,7 +181,7 @@ class Faults:
             code, by_default = ended(pid), -int(signal_number)
             if code and here.exists():  # else it was over, or not begun
                 handled = signal_number == signal.SIGTERM and WORK[name].remedy
-                return self.after(name, here, code, {143} if handled else {by_default}, WORK[name].remedy)
+                return self.after(name, here, code, {130} if handled else {by_default}, WORK[name].remedy)
 
     def full_disk(self, name: str) -> str:
         here = self.new()

@@ -1,8 +1,7 @@
 """The command line: list, run, show, results, headline, export, bench, grade.
 
-Bad input is one line on standard error and exit code 2, like memory that does not suffice; Ctrl-C is one line that says
-how to go on, and 130, and SIGTERM the same and 143. What a command needs is imported when it is typed, so that `--help`
-answers at once.
+Bad input is one line on standard error and exit code 2; Ctrl-C or SIGTERM is one line that says how to go on, and 130.
+What a command needs is imported when it is typed, so that `--help` answers at once.
 """
 
 import argparse
@@ -44,12 +43,12 @@ LOADED = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Runs one command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C or SIGTERM."""
     # Threads that wait by spinning bring a busy machine to a stand-still; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else list(argv)
     command, alone = None, threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if alone else None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if alone else None
     try:
         options = parser().parse_args(argv)
         command = options.command
@@ -63,25 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search(r"out of memory|can't allocate memory", str(error)):
             raise
-        advice = "give fewer --workers or a smaller --scale, or free some; what is finished is kept for --resume"
-        print(f"metarobust: error: out of memory; {advice}", file=sys.stderr)
+        print("metarobust: error: out of memory; give fewer --workers or a smaller --scale", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         again = shlex.join([*argv, *([] if "--resume" in argv else ["--resume"])])
         remedies = {
             "run": f"; go on with: metarobust {again}",
             "grade": "; the same command goes on where it was stopped",
         }
         print(f"\nmetarobust: interrupted{remedies.get(command or '', '')}", file=sys.stderr)
-        return 143 if stop.args else 130
+        return 130
     finally:
         if alone:
             signal.signal(signal.SIGTERM, before)
     return 0
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise KeyboardInterrupt("SIGTERM")
 
 
 def load(name: str) -> Any:

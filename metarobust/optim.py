@@ -160,13 +160,12 @@ class MetaOptimizer(torch.optim.Optimizer):
             blocks.append(ParamBlock(grad, p.detach().to(like).reshape(matrix), held, info))
             for part in map(blocks[-1].rows, blocks[-1].row_chunks(optimizer.chunk)):
                 optimizer.update_accumulators(part.grads, part.accumulators, context)
-        for p, grad, (block, stats) in zip(params, grads, optimizer.with_stats(blocks, context), strict=True):
-            for rows, update, changed in optimizer.update_chunks(block, stats, context):
-                for name, x in changed.items():
-                    block.accumulators[name][..., rows, :] = x
-                if grad is not None:  # adds in the wider of the two types, and rounds once
-                    part = torch.atleast_1d(p)[rows]
-                    part.add_(update.reshape(part.shape), alpha=float(group["lr"]))
+        for i, rows, update, changed in optimizer.updates(blocks, context):
+            for name, x in changed.items():
+                blocks[i].accumulators[name][..., rows, :] = x
+            if grads[i] is not None:  # adds in the wider of the two types, and rounds once
+                part = torch.atleast_1d(params[i])[rows]
+                part.add_(update.reshape(part.shape), alpha=float(group["lr"]))
         group |= {"step": done + 1, "shared": shared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -119,8 +119,7 @@ def class_table(
     if retry and not again:
         raise InputError(f"no submission is {printable(str(retry[0]))}; give a file or a folder of {folder}")
     results: dict[Submission, dict[str, Any]] = {}
-    bar = tqdm(total=len(found), desc="grade", unit="submission")
-    with only_writer(out), bar, ThreadPoolExecutor(workers) as pool:
+    with only_writer(out), tqdm(total=len(found), desc="grade") as bar, ThreadPoolExecutor(workers) as pool:
         given = (number, _class_seed(out, seed), limits or Limits(), trust)
         waiting = {pool.submit(_one, one, out / "results", one in again, *given): one for one in found}
         try:

@@ -18,7 +18,7 @@ from torch import Tensor
 from metarobust.learned.features import ACCUMULATORS, HUGE
 from metarobust.learned.mlp import FeatureOptimizer, Prepared, make_mlp, run_mlp
 from metarobust.learned.protocol import Accumulators, ParamBlock, State, StepContext
-from metarobust.learned.schedule import LearnedSchedule, adam_direction, average, of_layer
+from metarobust.learned.schedule import FORGET, LearnedSchedule, adam_direction, of_layer, per_task
 from metarobust.objectives import Objective
 
 
@@ -57,7 +57,8 @@ class Joint(FeatureOptimizer):
         return super().prepare(state)[0]._replace(more=hyperparameters), shared
 
     def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
-        average(grads.clamp(-HUGE, HUGE), accumulators["mean"], context.prepared.more)
+        forget = per_task(context.prepared.more.values[..., FORGET], grads)
+        accumulators["mean"].lerp_(grads.clamp(-HUGE, HUGE), forget)
         super().update_accumulators(grads, accumulators, context)
 
     def compute_update(

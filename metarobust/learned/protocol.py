@@ -162,47 +162,20 @@ class LearnedOptimizer(nn.Module, Optimizer):
         split = {name: matrices(x, infos) for name, x in accumulators.items()}
         each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
         blocks = list(map(ParamBlock, matrices(grads, infos), matrices(params, infos), each, infos))
-        updates, changed = zip(*self.update_tensors(blocks, context), strict=True)
+        _, _, updates, changed = zip(*self.updates(blocks, context), strict=True)
         new = {name: torch.cat([each[name].flatten(-2) for each in changed], -1) for name in changed[0]}
         state = State(context.step, state.total, state.param_spec, accumulators | new, shared)
         return torch.cat([update.flatten(-2) for update in updates], -1), state
 
-    def update_tensors(
+    def updates(
         self, blocks: Sequence[ParamBlock], context: StepContext
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """What is added to each tensor of a network in turn, and those of its accumulators that change with it.
-
-        Args:
-            blocks: all tensors of the network in order, after `update_accumulators`.
-            context: the step.
-        """
-        for block, stats in self.with_stats(blocks, context):
-            yield self.update_tensor(block, stats, context)
-
-    def with_stats(
-        self, blocks: Sequence[ParamBlock], context: StepContext
-    ) -> Iterator[tuple[ParamBlock, tuple[Tensor, ...]]]:
-        """All tensors of a network in order, after `update_accumulators`, each with its `tensor_stats`."""
+    ) -> Iterator[tuple[int, slice, Tensor, dict[str, Tensor]]]:
+        """What is added, after `update_accumulators`: the number of a tensor, rows of it, and their `compute_update`."""
         for i, block in enumerate(blocks):
-            bias = blocks[i + 1].accumulators if block.info.has_bias else None
-            yield block, self.tensor_stats(block, bias, context)
-
-    def update_tensor(
-        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`compute_update` of a whole tensor, some rows at a time."""
-        _, updates, changed = zip(*self.update_chunks(block, stats, context), strict=True)
-        if len(updates) == 1:
-            return updates[0], changed[0]
-        return torch.cat(updates, -2), {name: torch.cat([each[name] for each in changed], -2) for name in changed[0]}
-
-    def update_chunks(
-        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
-    ) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
-        """`compute_update` of some rows after the other: which they are, and what it returns."""
-        for rows in block.row_chunks(self.chunk):
-            of_rows = [x if x.shape[-2] == 1 else x[..., rows, :] for x in stats]
-            yield rows, *self.compute_update(block.rows(rows), of_rows, context)
+            stats = self.tensor_stats(block, blocks[i + 1].accumulators if block.info.has_bias else None, context)
+            for rows in block.row_chunks(self.chunk):
+                of_rows = [x if x.shape[-2] == 1 else x[..., rows, :] for x in stats]
+                yield i, rows, *self.compute_update(block.rows(rows), of_rows, context)
 
 
 def matrices(flat: Tensor, infos: Sequence[ParamInfo]) -> list[Tensor]:

@@ -95,13 +95,11 @@ class LearnedSchedule(LearnedOptimizer):
 
     def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
         grads = grads.clamp(-HUGE, HUGE)
-        average(grads, accumulators["mean"], context.prepared)
+        accumulators["mean"].lerp_(grads, per_task(context.prepared.values[..., FORGET], grads))
         accumulators["square"].mul_(0.99).addcmul_(grads, grads, value=0.01)
 
     def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
-        """Rate and decay."""
-        rate, decay = self.rate_and_decay(context.prepared, block.info)
-        return per_task(rate, block.params), per_task(decay, block.params)
+        return tuple(per_task(x, block.params) for x in of_layer(context.prepared, block.info))
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
@@ -110,19 +108,10 @@ class LearnedSchedule(LearnedOptimizer):
         direction = adam_direction(block.accumulators, context.prepared, context.step)
         return direction.mul_(-rate).addcmul_(block.params, decay, value=-1), {}
 
-    def rate_and_decay(self, hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
-        """Those of a tensor."""
-        return of_layer(hyperparameters, info)
-
 
 def network_kind(param_spec: ParamSpec) -> int:
     """1 if the network has convolutions, else 0: which set of schedules it gets."""
     return int(any(len(shape) > 2 for shape in param_spec.shapes))
-
-
-def average(grads: Tensor, mean: Tensor, hyperparameters: Hyperparameters) -> None:
-    """Takes one more gradient into the averaged one, in place."""
-    mean.lerp_(grads, per_task(hyperparameters.values[..., FORGET], grads))
 
 
 def adam_direction(accumulators: Accumulators, hyperparameters: Hyperparameters, step: int) -> Tensor:
