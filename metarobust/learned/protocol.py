@@ -170,7 +170,7 @@ class LearnedOptimizer(nn.Module, Optimizer):
     def updates(
         self, blocks: Sequence[ParamBlock], context: StepContext
     ) -> Iterator[tuple[int, slice, Tensor, dict[str, Tensor]]]:
-        """What is added, after `update_accumulators`: the number of a tensor, rows of it, and their `compute_update`."""
+        """What is added, after `update_accumulators`: a tensor's number, some of its rows, their `compute_update`."""
         for i, block in enumerate(blocks):
             stats = self.tensor_stats(block, blocks[i + 1].accumulators if block.info.has_bias else None, context)
             for rows in block.row_chunks(self.chunk):
