@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -244,25 +241,6 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     assert last == "metarobust: error: [Errno 13] Permission denied: 'some file'"
 
 
-def test_a_disk_that_fills_up_leaves_a_run_that_can_be_resumed(place, monkeypatch, capsys):
-    assert main([*RUN, "--out", "whole"]) == 0
-    real, calls = os.fsync, []
-
-    def fill_up(file):
-        calls.append(file)
-        if len(calls) > 8:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "fsync", fill_up)
-        assert main([*RUN, "--out", "full"]) == 2
-    assert "No space left on device" in capsys.readouterr().err
-    assert not [path for path in Path("full").rglob("*") if path.name.startswith(".")]
-    assert main([*RUN, "--out", "full", "--resume"]) == 0
-    assert Path("full/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()
-
-
 def test_ctrl_c_says_how_to_go_on_and_the_table_is_the_same(place, monkeypatch, capsys):
     assert main([*RUN, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
@@ -273,25 +251,6 @@ def test_ctrl_c_says_how_to_go_on_and_the_table_is_the_same(place, monkeypatch, 
     )
     assert main([*RUN, "--out", "with space", "--resume"]) == 0
     assert Path("with space/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()
-
-
-def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_table(place):
-    assert main([*RUN, "--out", "whole"]) == 0
-    moments = random.Random()  # really random: whatever the moment, the table must come out the same
-    command = [sys.executable, ROOT / "tests" / "lab" / "fake_experiment.py", *RUN, "--out", "killed", "--resume"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for began in ("manifest.json", "checkpoints/train0.safetensors"):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while not Path("killed", began).exists() and process.poll() is None:
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.15))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was over before the kill"
-    last = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    assert re.sub(r"fake: [^\r\n]*", "", last.stderr).strip() == "", "beside the bar of progress"
-    assert Path("killed/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()
 
 
 def test_the_module_is_the_command():
