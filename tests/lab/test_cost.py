@@ -59,8 +59,7 @@ def tiny():
 
 
 def prepare(patch):
-    """No waiting for the disk, and little to measure on."""
-    patch.setattr("metarobust.storage.os.fsync", lambda file: None)
+    """Little to measure on."""
     patch.setattr("metarobust.lab.cost.stages.Setting.held_back", torch.arange(20))
     patch.setattr("metarobust.lab.stages.evaluate.CHECKED", 4)
     patch.setattr("metarobust.lab.attacked.SHORTER", {"steps": 2, "queries": 5})
