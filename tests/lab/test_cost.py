@@ -20,20 +20,7 @@ from metarobust.family import Training, make_tasks
 from metarobust.lab import cost, engine, results
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import as_hyper, fit_baseline, methods, settings
-from metarobust.lab.cost.bill import (
-    COSTS,
-    FIRST,
-    LAST,
-    TARGET,
-    TARGETS,
-    amount,
-    break_even,
-    curve,
-    derived,
-    models,
-    once,
-    payback,
-)
+from metarobust.lab.cost.bill import COSTS, FIRST, LAST, TARGET, TARGETS, amount, derived, models
 from metarobust.lab.cost.spec import NETWORKS, RIVALS, Spec, drawn, rivals
 from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import FLAGS
@@ -188,7 +175,7 @@ def test_searches_are_of_equal_size_without_repeats_and_not_all_at_the_edge():
 @pytest.mark.parametrize("other_once", [0, 9, 30])
 @pytest.mark.parametrize("other_each", [1, 2, 4])
 def test_break_even_is_what_trying_every_number_finds(own_once, own_each, other_once, other_each):
-    first, last = break_even(own_once, own_each, other_once, other_each)
+    first, last = cost.break_even(own_once, own_each, other_once, other_each)
     paid = [n for n in range(1, 200) if own_once + n * own_each <= other_once + n * other_each]
     assert first == (paid[0] if paid else math.inf)
     assert last == (paid[-1] if paid and paid[-1] < 199 else math.inf)
@@ -203,22 +190,16 @@ def make_rows():
     rows = []
 
     def add(part, model, method, step, **values):
+        common = {"dataset": "digits", "part": part, "model": model, "method": method, "step": step, "n": 10}
+        common |= {"network": "dense" if model else "", "scope": "", "seed": None}
         for metric, value in values.items():
-            accuracy = metric in ("clean", "robust")
-            for seed in (0, 1) if accuracy else (None,):
-                rows.append(
-                    dict.fromkeys(COLUMNS) | {
-                        "experiment": "cost", "dataset": "digits", "part": part, "model": model, "method": method,
-                        "tier": {"learned": "0", "std-prune": "0", "before": ""}.get(method, "adversarial"),
-                        "seed": seed, "step": step, "split": "test" if accuracy else "", "n": 10,
-                        "eps": 0.1 if metric == "robust" else 0.0,
-                        "attack": {"clean": "none", "robust": "worst of a, b"}.get(metric, ""),
-                        "scope": "worst case" if metric == "robust" else "", "learned": int(method == "learned"),
-                        "network": "" if part == "meta-training" else "dense", "start": "trained",
-                        "metric": f"{metric} accuracy" if accuracy else metric.replace("_", " "),
-                        "value": value + (0.02 * seed - 0.01 if accuracy else 0.0),
-                    }
-                )  # fmt: skip
+            if metric not in ("clean", "robust"):
+                rows.append(common | {"metric": metric.replace("_", " "), "value": value})
+                continue
+            attack = {"eps": 0.1, "attack": "worst of a, b", "scope": "worst case"} if metric == "robust" else {}
+            for seed in (0, 1):
+                one = {"seed": seed, "metric": f"{metric} accuracy", "value": value + 0.02 * seed - 0.01}
+                rows.append(common | attack | one)
 
     def costs(seconds, evaluations, examples):
         return {"seconds": seconds, "model_evaluations": evaluations, "adversarial_examples": examples}
@@ -241,7 +222,7 @@ FRAME = pd.DataFrame([*ROWS, *derived(ROWS)])
 
 
 def value(part, method, metric):
-    return payback(FRAME, part, "mlp-7-relu").loc[method, metric]
+    return cost.payback(FRAME, part, "mlp-7-relu").loc[method, metric]
 
 
 def test_the_recorded_table_is_derived_from_its_own_rows():
@@ -256,7 +237,7 @@ def test_the_recorded_table_is_derived_from_its_own_rows():
 
 
 def test_targets_are_shares_of_the_references_gain_and_what_is_learned():
-    found = {part: payback(pd.DataFrame(ROWS), part, "mlp-7-relu")[TARGET].iloc[0] for part in TARGETS}
+    found = {part: cost.payback(pd.DataFrame(ROWS), part, "mlp-7-relu")[TARGET].iloc[0] for part in TARGETS}
     assert found == pytest.approx({"half-gain": 0.5, "most-gain": 0.74, "as-learned": 0.5})
 
 
@@ -305,14 +286,8 @@ def test_numbers_of_models_are_words():
 def test_the_table_shows_clean_beside_robust_and_says_never():
     text = cost.table(FRAME)
     assert max(map(len, text.splitlines())) <= 160
-    for needed in (
-        "Cost of patching: digits, 2 seeds",
-        "90/20.0",
-        "88/50.0",
-        "to 74.0 % robust",
-        "search std-prune dense",
-    ):
-        assert needed in text, needed
+    needed = "Cost of patching: digits, 2 seeds", "90/20.0", "88/50.0", "to 74.0 % robust", "search std-prune dense"
+    assert [each for each in needed if each not in text] == []
     part = text.split("what the learned optimizer reaches")[1].splitlines()
     lines = {line.split("  ")[0]: line.split()[-4:] for line in part[2:5]}
     assert lines["std-prune"] == ["60", "100", "never", "never"]
@@ -338,7 +313,7 @@ def test_a_run_has_every_way_at_every_mark(whole):
     assert list(frame) == list(COLUMNS)
     for model in MODELS:
         for method in ("learned", *RIVALS):
-            steps = curve(frame, model, method)
+            steps = cost.curve(frame, model, method)
             assert steps.index.tolist() == [0, 1, 2, 4]
             assert steps["seconds"].is_monotonic_increasing
             a_step = {"PGD-7 training": 16, "FGSM training": 4, "input-gradient penalty": 4}.get(method, 2)
@@ -365,7 +340,7 @@ def test_meta_training_is_counted_to_the_pass(whole):
     assert found["episodes"]["model evaluations"] == runs * (inner + outer)
     assert found["episodes"]["adversarial examples"] == runs * looks
     assert found["validations"]["adversarial examples"] > 0
-    total = once(frame, "learned", "dense")
+    total = cost.once(frame, "learned", "dense")
     for metric in COSTS:
         assert total[metric] == pytest.approx(sum(part[metric] for part in found.values()))
 
@@ -374,7 +349,7 @@ def test_searches_are_counted_and_recorded(whole):
     manifest, frame = whole
     for method in RIVALS:
         for kind in ("dense", "convolutional"):
-            paid = once(frame, method, kind)
+            paid = cost.once(frame, method, kind)
             assert paid["model evaluations"] > 2 * 4 * 8 * 2
             assert paid["adversarial examples"] > 0  # every search measures robust accuracy
         tuned = [key for key in manifest["summary"]["tuned"] if specs.slug(method) in key]
