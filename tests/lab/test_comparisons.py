@@ -13,7 +13,7 @@ import torch
 from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
 from metarobust.family import Family, Training
-from metarobust.lab import attacked, catalogue, engine, run_folder
+from metarobust.lab import attacked, catalogue, engine
 from metarobust.lab.ablation import ablation
 from metarobust.lab.attacked import confined, informative, several, together, under_quick
 from metarobust.lab.baselines import methods
@@ -50,7 +50,6 @@ from metarobust.tasks import Tasks
 from metarobust.training import over_models
 
 CPU = torch.device("cpu")
-CODE = run_folder.code()  # once: asking git at every start would take long
 MODELS = ("mlp-5-sigmoid", "cnn-2-tanh")
 PLAN = MetaTrainConfig(episodes=4, horizons=(4,), truncation=2, tasks=2, batch_size=8, held_out=8, warmup=2)
 FEATURES = OptimizerConfig(LEARNED, "features", PLAN)
@@ -83,13 +82,6 @@ def execute(out, spec, **pool):
     return manifest, as_rows(frame)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No waiting for the disk, and git is asked once."""
-    monkeypatch.setattr(run_folder, "code", lambda: CODE)
-    monkeypatch.setattr("metarobust.storage.os.fsync", lambda file: None)
-
-
 @pytest.fixture
 def compare(tmp_path):
     """Runs these parts and returns the rows of the table."""
@@ -113,7 +105,6 @@ def whole(tmp_path_factory):
     looked: by unit, the batches (images as bytes, in order), measured images, meta-training pools, hyperparameters.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "code", lambda: CODE)
         looked, now = {}, []
         call, batch, sample = engine._call, Tasks.batch, Family.sample
         fit, accuracy, quickly = evaluate.fit_baseline, attacked.accuracy, tune.under_quick
