@@ -27,11 +27,11 @@ from metarobust.lab.summary import Cells
 
 PANELS = {
     "rate first": "step, first layer",
+    "rate middle": "step, middle layers",
     "bend": "weight of the bend",
     "far": "how far it looks, in eps",
     "slope": "weight of the slope, in eps",
     "slack": "lowered margin, in eps",
-    "noise": "noise, in eps",
 }
 BATCH = 64  # images a step, in the recorded runs
 IMAGE = 784  # pixels of MNIST

@@ -15,12 +15,7 @@ from metarobust.params import ParamSpec
 
 __all__ = ["curves", "differences", "kept", "kept_weights", "pixel_spread", "variants", "verdicts"]
 
-LEARNED = {
-    "rate first": PANELS["rate first"],
-    "rate last": "step, last layer",
-    **{name: title for name, title in PANELS.items() if name != "rate first"},
-    "smooth": "label smoothing",
-}
+LEARNED = PANELS | {"noise": "noise, in eps", "smooth": "label smoothing"}
 ROLES = ("learned", "rule", "robust")
 
 
