@@ -1,5 +1,6 @@
 """What the learned penalties weigh while a run goes on, and what they reach for what they cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -24,6 +25,7 @@ from metarobust.lab.results import (
     to_markdown,
 )
 from metarobust.lab.summary import Cells
+from metarobust.pretrained import IMAGES
 
 PANELS = {
     "rate first": "step, first layer",
@@ -34,7 +36,6 @@ PANELS = {
     "slack": "lowered margin, in eps",
 }
 BATCH = 64  # images a step, in the recorded runs
-IMAGE = 784  # pixels of MNIST
 PATCHED = {BEFORE: "control", PENALTIES: "learned", "std-prune": "rule", REFERENCE: "reference"}
 
 
@@ -151,5 +152,5 @@ def pixel_curve(rows: pd.DataFrame) -> dict[int, Interval]:
     if some.empty:
         raise InputError("no attack on a part of the pixels in these results; give those of the experiment `pixels`")
     found = {int(attack.split()[-2]): of["value"] for attack, of in some.groupby("attack")}
-    found[IMAGE] = rows[rows["scope"] == "pair"]["value"]
+    found[math.prod(IMAGES[names(rows, "dataset")[0]])] = rows[rows["scope"] == "pair"]["value"]
     return {few: interval(found[few]) for few in sorted(found)}
