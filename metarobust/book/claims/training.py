@@ -66,8 +66,8 @@ def lost(run: str, knockout: str, metric: str = "robust") -> float:
 
 @claim(ADDED, "what-was-learned", curvature=Range(0.5), everything=Range(10))
 def parts_penalties():
-    """Fresh networks of the digits, trained by the learned penalties, lose {curvature} under attack where the penalty on
-    curvature is knocked out, and {everything} where all penalties are: means over six kinds."""
+    """Fresh networks of the digits, trained by the learned penalties, lose {curvature} under attack where the penalty
+    on curvature is knocked out, and {everything} where all penalties are: means over six kinds."""
     return {"curvature": lost(KNOCKED, "no curvature"), "everything": lost(KNOCKED, "no penalties")}
 
 
