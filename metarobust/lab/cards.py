@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from metarobust import checkpoints, pretrained
+from metarobust import pretrained
 from metarobust.errors import InputError, choose
 from metarobust.lab.results import (
     ADAM,
@@ -21,6 +21,7 @@ from metarobust.lab.results import (
     recorded,
     select,
 )
+from metarobust.lab.run_folder import Units
 from metarobust.lab.spec import sizes, slug
 from metarobust.lab.summary import Cells
 from metarobust.learned import TIERS, make
@@ -210,8 +211,8 @@ def export(
     if meta_seed not in spec["meta_seeds"]:
         raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
     home = here["home"] if found in here["uses"] else part
-    stored = Path(run) / "checkpoints" / f"{slug(home)}.{slug(found['name'])}.{meta_seed}.safetensors"
-    held = checkpoints.load(stored, manifest["spec_sha256"])
+    units, learned = Units(Path(run)), f"{slug(home)}.{slug(found['name'])}.{meta_seed}"
+    stored, held = units.checkpoint(learned), units.restore(learned)
     if held is None:
         raise InputError(f"{stored} is missing; run the meta-training again in another folder")
     tensors, about = held

@@ -163,20 +163,18 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
     return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
 
 
-def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
-    """For those who would give up less clean accuracy: the meta-loss, and whoever tunes the baselines, count robust
-    accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
-    weights = {"smoke": (0.25,), "small": (0.5, 0.25, 0.1), "full": (0.5, 0.25, 0.1)}[scale]
-    shared = {"rules": (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
-    shared |= {"measures": "quick" if scale == "smoke" else "confined"}
-    return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
+def pixels(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Is a patch more than giving up pixels that say nothing? The attacker may move the most informative ones alone."""
+    rule, measures = replace(SHIPPED, pretrained="patch"), "quick" if scale == "smoke" else "pixels"
+    shared = {"methods": ("std-prune", "PGD-7 training"), "unseen": (FRESH[0], FRESH[4]), "measures": measures}
+    return (Part("patch, 100 steps", 100, 64, uses=(rule,), **shared),)
 
 
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
     "frontier": frontier,
-    "trade-off": trade_off,
+    "pixels": pixels,
     "robust-training": robust_training,
     "low-data": low_data,
     "few-images": few_images,
@@ -187,7 +185,7 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "ablation": ablation,
     "what-was-learned": what_was_learned,
 }
-SHIPPED_ALONE = ("few-images", "new-kinds", "what-was-learned")
+SHIPPED_ALONE = ("few-images", "new-kinds", "pixels", "what-was-learned")
 """Where nothing is learned, and rules are compared as they are shipped."""
 
 
@@ -212,7 +210,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     others = [part.dataset for part in parts]
     others += [source for part in parts for rule in part.rules for source in (rule.source, *rule.beside)]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
-    if name in ("frontier", "new-kinds"):  # patched are models as people have them: trained to the end
+    if name in ("frontier", "new-kinds", "pixels"):  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
     annealed = name in ("frontier", *SHIPPED_ALONE)
     if scale == "smoke":

@@ -27,7 +27,7 @@ SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",
     "train": "learn from adversarial examples once; train unseen fresh networks without any",
     "frontier": "the learned penalties against all that is tuned as hard: clean, robust, and passes that it takes",
-    "trade-off": "patch at a lower price: the meta-loss weighs robustness less; and pixels that say nothing",
+    "pixels": "attack the patched where only the pixels that say most about the class may be moved",
     "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
     "low-data": "train with few images a class; how much is lost from training to test images",
     "few-images": "the same by the learned penalties as they are shipped, against all that may look as closely",

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarobust.learned.protocol import ParamInfo, State, param_infos
-from metarobust.learned.schedule import SCALE, Hyperparameters, LearnedSchedule, network_kind, of_layer
+from metarobust.learned.protocol import Accumulators, ParamBlock, State, StepContext, param_infos
+from metarobust.learned.schedule import SCALE, LearnedSchedule, network_kind
 from metarobust.objectives import Objective
 from metarobust.params import ParamSpec
 from metarobust.penalties import Penalised
@@ -102,10 +102,9 @@ class LearnedPenalties(LearnedSchedule):
         weights = {name: values[name] * (eps if name in LENGTHS else 1) for name in WEIGHTS}
         return Penalised(**weights, at_random=self.at_random)
 
-    def rate_and_decay(self, hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
-        rate, decay = of_layer(hyperparameters, info)
-        scale = math.sqrt(FAN_IN / max(info.fan_in, FAN_IN))
-        return rate * scale, decay * scale
+    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
+        scale = math.sqrt(FAN_IN / max(block.info.fan_in, FAN_IN))
+        return tuple(x * scale for x in super().tensor_stats(block, bias, context))
 
     def for_tasks(self, tasks: int) -> "LearnedPenalties":
         """A copy with theta for each of the tasks, `[T, ...]`: so each has a meta-gradient of its own."""

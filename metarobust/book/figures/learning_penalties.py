@@ -9,8 +9,20 @@ from matplotlib.figure import Figure
 from metarobust.book.figures.results import label, roles
 from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style, ticks
 from metarobust.book.figures.style import points as in_points
+from metarobust.errors import InputError
 from metarobust.lab.paired import paired
-from metarobust.lab.results import ATTACKED, BEFORE, PENALTIES, accuracy, names, select, to_markdown
+from metarobust.lab.results import (
+    ATTACKED,
+    BEFORE,
+    PENALTIES,
+    REFERENCE,
+    Interval,
+    accuracy,
+    interval,
+    names,
+    select,
+    to_markdown,
+)
 from metarobust.lab.summary import Cells
 
 PANELS = {
@@ -22,6 +34,8 @@ PANELS = {
     "noise": "noise, in eps",
 }
 BATCH = 64  # images a step, in the recorded runs
+IMAGE = 784  # pixels of MNIST
+PATCHED = {BEFORE: "control", PENALTIES: "learned", "std-prune": "rule", REFERENCE: "reference"}
 
 
 def over_the_run(
@@ -91,10 +105,10 @@ def by_passes(frame: pd.DataFrame, parts: Sequence[str]) -> Figure:
 
 def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
     """A Markdown table: on each network the rule's clean and robust accuracy in per cent, and how far its robust
-    accuracy is ahead of each rival that may look as closely, in points: means over paired seeds, ± 95 %."""
+    accuracy is ahead of each that may look as closely, other rules too, in points: means over paired seeds, ± 95 %."""
     rows = select(frame, part=part)
     values, cells = accuracy(rows), Cells(rows)
-    closer = rows[(rows["learned"] == 0) & rows["tier"].isin(("2", ATTACKED))]
+    closer = rows[(rows["method"] != method) & rows["tier"].isin(("2", ATTACKED))]
     rivals = names(closer, "method")
     lines = [["network", "learned: clean/robust", *(label(rival) for rival in rivals)]]
     for model in names(rows, "model"):
@@ -102,3 +116,40 @@ def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
         gaps = [in_points(gap.difference, gap.half) for gap in gaps]
         lines.append([f"`{model}`", cells(part, model, method), *gaps])
     return to_markdown(lines)
+
+
+def by_pixels(frame: pd.DataFrame) -> Figure:
+    """A panel for each network of the experiment `pixels`: what is left where an attacker may move the pixels that say
+    most about the class and no others, by how many. Means over seeds with 95 % intervals."""
+    models = names(frame, "model")
+    with style():
+        figure, grid = plt.subplots(len(models), 1, figsize=(5.2, 2.9 * len(models)), sharex=True)
+        for axes, model in zip(grid, models, strict=True):
+            ends = []
+            for method, kind in PATCHED.items():
+                rows, how = select(frame, model=model, method=method), role(kind)
+                points = pixel_curve(rows)
+                x, y, high = list(points), *zip(*points.values(), strict=True)
+                looks = {"color": how.colour, "marker": how.marker, "ls": how.line, "lw": 1, "elinewidth": 0.8}
+                axes.errorbar(x, y, yerr=high, **looks)
+                ends.append((method, x[-1], y[-1], kind))
+            label_column(axes, ends, 1.04)
+            axes.set_title(model)
+            axes.set_ylabel("robust accuracy")
+            axes.yaxis.set_major_formatter(as_percent)
+        grid[-1].set_xlabel("pixels that may be moved, those that say most first")
+    return figure
+
+
+def pixel_curve(rows: pd.DataFrame) -> dict[int, Interval]:
+    """The accuracy under two PGDs of one method on one network, by how many pixels they may move.
+
+    Raises:
+        InputError: the rows have no attack on a part of the pixels.
+    """
+    some = rows[rows["attack"].str.endswith(" pixels")]
+    if some.empty:
+        raise InputError("no attack on a part of the pixels in these results; give those of the experiment `pixels`")
+    found = {int(attack.split()[-2]): of["value"] for attack, of in some.groupby("attack")}
+    found[IMAGE] = rows[rows["scope"] == "pair"]["value"]
+    return {few: interval(found[few]) for few in sorted(found)}
