@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import toy
 from bs4 import BeautifulSoup
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -50,7 +51,6 @@ from metarobust.book.figures import (
 from metarobust.errors import InputError
 from metarobust.lab.results import recorded
 from metarobust.learned import make
-from metarobust.models import build
 from metarobust.params import ParamSpec
 
 # How colours look without one kind of cone: Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
@@ -211,7 +211,7 @@ FIGURES = {
     "over_images": lambda: few_images.over_images(few(), NETWORKS[0], METHODS),
     "learning_curves": lambda: few_images.learning_curves(table(), "patch", NETWORKS[0], METHODS),
     "gap": lambda: few_images.gap(few(), NETWORKS[0], METHODS),
-    "curves": lambda: what_was_learned.curves({"one": (make("penalties"), build("mlp-3-elu", (1, 2, 2), 2))}),
+    "curves": lambda: what_was_learned.curves({"one": (make("penalties"), toy.tasks().param_spec)}),
     "over_the_run": lambda: learning_penalties.over_the_run(learning_penalties.PANELS, RUN),
     "by_passes": lambda: learning_penalties.by_passes(
         recorded("frontier-digits-small").frame, ["train, 100 steps", "train, 200 steps"]
@@ -344,8 +344,8 @@ def test_differences_of_variants_are_paired_and_noise_is_told_apart():
     frame.loc[split, "value"] += np.where(frame.loc[split, "meta_seed"] == 0, 0.1, -0.08)
     found = two_by_two.differences(frame)
     assert list(found) == ["even", "split"]
-    frame["method"] = frame["method"].str.replace("learned", "the rule")
-    assert two_by_two.differences(frame, base="the rule") == found
+    renamed = frame.assign(method=frame["method"].str.replace("learned", "the rule"))
+    assert two_by_two.differences(renamed, base="the rule") == found
     assert (found["even"].robust, found["split"].robust) == pytest.approx((0.02, 0.05))
     assert found["split"].by_meta_seed == pytest.approx((0.14, -0.04))
     assert found["even"].clear
