@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metarobust import checkpoints, storage
+from metarobust import storage
 from metarobust.cli import describe
 from metarobust.course import child, classroom
 from metarobust.data import load
@@ -56,7 +56,7 @@ def again(folder, status):
 
 
 READ = {
-    "checkpoint": ("checkpoints/patch0.safetensors", lambda folder: checkpoints.load(*checkpoint(folder))),
+    "checkpoint": ("checkpoints/patch0.safetensors", lambda folder: Units(folder).restore("patch0")),
     "unit": ("units/sum.json", lambda folder: Units(folder).rows("sum")),
     "table": ("results.csv", results.load),
     "manifest, shown": ("manifest.json", describe),
@@ -66,10 +66,6 @@ READ = {
     "submission": ("a.ipynb", lambda folder: child.read((folder / "a.ipynb").read_bytes())),
 }
 REFUSED = {"submission": (ValueError, KeyError, TypeError, AttributeError, RecursionError)}  # as `child.main` does
-
-
-def checkpoint(folder):
-    return folder / "checkpoints" / "patch0.safetensors", storage.read_json(folder / "manifest.json")["spec_sha256"]
 
 
 def places(value, path=()):
