@@ -70,7 +70,9 @@ def sound(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise error if isinstance(error, InputError) else damaged(path) from error
+        if isinstance(error, InputError):
+            raise
+        raise damaged(path) from error
 
 
 def _cell(value: Any, kind: type, name: str) -> str:
