@@ -206,15 +206,21 @@ class Faults:
         return self.after(name, here, ended(pid), {0, 2}, "")
 
     def two_runs(self, name: str) -> str:
-        here = self.new()
-        first = begin(WORK[name], here)
-        while not (here / run_folder.LOCK).exists():
-            time.sleep(0.001)
+        while True:
+            here = self.new()
+            first = begin(WORK[name], here)
+            while not list(here.glob("*.json")):
+                time.sleep(0.001)
+            os.kill(first, signal.SIGSTOP)
+            if (here / run_folder.LOCK).exists():
+                break
+            os.kill(first, signal.SIGCONT)
+            ended(first)  # it was over
         here.with_suffix(".said").unlink()
-        code, one = ended(begin(WORK[name], here)), ended(first)
-        if one:
-            return f"the first ended with {one}"
-        return self.after(name, here, code, {2}, "another process writes")
+        code = ended(begin(WORK[name], here))
+        os.kill(first, signal.SIGCONT)
+        one = ended(first)
+        return f"the first ended with {one}" if one else self.after(name, here, code, {2}, "another process writes")
 
     def dead_worker(self, name: str) -> str:
         here, die = self.new(), self.new()
