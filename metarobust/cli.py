@@ -38,6 +38,7 @@ LOADED = {
     "results": "metarobust.lab.results:load",
     "run": "metarobust.lab.running:run",
     "run all": "metarobust.lab.running:run_all",
+    "sound": "metarobust.lab.tables:sound",
 }
 """What the commands call, of all layers: module, or module and name."""
 
@@ -162,14 +163,12 @@ def grade(options: argparse.Namespace) -> None:
 def describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError where the folder holds no finished run."""
     manifest, frame = load("results")(folder)
-    spec, experiments = manifest["spec"], load("experiments")
-    experiment = experiments[choose(spec["experiment"], experiments, "experiment")]
-    seeds = " ".join(map(str, spec["seeds"]))
-    return (
-        f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; "
-        f"{manifest['wall_seconds']:.0f} s on {manifest['device']['name']}\n"
-        + (experiment.brief(frame) if brief else experiment.table(frame))
-    )
+    with load("sound")(folder / "manifest.json"):
+        spec, took, where = manifest["spec"], f"{manifest['wall_seconds']:.0f} s", manifest["device"]["name"]
+        experiment = load("experiments")[choose(spec["experiment"], load("experiments"), "experiment")]
+        seeds = " ".join(map(str, spec["seeds"]))
+        head = f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; {took} on {where}"
+    return f"{head}\n{experiment.brief(frame) if brief else experiment.table(frame)}"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -24,7 +24,7 @@ from metarobust.course.grade import draw_seed, feedback, grade_file, printable
 from metarobust.course.sandbox import Limits, confine
 from metarobust.errors import InputError
 from metarobust.lab.running import only_writer
-from metarobust.lab.tables import write_csv
+from metarobust.lab.tables import sound, write_csv
 from metarobust.storage import read_json, sha256, write_atomic, write_json
 
 DEPTH = 6  # folders in each other
@@ -138,9 +138,9 @@ def class_table(
 
 def _class_seed(out: Path, seed: int | None) -> int:
     """The class's seed, kept beside the results."""
-    kept = out / "grading.json"
-    if seed is None:
-        seed = int(read_json(kept)["seed"]) if kept.exists() else draw_seed()
+    with sound(kept := out / "grading.json"):
+        if seed is None:
+            seed = int(read_json(kept)["seed"]) if kept.exists() else draw_seed()
     write_json(kept, {"seed": seed, "version": __version__})
     return seed
 

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from metarobust.errors import InputError, choose
-from metarobust.lab.tables import read_csv
+from metarobust.lab.tables import read_csv, sound
 from metarobust.storage import read_json
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -68,7 +68,8 @@ def load(folder: Path | str) -> Results:
         raise InputError(f"the run in {folder} is not finished; repeat its command with --resume")
     path = folder / "results.csv"
     path = path if path.exists() else folder / "results.csv.gz"
-    return Results(manifest, read_csv(path, manifest["columns"], manifest["files_sha256"]["results.csv"]))
+    with sound(folder / "manifest.json"):
+        return Results(manifest, read_csv(path, manifest["columns"], manifest["files_sha256"]["results.csv"]))
 
 
 def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

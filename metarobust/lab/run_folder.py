@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metarobust.errors import InputError
 from metarobust.lab.environment import code, peak_memory, versions
-from metarobust.lab.tables import write_csv
+from metarobust.lab.tables import sound, write_csv
 from metarobust.storage import TEMPORARY, load_tensors, read_json, save_tensors, sha256, write_json
 
 COLUMNS: dict[str, type] = {
@@ -85,7 +85,8 @@ class Units:
             raise InputError(f"{path} is missing, damaged or cut short; delete it and give --resume") from error
         if (stored.get("unit"), stored.get("spec_sha256")) != (name, self.manifest["spec_sha256"]):
             raise InputError(f"{path} is of another run; delete it and give --resume")
-        return stored["rows"]
+        with sound(path):
+            return [dict(row) for row in stored["rows"]]
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Stores a checkpoint of this name, tensors and a JSON object, in place of the one before."""
@@ -156,14 +157,17 @@ class Run(Units):
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out} is a file; choose another --out")
         if (self.out / "manifest.json").exists():
-            self._check(read_json(self.out / "manifest.json"), new, resume)
+            with sound(self.out / "manifest.json"):
+                self._check(read_json(self.out / "manifest.json"), new, resume)
         else:
             names = sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
             foreign = [name for name in names if name != LOCK and not name.endswith(TEMPORARY)]
             if foreign:
                 raise InputError(f"{self.out} holds {foreign[0]!r}, which is not of a run; choose another --out")
             self.manifest = new
-        self._spent = self.manifest["wall_seconds"]
+        with sound(self.out / "manifest.json"):
+            self._spent = float(self.manifest["wall_seconds"])
+            float(self.manifest.get("peak_memory_mb", 0))
         if not self.complete:
             self._write_manifest()
 

@@ -6,7 +6,8 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ def read_csv(path: str | Path, columns: Mapping[str, str], digest: str) -> pd.Da
         frame = text.astype(dict.fromkeys(numbers, float))
         return frame.astype({name: "Int64" for name, kind in columns.items() if kind == "int"})
     except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise damaged(path) from error
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Where a file is read whose fields may be of any kind: what a wrong one leads to becomes an InputError."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise damaged(path) from error
 
 

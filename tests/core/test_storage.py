@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import pickle
 
 import pytest
 import torch
@@ -141,6 +142,28 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, failure, sa
         with failure(monkeypatch), pytest.raises(InputError, match=f"cannot write {path}: {says}"):
             write(path, False)
         assert {each: each.read_bytes() for each in tmp_path.iterdir()} == files
+
+
+class Bomb:
+    """Whoever unpickles it has its folder made."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["pickle", "torch.save"])
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, packed):
+    path, goes_off = tmp_path / "theta.safetensors", tmp_path / "boom"
+    torch.save(Bomb(goes_off), path) if packed else path.write_bytes(pickle.dumps(Bomb(goes_off)))
+    for read in (load_tensors, read_json):
+        with pytest.raises(InputError, match="damaged"):
+            read(path)
+    assert not goes_off.exists()
+    torch.load(path, weights_only=False) if packed else pickle.loads(path.read_bytes())
+    assert goes_off.exists(), "the bomb is none"
 
 
 def test_sha256_of_text_and_bytes():

@@ -27,19 +27,16 @@ SCHEDULE, NETWORK = "MetaOptimizer, a schedule", "MetaOptimizer, a network for e
 MOVED = {ADAM: 7, FUSED: 7, SCHEDULE: 7, NETWORK: 11, SCALE: 16}
 """Numbers of a coordinate that a step must read or write: weight, gradient and averages, two for Adam and a schedule,
 four for a network; all but the gradient are written too. Scaling is of eight numbers, too many for any cache."""
-COLUMNS: dict[str, type] = {
-    "part": str, "device": str, "network": str, "way": str, "seconds": float, "fastest": float, "slowest": float,
-    "ratio": float, "work": int, "rounds": int, "share": float,
-}  # fmt: skip
+COLUMNS: dict[str, type] = dict.fromkeys(("device", "network", "way"), str) | dict.fromkeys(("work", "rounds"), int)
+COLUMNS |= dict.fromkeys(("seconds", "fastest", "slowest", "ratio", "share"), float)
 """ratio: seconds in units of Adam's. work: coordinate-steps. share: of the bandwidth."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """width: of the ResNet. steps: in each of the rounds."""
+    """width: of the ResNet. rounds: of a step by each way."""
 
     width: int = 64
-    steps: int = 1
     rounds: int = 9
 
 
@@ -55,24 +52,23 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 def stepping(size: Size, device: str) -> list[dict[str, Any]]:
     """Steps on a ResNet-18 with random gradients, which stay the same; and the bandwidth."""
-    total = (size.rounds + 1) * size.steps
     optimizers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         ADAM: partial(torch.optim.Adam, foreach=True),
         FUSED: partial(torch.optim.Adam, fused=True),
-        SCHEDULE: partial(MetaOptimizer, optimizer="train", total_steps=total),
-        NETWORK: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=total),
+        SCHEDULE: partial(MetaOptimizer, optimizer="train", total_steps=size.rounds + 1),
+        NETWORK: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=size.rounds + 1),
     }
     ways: dict[str, Callable[[], Any]] = {}
     for way, make_optimizer in optimizers.items():
         params = resnet_parameters(size.width, device)
-        ways[way] = partial(_repeat, make_optimizer(params).step, size.steps, device)
+        ways[way] = partial(_finish, make_optimizer(params).step, device)
     count = sum(p.numel() for p in params)
     numbers = torch.ones(MOVED[SCALE] // 2 * count, device=device)
-    ways[SCALE] = partial(_repeat, partial(numbers.mul_, 1.0), size.steps, device)
+    ways[SCALE] = partial(_finish, partial(numbers.mul_, 1.0), device)
     clock = time.process_time if device == "cpu" else time.perf_counter
     times, _ = interleaved(ways, size.rounds, clock=clock)
     bandwidth = MOVED[SCALE] / median(times[SCALE])
-    common = {"part": "step", "device": device, "network": "resnet18", "work": count * size.steps}
+    common = {"device": device, "network": "resnet18", "work": count}
     return [
         common | {"way": way, "share": MOVED[way] / row["seconds"] / bandwidth} | row
         for way, row in timed(times, ADAM).items()
@@ -96,16 +92,14 @@ def resnet_parameters(width: int, device: str) -> list[nn.Parameter]:
     return params
 
 
-def _repeat(step: Callable[[], Any], times: int, device: str) -> None:
-    for _ in range(times):
-        step()
+def _finish(step: Callable[[], Any], device: str) -> None:
+    step()
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Coordinate-steps per second."""
-    rows = [row for row in rows if row["part"] == "step"]
     lines = [["device", "step by", "million coordinates/s", "slowest to fastest", "times Adam", "share of bandwidth"]]
     for row in rows:
         lines.append([row["device"], row["way"], *pace(row, row["work"] / 1e6, ",.2f"), f"{100 * row['share']:.1f} %"])

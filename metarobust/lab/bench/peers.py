@@ -63,15 +63,9 @@ def recorded_models(folder: Path = FOLDER / NAME) -> dict[str, nn.Module]:
 def compare_pgd(
     name: str, model: nn.Module, data: Split, norm: str, *, keep: str = "last", seed: int | None = None
 ) -> list[dict[str, Any]]:
-    """PGD by us and by each library that is installed, on the same images.
+    """PGD by us and by each library that is installed, on the same images, with this `keep` of ours.
 
-    Args:
-        name: Of the model, as in `MODELS`.
-        model: The model.
-        data: Images and labels.
-        norm: `linf` or `l2`.
-        keep: Of `pgd`: the last point, or the best.
-        seed: Of the random start; None to begin at the image.
+    seed: of the random start; None to begin at the image.
     """
     setting = {"eps": RADIUS[norm], "steps": STEPS, "step_size": 2.5 * RADIUS[norm] / STEPS}
 
@@ -79,10 +73,8 @@ def compare_pgd(
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return pgd(model, x, y, norm=norm, **setting, keep=keep, generator=generator)
 
-    ways = {OURS: ours}
-    ways |= {
-        peer: PGD[peer](model, norm, **setting, seed=seed) for peer in LIBRARIES if peer in PGD and installed(peer)
-    }
+    peers = (peer for peer in LIBRARIES if peer in PGD and installed(peer))
+    ways = {OURS: ours} | {peer: PGD[peer](model, norm, **setting, seed=seed) for peer in peers}
 
     def outcome(attack: Callable[[Tensor, Tensor], Tensor]) -> dict[str, float]:
         moved = attack(data.images, data.labels)
