@@ -163,8 +163,6 @@ class Run(Units):
             if foreign:
                 raise InputError(f"{self.out} holds {foreign[0]!r}, which is not of a run; choose another --out")
             self.manifest = new
-        for left in self.out.rglob(f".*{TEMPORARY}"):
-            left.unlink(missing_ok=True)
         self._spent = self.manifest["wall_seconds"]
         if not self.complete:
             self._write_manifest()

@@ -48,7 +48,7 @@ def test_weights_are_those_of_the_recorded_run(name):
     own = "" if rule["kind"] == "features" else f"-{rule['kind']}"
     goal = "patch" if card["part"].startswith("patch") else "train"
     assert card["meta_trained_on"]["dataset"] == (rule["source"] or manifest["spec"]["dataset"])
-    assert name == (goal if rule["kind"] == "penalties" else f"{goal}-{card['meta_trained_on']['dataset']}{own}")
+    assert name == (goal if rule.get("beside") else f"{goal}-{card['meta_trained_on']['dataset']}{own}")
     assert card["licence"] == "MIT"
 
 

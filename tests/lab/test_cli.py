@@ -223,25 +223,6 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     assert last == "metarobust: error: [Errno 13] Permission denied: 'some file'"
 
 
-def test_a_disk_that_fills_up_leaves_a_run_that_can_be_resumed(place, monkeypatch, capsys):
-    assert main([*RUN, "--out", "whole"]) == 0
-    real, calls = os.fsync, []
-
-    def fill_up(file):
-        calls.append(file)
-        if len(calls) > 8:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "fsync", fill_up)
-        assert main([*RUN, "--out", "full"]) == 2
-    assert "No space left on device" in capsys.readouterr().err
-    assert not [path for path in Path("full").rglob("*") if path.name.startswith(".")]
-    assert main([*RUN, "--out", "full", "--resume"]) == 0
-    assert Path("full/results.csv").read_bytes() == Path("whole/results.csv").read_bytes()
-
-
 def test_ctrl_c_says_how_to_go_on_and_the_table_is_the_same(place, monkeypatch, capsys):
     assert main([*RUN, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
