@@ -41,7 +41,7 @@ import torch
 from toy import ADVERSARIAL, generator, tasks
 from tqdm.auto import tqdm
 
-from metarobust import MetaOptimizer, checkpoints, evaluate, patch
+from metarobust import MetaOptimizer, evaluate, patch
 from metarobust.cli import main
 from metarobust.course import classroom
 from metarobust.course.grade import Result
@@ -53,7 +53,7 @@ from metarobust.learned.mlp import FeatureMLP
 from metarobust.meta import MetaTrainConfig, MetaTrainer, Validation, hold_out
 from metarobust.models import build
 from metarobust.objectives import clean
-from metarobust.storage import TEMPORARY, load_tensors, read_json, sha256, write_atomic
+from metarobust.storage import TEMPORARY, load_tensors, read_json, save_tensors, sha256, write_atomic
 
 POOL = tasks(3, each=20, shape=(1, 2, 2), dtype=torch.float32)
 FAMILIES = [Family([name], Split(POOL.images, POOL.labels), 3, 20) for name in ("mlp-3-tanh", "mlp-2-relu")]
@@ -66,10 +66,11 @@ def meta_training(here: Path, plan: MetaTrainConfig = PLAN) -> int:
     held_out = Validation(hold_out(FAMILIES[1].sample, 1, 1), clean, 2, 64, 8, eps=0.1, steps=2)
     how = {"inner": clean, "meta": ADVERSARIAL, "seed": 0, "validate": held_out}
     trainer = MetaTrainer(optimizer, FAMILIES[0].sample, plan, **how)
-    if held := checkpoints.load(path, "spec"):
-        trainer.load_state_dict(held[0], held[1]["log"])
+    if path.exists():
+        tensors, about = load_tensors(path)
+        trainer.load_state_dict(tensors, about["log"])
     for _ in trainer.episodes():
-        checkpoints.save(path, trainer.state_dict(), {"log": trainer.log}, "spec")
+        save_tensors(path, trainer.state_dict(), {"log": trainer.log})
     theta = torch.nn.utils.parameters_to_vector(optimizer.parameters())
     write_atomic(here / "end", theta.detach().numpy().tobytes())
     return 0

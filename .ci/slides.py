@@ -38,7 +38,7 @@ def slides(article: Tag, folder: Path) -> list[str]:
             content = base64.b64encode((folder / image["src"]).read_bytes())
             image["src"] = f"data:image/png;base64,{content.decode()}"
         image.attrs = {key: image[key] for key in ("src", "alt")}
-        made.append(f"<h2>{image.find_previous(['h2', 'h3']).decode_contents()}</h2>{image}<p>{escape(says)}</p>")
+        made.append(f"<h2>{image.find_previous(['h1', 'h2', 'h3']).decode_contents()}</h2>{image}<p>{escape(says)}</p>")
     return [*made, f"<h2>Summary</h2>{article.find('section', id='summary').ul}"]
 
 

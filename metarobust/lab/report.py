@@ -1,11 +1,11 @@
-"""All recorded runs as Markdown for the book: what is in each manifest, the run's own tables, and the paired tests."""
+"""Recorded runs as Markdown for the book: what is in a manifest, the run's own tables, and the paired tests."""
 
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from metarobust.errors import InputError
+from metarobust.errors import InputError, choose
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
@@ -35,11 +35,6 @@ KEPT = {"learned": "All that is learned is", "searched": "The rivals' settings a
 """What a run may have kept of others, by the entry of its manifest that names them."""
 
 
-def report(folder: Path) -> str:
-    """A section for each run that is recorded in the folder. Raises InputError as `load` does."""
-    return "\n\n".join(section(folder, run) for run in facts(folder))
-
-
 def experiments(folder: Path) -> str:
     """A table of all experiments: what each asks, and how long its recorded runs took, on which data."""
     runs, lines = facts(folder), [["experiment", "what it asks", "recorded"]]
@@ -50,10 +45,12 @@ def experiments(folder: Path) -> str:
     return to_markdown(lines)
 
 
-def section(folder: Path, run: dict[str, Any]) -> str:
-    """One run, as `provenance.facts` describes it: heading, facts, tables."""
-    manifest, frame = load(folder / run["name"])
-    blocks = [f"(run-{run['name'].replace('/', '-')})=\n## {run['name']}", about(manifest, run)]
+def report(folder: Path, name: str) -> str:
+    """Facts, tables and tests of a run that is recorded in the folder. Raises InputError as `load` does."""
+    runs = {run["name"]: run for run in facts(folder)}
+    run = runs[choose(name, runs, "recorded run")]
+    manifest, frame = load(folder / name)
+    blocks = [about(manifest, run)]
     if "bench" in manifest:
         return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, as_rows(frame))])
     experiment = EXPERIMENTS.get(run["experiment"])

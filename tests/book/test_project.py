@@ -80,9 +80,8 @@ def test_a_workflow_is_well_formed_and_may_do_no_more_than_it_needs(path):
     assert flow["name"] == path.stem
     assert flow["permissions"] == {"contents": "read"}
     assert set(flow[True]) <= {"push", "pull_request", "workflow_dispatch"}
-    job_keys = {"runs-on", "timeout-minutes", "strategy", "needs", "permissions", "environment", "steps"}
     for job in flow["jobs"].values():
-        assert set(job) <= job_keys
+        assert set(job) <= {"runs-on", "timeout-minutes", "strategy", "needs", "permissions", "environment", "steps"}
         assert job["timeout-minutes"] <= 60
         assert job.get("needs", next(iter(flow["jobs"]))) in flow["jobs"]
         for step in job["steps"]:
@@ -124,16 +123,9 @@ def test_bad_address_is_refused_in_one_line(bad):
 
 
 def test_no_file_names_a_package_registry_or_a_folder_of_a_machine(texts):
-    hosts = [
-        ("pypi", "org"),
-        ("python" + "hosted", "org"),
-        ("npmjs", "org"),
-        ("anaconda", "org"),
-        ("pytorch", "org/whl"),
-    ]
-    home = re.compile(
-        "|".join(re.escape(".".join(host)) for host in hosts) + r"|(?<![\w.~}])/(?:home|Users|root|work)/[\w.]"
-    )
+    hosts = ("pypi", "org"), ("python" + "hosted", "org"), ("npmjs", "org"), ("anaconda", "org"), ("pytorch", "org/whl")
+    named = "|".join(re.escape(".".join(host)) for host in hosts)
+    home = re.compile(rf"{named}|(?<![\w.~}}])/(?:home|Users|root|work)/[\w.]")
     assert [name for name, text in texts.items() if home.search(text) or f"{ROOT}/" in text] == []
 
 

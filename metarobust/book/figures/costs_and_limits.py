@@ -14,74 +14,54 @@ from metarobust.book.figures.lines import shares
 from metarobust.book.figures.results import LABELS, by_seed, frontier, points, roles
 from metarobust.book.figures.style import as_percent, beside, label_column, role, rows_of, style
 from metarobust.book.figures.style import points as in_points
-from metarobust.errors import InputError, choose
-from metarobust.lab.cost.bill import COSTS, EVALUATIONS, FIRST, ROBUST, SECONDS, TARGETS, curve, networks, once, payback
+from metarobust.errors import choose
+from metarobust.lab.cost.bill import EVALUATIONS, FIRST, ROBUST, SECONDS, curve, networks, once, payback
 from metarobust.lab.results import BEFORE, LEARNED, select
 
 __all__ = ["against_cost", "by_seed", "frontier", "picked", "points", "shares", "told", "whole_bill"]
 
 MOST = 100_000
 """Models at the right end of `whole_bill`."""
-WORDS = {
-    EVALUATIONS: "passes of an image through the model, for one model",
-    SECONDS: "seconds for one model",
-    "adversarial examples": "adversarial examples for one model",
-}
 
 
-def against_cost(frame: pd.DataFrame, model: str, metric: str = EVALUATIONS) -> Figure:
-    """Robust accuracy of every way on one network against what it has cost by then, on a logarithmic axis.
+def against_cost(frame: pd.DataFrame, model: str) -> Figure:
+    """Robust accuracy of every way on one network against the passes that it took by then, on a logarithmic axis.
 
-    What is paid once, meta-training and search, is not in it. metric: `model evaluations`, `seconds` or `adversarial
-    examples`; ways that make none are then left out. A dotted line shows the models before the first step.
-    Raises InputError for another network or metric.
+    What is paid once, meta-training and search, is not in it. A dotted line shows the models before the first step.
+    Raises InputError for another network.
     """
     drawn = roles(frame[frame["method"] != BEFORE])
     choose(model, networks(frame), "network in these results")
-    choose(metric, COSTS, "cost")
     curves = {way: curve(frame, model, way) for way in drawn}
-    before = curves[LEARNED].loc[0, ROBUST]
-    paid = {way: shown for way, steps in curves.items() if len(shown := steps[steps[metric] > 0])}
+    before = next(iter(curves.values())).loc[0, ROBUST]
+    paid = {way: shown for way, steps in curves.items() if len(shown := steps[steps[EVALUATIONS] > 0])}
     with style():
         figure, axes = plt.subplots(figsize=(5.6, 3.6))
         axes.axhline(before, color=role("control").colour, lw=1, ls=":")
         for way, steps in paid.items():
             how = role(drawn[way])
-            axes.plot(steps[metric], steps[ROBUST], color=how.colour, linestyle=how.line, marker=how.marker, ms=5)
+            axes.plot(steps[EVALUATIONS], steps[ROBUST], color=how.colour, linestyle=how.line, marker=how.marker, ms=5)
         axes.set_xscale("log")
-        axes.set(xlabel=WORDS[metric], ylabel="robust accuracy", title=model)
+        axes.set(xlabel="passes of an image through the model, for one model", ylabel="robust accuracy", title=model)
         axes.yaxis.set_major_formatter(as_percent)
-        ends = [(LABELS.get(w, w), *steps[[metric, ROBUST]].iloc[-1], drawn[w]) for w, steps in paid.items()]
+        ends = [(LABELS.get(w, w), *steps[[EVALUATIONS, ROBUST]].iloc[-1], drawn[w]) for w, steps in paid.items()]
         ends.append(("before", max(cost for _, cost, _, _ in ends), before, "control"))
         label_column(axes, ends, bold="learned")
     return figure
 
 
-def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric: str = SECONDS) -> Figure:
-    """What n patched models cost in all, what is paid once included, for every way that reaches a target.
+def whole_bill(frame: pd.DataFrame, model: str) -> Figure:
+    """Seconds that n patched models take in all, what is paid once included, of ways as robust as the learned one.
 
     Bills are multiples of the learned optimizer's. A filled circle marks the number of models from which a way is the
-    dearer one.
-
-    Args:
-        frame: The table of the experiment `cost`.
-        model: A network in it.
-        part: The target.
-        metric: `seconds` or `model evaluations`.
-
-    Raises:
-        InputError: another network, target or metric, or a target that the learned optimizer does not reach.
+    dearer one. Raises InputError for another network.
     """
     drawn = roles(frame[frame["method"] != BEFORE])
     choose(model, networks(frame), "network in these results")
-    choose(part, TARGETS, "target")
-    choose(metric, (SECONDS, EVALUATIONS), "cost of a bill")
-    needs = payback(frame, part, model)
-    each = needs.loc[needs["step"].notna(), f"{metric} to reach it"]
-    if LEARNED not in each:
-        raise InputError(f"the learned optimizer does not reach {part!r} on {model}; give another target")
+    needs = payback(frame, "as-learned", model)
+    each = needs.loc[needs["step"].notna(), f"{SECONDS} to reach it"]
     network = select(frame, model=model)["network"].iloc[0]
-    start = {way: once(frame, way, network)[metric] for way in each.index}
+    start = {way: once(frame, way, network)[SECONDS] for way in each.index}
     counts = [10 ** (i / 20) for i in range(101)]
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 3.4))
@@ -91,11 +71,11 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
             times = [(start[way] + n * cost) / (start[LEARNED] + n * each[LEARNED]) for n in counts]
             axes.plot(counts, times, color=how.colour, linestyle=how.line)
             ends.append((LABELS.get(way, way), counts[-1], times[-1], drawn[way]))
-            first = needs.loc[way].get(FIRST.format(metric, "search counted"), math.inf)
+            first = needs.loc[way].get(FIRST.format(SECONDS, "search counted"), math.inf)
             if first <= MOST:
                 axes.plot([first], [1], ls="", marker="o", ms=7, color=how.colour)
         axes.set(xscale="log", ylim=(0, None), xlabel="models that are patched", title=model)
-        axes.set_ylabel(f"{metric} in all, learned = 1")
+        axes.set_ylabel("seconds in all, learned = 1")
         label_column(axes, ends, bold="learned")
     return figure
 

@@ -21,6 +21,7 @@ from metarobust.lab.results import (
     BEFORE,
     FROM_DIGITS,
     LEARNED,
+    PENALTIES,
     REFERENCE,
     Interval,
     accuracy,
@@ -132,11 +133,12 @@ def shown(frame: pd.DataFrame, part: str, model: str) -> list[Point]:
     The plain rule is the best one, picked on these very results. Raises InputError when a method is missing.
     """
     every = points(frame, part)
-    for needed in (ADAM, LEARNED, REFERENCE):
+    ours = PENALTIES if PENALTIES in {p.method for p in every} else LEARNED
+    for needed in (ADAM, ours, REFERENCE):
         pick(every, model, needed)
     trained = [BEFORE] if select(frame, part=part)["start"].iloc[0] == "trained" else []
     elsewhere = [FROM_DIGITS] if any((p.model, p.method) == (model, FROM_DIGITS) for p in every) else []
-    wanted = [*trained, ADAM, best_baseline(frame, part, model), *elsewhere, LEARNED, REFERENCE]
+    wanted = [*trained, ADAM, best_baseline(frame, part, model), *elsewhere, ours, REFERENCE]
     return [pick(every, model, method) for method in dict.fromkeys(wanted)]  # Adam may itself be the best rule
 
 
