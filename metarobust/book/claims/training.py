@@ -60,14 +60,14 @@ def few_images_clean_gradients():
 
 
 def lost(run: str, knockout: str, metric: str = "robust") -> float:
-    """By how much the learned penalties do worse without a part, on average over six kinds of networks of the digits."""
+    """By how much the learned penalties do worse without a part: the mean over six kinds of networks of the digits."""
     return gap(run, PENALTIES, f"{PENALTIES}, {knockout}", metric).mean()
 
 
 @claim(ADDED, "what-was-learned", curvature=Range(0.5), everything=Range(10))
 def parts_penalties():
-    """Fresh networks of the digits, trained by the learned penalties, lose {curvature} under attack on average where the
-    penalty on curvature is knocked out, and {everything} where all penalties are."""
+    """Fresh networks of the digits, trained by the learned penalties, lose {curvature} under attack on average where
+    the penalty on curvature is knocked out, and {everything} where all penalties are."""
     return {"curvature": lost(KNOCKED, "no curvature"), "everything": lost(KNOCKED, "no penalties")}
 
 
