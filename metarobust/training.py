@@ -6,6 +6,7 @@ short one. Hand-written and learned optimizers go the same way.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,13 +55,10 @@ def fit(
     params, state = tasks.params, optimizer.init(tasks.params, tasks.param_spec, numbers.steps)
     # Noise and random starts have a stream of their own: whatever they draw, all methods see the same batches.
     noise_rng = torch.Generator(generator.device).manual_seed(generator.initial_seed() ^ 1)
+    go = partial(unroll, tasks, optimizer, batch_size=numbers.batch_size, generator=generator, noise_rng=noise_rng)
     with counting() as tally:
         for step in range(numbers.steps):
-            objective = inner(step / numbers.steps)
-            params, state = unroll(
-                tasks, optimizer, params, state, steps=1, batch_size=numbers.batch_size, inner=objective,
-                generator=generator, noise_rng=noise_rng,
-            )  # fmt: skip
+            params, state = go(params, state, steps=1, inner=inner(step / numbers.steps))
             params = params.detach()
             if watch is not None:
                 watch(step + 1, params, tally.examples)

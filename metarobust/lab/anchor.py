@@ -127,10 +127,9 @@ def network(worker: Worker, number: int, seed: int) -> Rows:
     with torch.no_grad():
         for p, start in zip(model.parameters(), param_spec.split(params).values(), strict=True):
             p.copy_(start)
-    made = train(
-        model, dataset.train, recipe, spec.eps, seed, save=partial(worker.save, name), resume=worker.restore(name),
-        label=None if worker.quiet else f"{recipe.method}, seed {seed}",
-    )  # fmt: skip
+    label = None if worker.quiet else f"{recipe.method}, seed {seed}"
+    stored = {"save": partial(worker.save, name), "resume": worker.restore(name)}
+    made = train(model, dataset.train, recipe, spec.eps, seed, label=label, **stored)
     return measured(spec, recipe, seed, model, dataset.test[order[: spec.test_images]], made)
 
 
@@ -158,8 +157,8 @@ def train(
     if resume is not None:
         restore(names, adam, resume[0])
         about = dict(resume[1])
-    bar = trange(about["step"], recipe.steps, initial=about["step"], total=recipe.steps, desc=label, leave=False,
-                 disable=label is None)  # fmt: skip
+    shown = {"desc": label, "disable": label is None, "leave": False}
+    bar = trange(about["step"], recipe.steps, initial=about["step"], total=recipe.steps, **shown)
     with counting() as tally, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         before = about["made"]
         for step in bar:
@@ -168,10 +167,8 @@ def train(
             x = batch.images
             if recipe.attack_steps:
                 now = eps * min(1, (step + 1) / max(1, recipe.growth * recipe.steps))
-                x = pgd(
-                    model, x, batch.labels, eps=now, steps=recipe.attack_steps, generator=generator, keep="last",
-                    step_size=recipe.reach * now / recipe.attack_steps,
-                )  # fmt: skip
+                path = {"steps": recipe.attack_steps, "step_size": recipe.reach * now / recipe.attack_steps}
+                x = pgd(model, x, batch.labels, eps=now, generator=generator, keep="last", **path)
             for group in adam.param_groups:
                 group["lr"] = recipe.lr * (1 - progress)
             loss = cross_entropy(model(x), batch.labels).mean()
@@ -187,16 +184,12 @@ def train(
 
 def measured(spec: Spec, recipe: Recipe, seed: int, model: nn.Module, test: Split, made: int) -> Rows:
     """Clean accuracy, what stands after each attack in turn, and the worst case; then the checks' flags, in words."""
-    report = evaluate(
-        model, test.images, test.labels, eps=spec.eps, attacks=spec.attacks, independent=False, checks=spec.checks,
-        seed=seed,
-    )  # fmt: skip
-    common = {
-        "experiment": spec.experiment, "dataset": spec.dataset, "part": "train", "model": spec.network,
-        "method": recipe.method, "tier": "adversarial" if recipe.attack_steps else "0",
-        "seed": seed, "step": recipe.steps, "split": "test", "n": report.n, "learned": 0, "start": "fresh",
-        "network": "convolutional",
-    }  # fmt: skip
+    how = {"eps": spec.eps, "attacks": spec.attacks, "checks": spec.checks, "seed": seed}
+    report = evaluate(model, test.images, test.labels, independent=False, **how)
+    common = {"experiment": spec.experiment, "dataset": spec.dataset, "part": "train", "model": spec.network}
+    common |= {"method": recipe.method, "tier": "adversarial" if recipe.attack_steps else "0", "learned": 0}
+    common |= {"seed": seed, "step": recipe.steps, "split": "test", "n": report.n}
+    common |= {"start": "fresh", "network": "convolutional"}
     rows = [common | {"attack": "none", "eps": 0.0, "metric": "clean accuracy", "value": report.clean}]
     robust = {f"up to {name}": ("single", value) for name, value in report.under.items()}
     robust[f"worst of {', '.join(report.under)}"] = "worst case", report.robust

@@ -75,6 +75,14 @@ def describe(
     home = {each["name"]: each.get("home") or each["name"] for each in spec["parts"]}
     by_part = {part: found for part, found in ahead(frame, rule["name"], meta_seed).items() if home[part] == home[name]}
     seen = [each.removeprefix("folder:") for each in names(frame, "dataset")]
+    attack = {"norm": "linf", "eps": part["meta_eps"] * (numbers["eps"] / spec["eps"])}
+    attack |= {"steps": part["attack_steps"], "weight": part["weight"]}
+    past = {"dataset": dataset, **({"beside": list(rule["beside"])} if rule.get("beside") else {})}
+    past |= {"images": numbers["meta_images"], "images_of_one_task": "per_class of each class"}
+    past |= {"per_class": numbers["per_class"], "family": family(part, rule) or spec["family"]}
+    past |= {"models_of_each": spec["victims"], "their_training": spec["training"] if part["trained"] else None}
+    past |= {"attack": attack, "plan": rule["plan"], "begins": rule["begins"]}
+    past |= {"meta_loss": [log[0]["meta_loss"], log[-1]["meta_loss"]]}
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
         "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on "
@@ -85,18 +93,7 @@ def describe(
         "part": name,
         "meta_seed": meta_seed,
         "why_this_meta_seed": "the first of the run, whatever its test results",
-        "meta_trained_on": {
-            "dataset": dataset, **({"beside": list(rule["beside"])} if rule.get("beside") else {}),
-            "images": numbers["meta_images"], "images_of_one_task": "per_class of each class",
-            "per_class": numbers["per_class"], "family": family(part, rule) or spec["family"],
-            "models_of_each": spec["victims"],
-            "their_training": spec["training"] if part["trained"] else None,
-            "attack": {
-                "norm": "linf", "eps": part["meta_eps"] * (numbers["eps"] / spec["eps"]),
-                "steps": part["attack_steps"], "weight": part["weight"],
-            },
-            "plan": rule["plan"], "begins": rule["begins"], "meta_loss": [log[0]["meta_loss"], log[-1]["meta_loss"]],
-        },
+        "meta_trained_on": past,
         "steps": part["steps"],
         "batch_size": part["batch_size"],
         "made_by": {
@@ -108,7 +105,7 @@ def describe(
         "elsewhere": {each: networks for each, networks in by_part.items() if each != name},
         "untried": [f"images other than those of {', '.join(seen)}", *UNTRIED],
         "licence": "MIT",
-    }  # fmt: skip
+    }
 
 
 def family(part: Mapping[str, Any], rule: Mapping[str, Any]) -> list[str]:

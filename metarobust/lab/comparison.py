@@ -11,6 +11,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from metarobust.data import Dataset
@@ -70,10 +71,8 @@ class Comparison:
         frozen = from_dict(Spec, spec)
         numbers = range(len(frozen.parts))
         kinds = dict.fromkeys(map(network_kind, frozen.validation))
-        found = {
-            f"{unit.name}.{kind}": (rows[unit.name], kind)
-            for number in numbers for unit in searches(frozen, number) for kind in kinds
-        }  # fmt: skip
+        names = [unit.name for number in numbers for unit in searches(frozen, number)]
+        found = {f"{name}.{kind}": (rows[name], kind) for name, kind in product(names, kinds)}
         summary = {"tuned": {name: best_point(*search) for name, search in found.items()}}
         if frozen.deciding_seeds:
             summary["finalists"] = {name: finalists(*search) for name, search in found.items()}

@@ -40,8 +40,6 @@ def training_plan(scale: str) -> MetaTrainConfig:
 def steering_plan(scale: str, horizon: int) -> MetaTrainConfig:
     """Levers are few, so the exact gradient through the whole run is affordable; and noise has no other."""
     each = times({20: 75, 100: 40}[horizon], scale)
-    mid_loss_weight = 0.0 if horizon == 20 else 0.3
-    return MetaTrainConfig(
-        episodes=each, validate_every=each // 5 if horizon == 20 else each // 4, lr=0.02, horizons=(horizon,),
-        truncation=horizon, mid_loss_weight=mid_loss_weight, second_order=True, **batches(scale),
-    )  # fmt: skip
+    often = each // 5 if horizon == 20 else each // 4
+    run = {"horizons": (horizon,), "truncation": horizon, "mid_loss_weight": 0.0 if horizon == 20 else 0.3}
+    return MetaTrainConfig(episodes=each, validate_every=often, lr=0.02, second_order=True, **run, **batches(scale))

@@ -54,9 +54,8 @@ def listing(runs: Iterable[dict[str, Any]]) -> str:
     for run in runs:
         device = run["device"]["type" if run["device"]["type"] == "cpu" else "name"].removeprefix("NVIDIA ")
         data, seeds = (run["dataset"] or "").removeprefix("folder:"), str(len(run["seeds"] or "") or "")
-        age, commit = f"{run['age_days']} d", (run["commit"] or "")[:7]
-        lines.append([run["experiment"], data, run["scale"] or "", seeds, age, device[:11].strip(),
-                      took(run["wall_seconds"]), commit, run["code"]])  # fmt: skip
+        what = [run["experiment"], data, run["scale"] or "", seeds, f"{run['age_days']} d", device[:11].strip()]
+        lines.append([*what, took(run["wall_seconds"]), (run["commit"] or "")[:7], run["code"]])
     return f"{to_text(lines)}\n\n{LEGEND}" if len(lines) > 1 else "no run is recorded here"
 
 

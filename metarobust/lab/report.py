@@ -131,10 +131,8 @@ def trust(rows: pd.DataFrame) -> str:
     if flags.empty:
         return ""
     falls = 100 * lowered(rows)["value"]
-    sentence = "" if falls.empty else (
-        f"Two PGDs alone would have said {falls.mean():.1f} points more under attack on average, "
-        f"and for one model {falls.max():.1f}."
-    )  # fmt: skip
+    more = f"{falls.mean():.1f} points more under attack on average, and for one model {falls.max():.1f}"
+    sentence = "" if falls.empty else f"Two PGDs alone would have said {more}."
     raised = flags[flags["value"] > 0]
     which = ", ".join(f"{row.method} on {row.model} ({row.attack})" for row in raised.itertuples())
     start = f"The checks looked at {len(flags)} of these models, one of each line and network"

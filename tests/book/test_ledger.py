@@ -29,14 +29,8 @@ from metarobust.lab import compare
 from metarobust.lab.results import recorded
 
 ROOT = Path(__file__).parents[2]
-PAGES = {
-    path.stem: path
-    for path in [
-        ROOT / "README.md",
-        *sorted((ROOT / "book").glob("*.md")),
-        *sorted((ROOT / "notebooks").glob("*.ipynb")),
-    ]
-}
+TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("book/*.md")), *sorted(ROOT.glob("notebooks/*.ipynb"))]
+PAGES = {path.stem: path for path in TEXTS}
 
 
 def paragraphs(path):

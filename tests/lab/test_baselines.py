@@ -292,12 +292,8 @@ def by_name(name):
 
 def test_hyperparameters_do_what_their_names_say():
     param_spec = tasks().param_spec
-    hyper = {
-        "lr": column(0.01, 0.02),
-        "decay": column(3.0, 1.0),
-        "last_decay": column(0.1, 0.3),
-        "l1": column(0.5, 0.2),
-    }
+    hyper = {"lr": column(0.01, 0.02), "decay": column(3.0, 1.0)}
+    hyper |= {"last_decay": column(0.1, 0.3), "l1": column(0.5, 0.2)}
     last, first = layer_mask(param_spec, -1, hyper["lr"]), layer_mask(param_spec, 0, hyper["lr"])
     params = torch.ones(2, param_spec.size)
 

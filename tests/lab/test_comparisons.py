@@ -14,6 +14,7 @@ from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
 from metarobust.family import Family, Training
 from metarobust.lab import attacked, catalogue, engine
+from metarobust.lab import spec as specs
 from metarobust.lab.ablation import ablation
 from metarobust.lab.attacked import confined, informative, several, together, under_quick
 from metarobust.lab.baselines import methods
@@ -23,25 +24,7 @@ from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import FLAGS, LEARNED, as_rows
 from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import Run, Units
-from metarobust.lab.spec import (
-    ALL,
-    DEEPER,
-    FAMILY,
-    FRESH,
-    NEW,
-    SCALES,
-    UNSEEN,
-    VALIDATION,
-    WIDER,
-    OptimizerConfig,
-    Part,
-    Spec,
-    check_data,
-    from_dict,
-    network_kind,
-    sizes,
-    slug,
-)
+from metarobust.lab.spec import OptimizerConfig, Part, Spec, check_data, from_dict, network_kind, sizes, slug
 from metarobust.lab.stages import evaluate, meta_train, tune
 from metarobust.lab.stages.context import Context
 from metarobust.meta import MetaTrainConfig
@@ -339,7 +322,7 @@ def test_the_gap_is_measured_on_the_images_that_a_model_was_trained_on(compare):
 
 
 def test_with_all_images_a_model_has_every_one_that_no_meta_training_had():
-    tasks = context(Part("all images", methods=("adam",), trained=False, per_class=ALL, **SIZE)).tasks(
+    tasks = context(Part("all images", methods=("adam",), trained=False, per_class=specs.ALL, **SIZE)).tasks(
         MODELS[0], (0, 1)
     )
     left = load("digits").train[150:]
@@ -520,7 +503,7 @@ def test_a_data_set_that_cannot_be_shared_out_is_refused_before_anything_is_lear
 
 
 @pytest.mark.parametrize("name", catalogue.PARTS)
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", specs.SCALES)
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "folder:mine"])
 def test_every_experiment_can_be_begun(name, scale, dataset):
     """Its baselines are known, no rule is missing, and names tell parts, rules and units apart."""
@@ -563,7 +546,8 @@ def test_a_radius_may_be_given_and_is_part_of_the_spec():
 
 
 def test_families_never_mix():
-    groups = [FAMILY, VALIDATION, UNSEEN, NEW, FRESH, DEEPER, WIDER]
+    names = "FAMILY", "VALIDATION", "UNSEEN", "NEW", "FRESH", "DEEPER", "WIDER"
+    groups = [getattr(specs, name) for name in names]
     assert len(set().union(*groups)) == sum(map(len, groups))
 
 

@@ -17,12 +17,53 @@ of each setting is as long as the long run, which matters for noise that falls o
 optimizer's long run is longer than those that it was meta-trained for.
 """
 
-from metarobust.lab.cost.bill import break_even, brief, curve, markdown, once, payback, table
-from metarobust.lab.cost.spec import NAME, SCALES, SUMMARY, make_spec
-from metarobust.lab.cost.stages import collect, units
+from collections.abc import Callable, Mapping
+from itertools import product
+from typing import Any
+
+from metarobust.data import Dataset
+from metarobust.lab.cost.bill import break_even, brief, curve, derived, markdown, once, payback, table
+from metarobust.lab.cost.spec import NAME, RIVALS, SCALES, SUMMARY, Spec, make_spec
+from metarobust.lab.cost.stages import Setting, before, meta_training, patch, search, search_name
+from metarobust.lab.engine import Rows, Unit, Worker
 from metarobust.lab.passes import Passes, counted
+from metarobust.lab.results import LEARNED
+from metarobust.lab.spec import check_data, from_dict, network_kind, slug
+from metarobust.lab.stages.tune import best_point
 
 __all__ = [
     "NAME", "SCALES", "SUMMARY", "Passes", "break_even", "brief", "collect", "counted", "curve", "make_spec",
     "markdown", "once", "payback", "table", "units",
 ]  # fmt: skip
+
+
+def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
+    """What is paid once, then what each step of a patch costs and brings."""
+    frozen: Spec = from_dict(Spec, spec)
+    check_data(frozen.setting, dataset)
+    networks = frozen.setting.unseen
+    work = [Unit("meta-training", at_work, (meta_training,))]
+    for kind, name in product(dict.fromkeys(map(network_kind, networks)), RIVALS):
+        work.append(Unit(search_name(name, kind), at_work, (search, name, kind)))
+    for network in networks:
+        work.append(Unit(f"{network}.before", at_work, (before, network)))
+        for name in (LEARNED, *RIVALS):
+            needs = () if name == LEARNED else (search_name(name, network_kind(network)),)
+            work.append(Unit(f"{network}.{slug(name)}", at_work, (patch, network, name), needs))
+    return work
+
+
+def at_work(worker: Worker, stage: Callable[..., Rows], *arguments: Any) -> Rows:
+    """The function of a unit: a stage with what all units share."""
+    return stage(worker.once("cost", lambda: Setting(worker)), *arguments)
+
+
+def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
+    """The table, with what it takes to reach each target; the best settings; and the pieces of meta-training."""
+    summary: dict[str, Any] = {"tuned": {}, "meta-training": rows["meta-training"][-1]}
+    for name, each in rows.items():
+        for step in spec["horizons"]:
+            if points := [row for row in each if f"score {step}" in row]:
+                summary["tuned"][f"{name}.{step}"] = best_point(points, str(step))
+    measured = [row for each in rows.values() for row in each if "metric" in row]
+    return [*measured, *derived(measured)], summary

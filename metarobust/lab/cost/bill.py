@@ -96,9 +96,10 @@ def payback(frame: pd.DataFrame, part: str, model: str) -> pd.DataFrame:
     """What each way needs to reach a target on a network, and after how many models meta-training has paid.
 
     Returns:
-        A row a way, with the `step` that reaches the target (missing where none does), the target, each cost "to reach
+        A row a way, with the `step` that reaches the target (missing where none does), each cost "to reach
         it" (inf where none does), and the numbers `FIRST` and `LAST` of `break_even`, by metric, with the search
-        counted or left out; these are missing where the way or the learned optimizer does not reach the target.
+        counted or left out; these are missing where the way or the learned optimizer does not reach the target. The
+        target itself is in the row of the learned optimizer.
     """
     curves = {way: curve(frame, model, way) for way in ways(frame)}
     before, *_, after = curves[REFERENCE][ROBUST]
@@ -112,7 +113,8 @@ def payback(frame: pd.DataFrame, part: str, model: str) -> pd.DataFrame:
 
     reached = pd.concat({way: first(steps) for way, steps in curves.items()}, names=["method"])
     table = reached[[*COSTS]].add_suffix(" to reach it").reset_index("step").reindex([*curves])
-    table = table.fillna({name: math.inf for name in table if name != "step"}).assign(**{TARGET: level})
+    table = table.fillna({name: math.inf for name in table if name != "step"})
+    table.loc[LEARNED, TARGET] = level
     network = names(select(frame, model=model), "network")[0]
     rivals = table.index[table["step"].notna() & (table.index != LEARNED) & (table["step"].notna()[LEARNED])]
     for metric, words in product(COSTS[:2], SEARCH):
@@ -192,7 +194,7 @@ def bills(needs: pd.DataFrame) -> list[list[str]]:
 def target(frame: pd.DataFrame, part: str, model: str) -> str:
     """A target on a network: how robust that is, and what each way needs."""
     needs = payback(frame, part, model)
-    title = f"{model}: to {100 * needs[TARGET].iloc[0]:.1f} % robust, {TARGETS[part]}"
+    title = f"{model}: to {100 * needs.loc[LEARNED, TARGET]:.1f} % robust, {TARGETS[part]}"
     return f"{title}\n{to_text(bills(needs), right=True)}"
 
 

@@ -84,10 +84,9 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
     chosen = tuple(seeds) if seeds else tuple(range(count))
     base = catalogue.make("patch", "small", dataset, chosen)
     part = replace(base.parts[0], rules=base.parts[0].rules[:1], measures="quick" if scale == "smoke" else "standard")
-    setting = replace(
-        base, experiment=NAME, parts=(part,), unseen=NETWORKS[:networks], test_images=images, tuning_seeds=tuning,
-        attack_steps=20 if scale == "smoke" else 40, meta_images=pretrained.card(name)["meta_trained_on"]["images"],
-    )  # fmt: skip
+    own = pretrained.card(name)["meta_trained_on"]["images"]
+    sizes = {"attack_steps": 20 if scale == "smoke" else 40, "meta_images": own, "test_images": images}
+    setting = replace(base, experiment=NAME, parts=(part,), unseen=NETWORKS[:networks], tuning_seeds=tuning, **sizes)
     digest = sha256((pretrained.FOLDER / f"{name}.safetensors").read_bytes())
     return asdict(Spec(scale, dataset, chosen, setting, name, digest, points, rounds, piece))
 

@@ -7,11 +7,10 @@ are made, some episodes are done and one validation, and the last two are scaled
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from statistics import median
 from typing import Any
 
@@ -21,15 +20,14 @@ from torch import Tensor
 
 from metarobust import pretrained
 from metarobust.attacks import counting
-from metarobust.data import Dataset
 from metarobust.family import Family, Training, make_tasks, train_clean
 from metarobust.lab.baselines import as_hyper, fit_baseline, repeat
-from metarobust.lab.cost.bill import COSTS, derived
-from metarobust.lab.cost.spec import RIVALS, Spec, drawn, rivals
-from metarobust.lab.engine import Rows, Unit, Worker
+from metarobust.lab.cost.bill import COSTS
+from metarobust.lab.cost.spec import Spec, drawn, rivals
+from metarobust.lab.engine import Rows, Worker
 from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import BEFORE, LEARNED
-from metarobust.lab.spec import check_data, from_dict, network_kind, slug
+from metarobust.lab.spec import from_dict, network_kind, slug
 from metarobust.lab.stages.context import Context
 from metarobust.lab.stages.evaluate import accuracies, checks, measured
 from metarobust.lab.stages.meta_train import validation
@@ -134,14 +132,13 @@ def meta_training(setting: Setting) -> Rows:
     models, starts = setting.training_of(networks, past["models_of_each"], training)
     source = Family(family, setting.pool, classes, classes * past["per_class"], starts)
 
+    label = None if setting.worker.quiet else f"meta-training of {config.episodes} episodes, in part"
+    how = {"inner": clean, "meta": Mixed(Adversarial(attack["eps"], attack["steps"]), attack["weight"]), "label": label}
+
     def learn(number: int, tally: Passes) -> None:
-        meta_train(
-            make(setting.card["kind"], torch.Generator().manual_seed(0)).to(setting.device),
-            lambda tasks, generator: counted(source.sample(tasks, generator), tally),
-            replace(config, episodes=number), inner=clean, seed=0,
-            meta=Mixed(Adversarial(attack["eps"], attack["steps"]), attack["weight"]),
-            label=None if setting.worker.quiet else f"{number} of {config.episodes} episodes",
-        )  # fmt: skip
+        optimizer = make(setting.card["kind"], torch.Generator().manual_seed(0)).to(setting.device)
+        sample = lambda tasks, generator: counted(source.sample(tasks, generator), tally)  # noqa: E731
+        meta_train(optimizer, sample, replace(config, episodes=number), seed=0, **how)
 
     learn(1, Passes())  # the first time takes longer, and is not to be scaled up
     with setting.metered() as (tally, episodes):
@@ -226,35 +223,3 @@ def patch(setting: Setting, network: str, method: str) -> Rows:
             rows += setting.accuracies(common, tasks, params)
             rows += cost_rows(common, [median(taken[step][1:]), *counts], len(tasks))  # the first round warms up
     return rows
-
-
-def units(spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
-    """What is paid once, then what each step of a patch costs and brings."""
-    frozen: Spec = from_dict(Spec, spec)
-    check_data(frozen.setting, dataset)
-    networks = frozen.setting.unseen
-    work = [Unit("meta-training", at_work, (meta_training,))]
-    for kind, name in product(dict.fromkeys(map(network_kind, networks)), RIVALS):
-        work.append(Unit(search_name(name, kind), at_work, (search, name, kind)))
-    for network in networks:
-        work.append(Unit(f"{network}.before", at_work, (before, network)))
-        for name in (LEARNED, *RIVALS):
-            needs = () if name == LEARNED else (search_name(name, network_kind(network)),)
-            work.append(Unit(f"{network}.{slug(name)}", at_work, (patch, network, name), needs))
-    return work
-
-
-def at_work(worker: Worker, stage: Callable[..., Rows], *arguments: Any) -> Rows:
-    """The function of a unit: a stage with what all units share."""
-    return stage(worker.once("cost", lambda: Setting(worker)), *arguments)
-
-
-def collect(spec: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[Rows, dict[str, Any]]:
-    """The table, with what it takes to reach each target; the best settings; and the pieces of meta-training."""
-    summary: dict[str, Any] = {"tuned": {}, "meta-training": rows["meta-training"][-1]}
-    for name, each in rows.items():
-        for step in spec["horizons"]:
-            if points := [row for row in each if f"score {step}" in row]:
-                summary["tuned"][f"{name}.{step}"] = best_point(points, str(step))
-    measured = [row for each in rows.values() for row in each if "metric" in row]
-    return [*measured, *derived(measured)], summary
