@@ -1,7 +1,7 @@
 """The process in which one submission runs, cells first, and then its functions as the judge asks for them.
 
-Started by `metarobust.course.sandbox`, with the number of a socket. It gets tensors and sends tensors: no judge, no
-seed and no case lies here, so nothing here is worth changing for a student but the answers themselves.
+Started by `metarobust.course.sandbox`, with the number of its end of a pipe. It gets tensors and sends tensors: no
+judge, no seed and no case lies here, so nothing here is worth changing for a student but the answers themselves.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import json
 import os
 import re
 import resource
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,12 @@ from metarobust.course.wire import Channel
 
 LOUD = 100_000  # characters printed that are worth a note
 CALL_SECONDS = 20.0  # for one call; all of them take less than one
-JUDGES = ("attacks", "classroom", "evaluation", "grade", "mistakes", "optimizer", "question", "sandbox")
+JUDGES = ("attacks", "classroom", "evaluation", "grade", "mistakes", "optimizer", "question", "reply", "sandbox")
 
 
 def main(number: str) -> None:
-    end = socket.socket(fileno=int(number))
-    end.set_inheritable(False)
-    channel = Channel(end)
+    os.set_inheritable(int(number), False)
+    channel = Channel(Connection(int(number)))
     job = channel.receive(trusted=True)
     limits(job["memory"], job["alone"])
     try:

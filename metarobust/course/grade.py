@@ -14,7 +14,8 @@ from typing import Any
 
 from metarobust import __version__
 from metarobust.course import NUMBERS, assignment
-from metarobust.course.question import Mark, Reply, judge
+from metarobust.course.question import Mark, judge
+from metarobust.course.reply import Reply
 from metarobust.course.sandbox import Ended, Limits, confine, started
 from metarobust.course.wire import Broken, Channel
 from metarobust.errors import InputError

@@ -9,7 +9,8 @@ import torch
 from answers import attacks, evaluation, mistakes, optimizer
 
 from metarobust import course
-from metarobust.course.question import Reply, judge, mark
+from metarobust.course.question import judge, mark
+from metarobust.course.reply import Reply
 from metarobust.errors import InputError
 
 ANSWERS = [*attacks.ANSWERS, *evaluation.ANSWERS, *optimizer.ANSWERS, *mistakes.ANSWERS]
