@@ -44,7 +44,7 @@ def show(g: torch.Generator, n: int, wrong: int) -> Shown:
 
 def share(reply: Reply) -> float:
     """A number from 0 to 1. Raises CannotJudge where it is none."""
-    value = reply.number()
+    value = number(reply.value())
     begun(0 <= value <= 1, f"it returns {value:g}; a share runs from 0 to 1.")
     return value
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarobust.book.properties import CLOSE, begun, near, number
+from metarobust.book.properties import CLOSE, begun, near, number, parts
 from metarobust.course.attacks import images, linear
 from metarobust.course.optimizer import quadratic
 from metarobust.course.question import Ask, Judged
@@ -30,7 +30,7 @@ def meta_loss(g: torch.Generator, ask: Ask) -> Judged:
     (slope,) = torch.autograd.grad((1 - s) * losses[0] + s * losses[1], [model.weight])
     model.weight.grad = torch.ones_like(model.weight)  # somebody else's
     reply = ask(model, x, y, eps, s, slope=0)
-    mixed, none, whole_ = reply.number(), *(ask(model, x, y, eps, share).number() for share in (0.0, 1.0))
+    mixed, none, whole_ = (number(one.value()) for one in (reply, *(ask(model, x, y, eps, end) for end in (0.0, 1.0))))
     has_clean, has_attacked = (min(abs(none - one), abs(whole_ - one)) < CLOSE for one in (clean, attacked))
     begun(has_clean or has_attacked, "it says neither the loss on clean images nor that under FGSM.")
     yield has_clean, f"no share gives the loss on clean images, {clean:.3f}; {none:.3f} is that of 0.", "clean"
@@ -60,10 +60,10 @@ def split(g: torch.Generator, ask: Ask) -> Judged:
         begun(all(0 <= i < n for i in found), f"it returns indices outside of 0 to {n - 1}.")
         return found
 
-    def parts(reply: Reply) -> list[list[int]]:
-        return [listed(part) for part in reply.parts(3, "three tensors of whole numbers")]
+    def listed_parts(reply: Reply) -> list[list[int]]:
+        return [listed(part) for part in parts(reply.value(), 3, "three tensors of whole numbers")]
 
-    out, again, other = (parts(ask(n, sizes, Seeded(one))) for one in (seed, seed, seed + 1))
+    out, again, other = (listed_parts(ask(n, sizes, Seeded(one))) for one in (seed, seed, seed + 1))
     every = [i for part in out for i in part]
     begun(all(out), "a part is empty.")
     found, twice = [len(part) for part in out], len(every) - len(set(every))
@@ -101,7 +101,7 @@ def paired(g: torch.Generator, ask: Ask) -> Judged:
     before, after = level.tolist(), (level + gain).tolist()
     wanted, half = interval([b - a for a, b in zip(before, after, strict=True)])
     reply = ask(before, after)
-    mean, low, high = map(number, reply.parts(3, "three numbers: the mean, and the ends of its interval"))
+    mean, low, high = map(number, parts(reply.value(), 3, "three numbers: the mean, and the ends of its interval"))
     right, wide = abs(abs(mean) - wanted) < CLOSE, abs(abs(high - low) - 2 * half) < 2 * CLOSE
     begun(right or wide, "neither the mean nor the width of the interval is right.")
     yield right, f"the mean change has size {abs(mean):.4f}, not {wanted:.4f}.", "mean"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarobust.book.properties import Holds, begun, near, tensor
+from metarobust.book.properties import Holds, begun, near, parts, tensor
 from metarobust.course.question import Ask, Judged
 from metarobust.course.reply import Reply
 from metarobust.course.toys import Momentum, Quadratic, uniform, whole
@@ -36,29 +36,26 @@ def features(g: torch.Generator, ask: Ask) -> Judged:
     sized = bool((even & ratios.any(0)).all())
 
     def scale() -> Holds:
-        begun(
-            near(out[:, :2], louder.tensor(n, 3)[:, :2], 1e-2),
-            f"gradients {factor:.0f} times as large give other features.",
-        )
+        alike = near(out[:, :2], louder.tensor(n, 3)[:, :2], 1e-2)
+        begun(alike, f"gradients {factor:.0f} times as large give other features.")
         one, two = out[:, :2].square().mean(0).sqrt().tolist()
         good = max(abs(one - 1), abs(two - 1)) < 1e-2 or not sized or not moves()
         return Holds(good, f"the root mean squares of the first two columns are {one:.2f} and {two:.2f}, not 1.")
 
-    def moves() -> Holds:
-        follows = near(mixed.tensor(n, 3), out[order], 1e-3)
-        return Holds(follows, "coordinates in another order get other features.")
+    def moves() -> bool:
+        return near(mixed.tensor(n, 3), out[order], 1e-3)
 
-    def finite() -> Holds:
+    def finite() -> bool:
         found = ask(torch.zeros(n), torch.zeros(n), w).tensor(n, 3, finite=False)
         begun(found.isfinite().all(), "gradients of 0 give features that are not finite.")
-        return Holds(near(found[:, :2], ZERO), "gradients of 0 give features that are not 0.")
+        return near(found[:, :2], ZERO)
 
     yield scale, "scale"
     weight = near(out[:, 2], w / w.square().mean().sqrt(), 1e-2)
     yield weight, "the third column is not the weight over its own root mean square.", "weight"
-    yield finite, "finite"
+    yield finite, "gradients of 0 give features that are not 0.", "finite"
     yield sized, "the sizes of the entries of the gradient, or of the momentum, are lost.", "sizes"
-    yield moves, "order"
+    yield moves, "coordinates in another order get other features.", "order"
 
 
 def update(g: torch.Generator, ask: Ask) -> Judged:
@@ -67,7 +64,7 @@ def update(g: torch.Generator, ask: Ask) -> Judged:
     none = torch.zeros(n)
 
     def pair(reply: Reply) -> list[Tensor]:
-        return [tensor(part, (n,)) for part in reply.parts(2, "a pair, the step and the new velocity")]
+        return [tensor(part, (n,)) for part in parts(reply.value(), 2, "a pair, the step and the new velocity")]
 
     # Of weights at 0 nothing is given up; and without gradient and velocity nothing else moves.
     (_, velocity), (step, light), (still, _) = (

@@ -42,8 +42,8 @@ UNKNOWN = (CannotJudge, ArithmeticError, LookupError, TypeError, ValueError, Run
 """What a judge stops with where a reply is forged, or of a kind that nobody thought of."""
 Ask = Callable[..., Reply]
 Judged = Iterator[tuple[Any, ...]]
-"""Whether it holds, what fails where not, the property's name; or a function that returns the first two, and the name:
-what it raises is its own, and leaves the other properties alone."""
+"""Whether it holds, what fails where not, the property's name. The first may be a function that says so: what it raises
+leaves the other properties alone."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Question:
 
 def _wrong(holds: Any, message: str = "") -> str:
     try:
-        holds, message = holds() if callable(holds) else (holds, message)
+        found = holds() if callable(holds) else holds
     except UNKNOWN as error:
         return _why(error)
-    return "" if holds else message
+    return "" if found else getattr(found, "message", message)
 
 
 def _why(error: Exception) -> str:
@@ -165,13 +165,14 @@ class Mark:
     def __bool__(self) -> bool:
         return not self.failed
 
+    @property
+    def reason(self) -> Finding | None:
+        """The first of findings that all fail for one reason, which need be said only once."""
+        return self.findings[0] if self.failed and len({(f.said, f.hint) for f in self.findings}) == 1 else None
+
     def __repr__(self) -> str:
-        head = f"{self.question} {self.answer}: {self.points} of {self.out_of} points"
-        reasons = {(f.said, f.hint) for f in self.findings}
-        if len(self.findings) > 1 and len(reasons) == 1 and self.failed:  # the same for all: say it once
-            ((reason, hint),) = reasons
-            return f"{head}\n  {reason}\n  Hint: {hint}"
-        return "\n".join([head, *map(str, self.findings)])
+        why = [f"  {self.reason.said}\n  Hint: {self.reason.hint}"] if self.reason else map(str, self.findings)
+        return "\n".join([f"{self.question} {self.answer}: {self.points} of {self.out_of} points", *why])
 
 
 def judge(question: Question, seeds: Sequence[int], ask: Ask) -> Mark:

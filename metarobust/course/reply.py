@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarobust.book.properties import NOTHING, CannotJudge, number, parts, tensor
+from metarobust.book.properties import NOTHING, CannotJudge, tensor
 from metarobust.course.calling import state
 
 
@@ -29,14 +29,6 @@ class Reply:
     def tensor(self, *shape: int, finite: bool = True) -> Tensor:
         """A floating-point tensor of this shape. Raises CannotJudge where it is none."""
         return tensor(self.value(), shape, finite)
-
-    def number(self) -> float:
-        """One finite number. Raises CannotJudge where it is none."""
-        return number(self.value())
-
-    def parts(self, many: int, what: str) -> list[Any]:
-        """The parts of a list, tuple or array. what: it should be, for CannotJudge."""
-        return parts(self.value(), many, what)
 
     def graph(self) -> bool:
         """Whether what it returned can be differentiated."""
