@@ -61,7 +61,7 @@ class Result:
 
 
 def _title(number: int) -> str:
-    return assignment(number).title if number else "no assignment"
+    return assignment(number).title if number else "No assignment"
 
 
 def printable(text: str) -> str:

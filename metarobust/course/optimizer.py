@@ -97,29 +97,20 @@ def unroll(g: torch.Generator, ask: Ask) -> Judged:
             ends.append((w.detach(), torch.autograd.grad(w.sum(), theta, retain_graph=True)[0]))
         ways[name] = reply, reply.tensor(n), ends
 
-    def slopes(name: str) -> tuple[Tensor, Tensor]:
-        """The derivative that came back, and the right one of the weights that did, whatever the number of steps."""
+    def derivative(name: str, upto: int, by: int) -> Holds:
+        """Whether it is the right one of the weights that came back, whatever the number of steps."""
         reply, end, ends = ways[name]
-        found = reply.slopes(3)[0]
+        found, right = reply.slopes(3)[0], min(ends, key=lambda one: float((one[0] - end).abs().max()))[1]
         begun(found.any(), "the last weights have no gradient with respect to theta.")
-        return found, min(ends, key=lambda one: float((one[0] - end).abs().max()))[1]
-
-    def state() -> Holds:
-        found, right = slopes("carried")
-        ours = f"the derivative with respect to theta[2], the momentum, is {found[2]:.3f} and not {right[2]:.3f}."
-        return Holds(near(found, right, 1e-3), ours)
-
-    def second_order() -> Holds:
-        found, right = slopes("curved")
-        ours = f"{found[0]:.3f} and not {right[0]:.3f}: part of it is missing."
-        return Holds(near(found[:2], right[:2], 1e-3), f"the derivative with respect to theta[0] is {ours}")
+        differs = f"the derivative with respect to theta[{by}] is {found[by]:.3f}, and should be {right[by]:.3f}."
+        return Holds(near(found[:upto], right[:upto], 1e-3), differs)
 
     nearest = min(float((one - end).abs().max()) for _, end, ends in ways.values() for one, _ in ends)
     begun(nearest < 1e-2, "the weights are where no number of steps leads.")
     arrives = all(near(end, ends[steps - 1][0], 1e-3) for _, end, ends in ways.values())
     yield arrives, f"after {steps} steps the weights are not where they should be.", "weights"
-    yield state, "state"
-    yield second_order, "second order"
+    yield lambda: derivative("carried", 3, by=2), "state"
+    yield lambda: derivative("curved", 2, by=0), "second order"
     yield all(way[0].kept(2) for way in ways.values()), "the weights it was given are changed.", "start"
 
 
