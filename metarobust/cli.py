@@ -1,7 +1,7 @@
 """The command line: list, run, show, results, headline, export, bench, grade.
 
-Bad input is one line on standard error and exit code 2; Ctrl-C is one line that says how to go on, and 130. What a
-command needs is imported when it is typed, so that `--help` answers at once.
+Bad input is one line on standard error and exit code 2; Ctrl-C or SIGTERM is one line that says how to go on, and 130.
+What a command needs is imported when it is typed, so that `--help` answers at once.
 """
 
 import argparse
@@ -9,7 +9,9 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib import import_module
@@ -41,11 +43,12 @@ LOADED = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs one command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C or SIGTERM."""
     # Threads that wait by spinning bring a busy machine to a stand-still; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else list(argv)
-    command = None
+    command, alone = None, threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if alone else None
     try:
         options = parser().parse_args(argv)
         command = options.command
@@ -56,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print("metarobust: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(r"out of memory|can't allocate memory", str(error)):
+            raise
+        print("metarobust: error: out of memory; give fewer --workers or a smaller --scale", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         again = shlex.join([*argv, *([] if "--resume" in argv else ["--resume"])])
         remedies = {
@@ -64,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         print(f"\nmetarobust: interrupted{remedies.get(command or '', '')}", file=sys.stderr)
         return 130
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, before)
     return 0
 
 

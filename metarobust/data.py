@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metarobust import readers
+from metarobust.attacks.inputs import check_inputs
 from metarobust.errors import InputError, choose
 
 SUMMARIES = {
@@ -38,23 +39,10 @@ class Split:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.ndim != 4 or 0 in images.shape:
-            raise InputError(
-                f"images have shape {list(images.shape)}; give [n, channels, height, width], none of them 0"
-            )
-        if not images.dtype.is_floating_point:
-            raise InputError(f"images are {images.dtype}; give float32 in [0, 1]: divide by 255")
-        low, high = images.min().item(), images.max().item()
-        if not (low >= 0 and high <= 1):  # this way round a NaN is refused too
-            raise InputError(f"images lie in [{low:g}, {high:g}]; give [0, 1], and normalise inside the model")
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise InputError(
-                f"labels are {labels.dtype} of shape {list(labels.shape)}; "
-                f"give int64 of shape [{len(images)}], one for each image"
-            )
-        if labels.min() < 0:
-            raise InputError(f"a label is {labels.min()}; give 0 or more, one number for each class")
+        if self.images.ndim != 4 or 0 in self.images.shape:
+            shape = list(self.images.shape)
+            raise InputError(f"images have shape {shape}; give [n, channels, height, width], none of them 0")
+        check_inputs(self.images, self.labels, eps=0, norm="linf")
 
     def __len__(self) -> int:
         return len(self.labels)

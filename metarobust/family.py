@@ -53,7 +53,7 @@ def vulnerable(
     rows = torch.arange(len(pool), device=pool.images.device).expand(each, -1)
     return {
         name: train_clean(make_tasks(name, pool, classes, rows, rows, generator), training, generator)
-        for name in architectures
+        for name in dict.fromkeys(architectures)
     }
 
 
@@ -61,8 +61,9 @@ def vulnerable(
 class Family:
     """What `sample` draws from.
 
-    images: how many of the pool one task trains on; the others are its held-out images. starts: trained models
-    `[V, N]` to patch, by architecture; None to start from fresh parameters. eps: radius that they are to stand.
+    architectures: drawn evenly; one that stands twice is drawn twice as often. images: how many of the pool one task
+    trains on; the others are its held-out images. starts: trained models `[V, N]` to patch, by architecture; None to
+    start from fresh parameters. eps: radius that they are to stand.
     """
 
     architectures: Sequence[str]

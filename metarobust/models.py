@@ -1,10 +1,11 @@
 """The networks that get attacked, trained and patched: small MLPs, small CNNs, a ResNet.
 
 A network is named by a string, so that a frozen experiment can list it: `mlp-20-sigmoid` (one hidden layer of 20, the
-optimizee of Andrychowicz et al. 2016), `mlp-64-64-relu`, `cnn-8-16-relu`, `resnet-16-1-relu` (width 16, one block per
-stage; He et al. 2016 with group normalisation, which needs no running statistics). One has a fixed name: `madry-cnn`,
-the network of Madry et al. 2018 (arXiv 1706.06083) for MNIST, as in their released code. Images come in [0, 1],
-so eps is always in pixel units: a network of your own that normalises does so in its first layer.
+optimizee of Andrychowicz et al. 2016), `mlp-64-64-relu`, `cnn-8-16-relu`, `gncnn-8-16-relu` (the same with group
+normalisation, which needs no running statistics, after each convolution), `resnet-16-1-relu` (width 16, one block per
+stage; He et al. 2016, with group normalisation). One has a fixed name: `madry-cnn`, the network of Madry et al. 2018
+(arXiv 1706.06083) for MNIST, as in their released code. Images come in [0, 1], so eps is always in pixel units: a
+network of your own that normalises does so in its first layer.
 """
 
 import itertools
@@ -86,6 +87,15 @@ def _cnn(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) ->
     return [*convolutions, nn.Flatten(), nn.Linear(sizes[-1] * pixels, classes)]
 
 
+def _gncnn(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for layer in _cnn(shape, classes, widths, act):
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layers.append(nn.GroupNorm(math.gcd(4, layer.out_channels), layer.out_channels))
+    return layers
+
+
 def _resnet(shape: Shape, classes: int, widths: list[int], act: type[nn.Module]) -> list[nn.Module]:
     """Three stages; each doubles the channels of the one before and halves height and width."""
     base, blocks = (*widths, 1)[:2]
@@ -107,7 +117,7 @@ def _madry(shape: Shape, classes: int) -> list[nn.Module]:
     return [*layers, nn.Flatten(), nn.Linear(64 * pixels, 1024), nn.ReLU(), nn.Linear(1024, classes)]
 
 
-KINDS = {"mlp": _mlp, "cnn": _cnn, "resnet": _resnet}
+KINDS = {"mlp": _mlp, "cnn": _cnn, "gncnn": _gncnn, "resnet": _resnet}
 
 
 def fresh(model: nn.Module, tasks: int, generator: torch.Generator) -> Tensor:

@@ -156,18 +156,17 @@ class MetaOptimizer(torch.optim.Optimizer):
                 axes = optimizer.accumulators.items()
                 self.state[p] = {name: like.new_zeros((*sizes, *p.shape)) for name, sizes in axes}
             grad = (torch.zeros_like(p) if grad is None else grad).to(like).reshape(matrix)
-            held = {name: x.reshape((*x.shape[: x.ndim - p.ndim], *matrix)) for name, x in self.state[p].items()}
-            held = optimizer.update_accumulators(grad, held, context)
-            self._remember(p, held)
+            held = {name: x.view(*x.shape[: x.ndim - p.ndim], *matrix) for name, x in self.state[p].items()}
             blocks.append(ParamBlock(grad, p.detach().to(like).reshape(matrix), held, info))
-        for p, grad, (update, changed) in zip(params, grads, optimizer.update_tensors(blocks, context), strict=True):
-            self._remember(p, changed)
-            if grad is not None:  # adds in the wider of the two types, and rounds once
-                p.add_(update.reshape(p.shape), alpha=float(group["lr"]))
+            for part in map(blocks[-1].rows, blocks[-1].row_chunks(optimizer.chunk)):
+                optimizer.update_accumulators(part.grads, part.accumulators, context)
+        for i, rows, update, changed in optimizer.updates(blocks, context):
+            for name, x in changed.items():
+                blocks[i].accumulators[name][..., rows, :] = x
+            if grads[i] is not None:  # adds in the wider of the two types, and rounds once
+                part = torch.atleast_1d(params[i])[rows]
+                part.add_(update.reshape(part.shape), alpha=float(group["lr"]))
         group |= {"step": done + 1, "shared": shared}
-
-    def _remember(self, p: Tensor, accumulators: dict[str, Tensor]) -> None:
-        self.state[p] |= {name: x.reshape((*x.shape[:-2], *p.shape)) for name, x in accumulators.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on exactly where the optimizer was that gave this state.
@@ -186,7 +185,7 @@ class MetaOptimizer(torch.optim.Optimizer):
         for number, p in zip((n for group in saved for n in group["params"]), own, strict=True):
             if number in state_dict["state"]:
                 held = state_dict["state"][number]
-                self.state[p] = {key: value.to(dtype).to(p.device) for key, value in held.items()}
+                self.state[p] = {key: value.to(p.device, dtype, copy=True).contiguous() for key, value in held.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"rule": self.rule}  # the base class copies its own fields alone

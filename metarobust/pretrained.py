@@ -84,10 +84,11 @@ def unfamiliar(name: str, param_spec: ParamSpec, shape: tuple[int, ...]) -> str:
     """
     learned, kind = card(name)["meta_trained_on"], list(KINDS)[which(param_spec)]
     met = {network.partition("-")[0] for network in learned["family"]}
+    sizes = [IMAGES.get(dataset, shape) for dataset in (learned["dataset"], *learned.get("beside", ()))]
     differs = {
         KINDS[kind]: kind not in met,
         f"has {param_spec.size:,} parameters": param_spec.size > LARGE,
-        f"reads images of {' x '.join(map(str, shape))}": shape != IMAGES.get(learned["dataset"], shape),
+        f"reads images of {' x '.join(map(str, shape))}": shape not in sizes,
     }
     strange = " or ".join(text for text, so in differs.items() if so)
     return f"{name} learned on no network that {strange}: what it does here nobody has measured" if strange else ""

@@ -138,7 +138,7 @@ def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise InputError(f"images are {short_repr(images)}; give a tensor of floats in [0, 1]")
     if images.dtype not in FLOATS:
-        raise InputError(f"images are {images.dtype}; attacks need floats in [0, 1]: convert and divide by 255")
+        raise InputError(f"images are {images.dtype}; give floats in [0, 1]: convert and divide by 255")
     if images.ndim < 2 or 0 in images.shape[1:]:
         raise InputError(f"images have shape {list(images.shape)}; give [n, ...], a batch: one image is x[None]")
     low, high = images.aminmax() if images.numel() else images.new_tensor([0, 1])

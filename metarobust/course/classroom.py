@@ -23,6 +23,7 @@ from metarobust import __version__
 from metarobust.course.grade import Result, draw_seed, feedback, grade_file, printable
 from metarobust.course.sandbox import Limits, confine
 from metarobust.errors import InputError
+from metarobust.lab.running import only_writer
 from metarobust.lab.tables import write_csv
 from metarobust.storage import read_json, sha256, write_atomic, write_json
 
@@ -104,7 +105,7 @@ def class_table(
         The table, which is also in `out`, as `grades.csv`.
 
     Raises:
-        InputError: there is nothing to grade, `out` lies within `folder`, or bubblewrap is missing.
+        InputError: there is nothing to grade, `out` lies within `folder` or is being written, or bubblewrap is missing.
     """
     confine(trust)
     folder, out = folder.resolve(), out.resolve()
@@ -117,10 +118,9 @@ def class_table(
     again = {one for one in found if any(one.path.is_relative_to(path.resolve()) for path in retry)}
     if retry and not again:
         raise InputError(f"no submission is {printable(str(retry[0]))}; give a file or a folder of {folder}")
-    seed = _class_seed(out, seed)
     results: dict[Submission, dict[str, Any]] = {}
-    with tqdm(total=len(found), desc="grade", unit="submission") as bar, ThreadPoolExecutor(workers) as pool:
-        given = (number, seed, limits or Limits(), trust)
+    with only_writer(out), tqdm(total=len(found), desc="grade") as bar, ThreadPoolExecutor(workers) as pool:
+        given = (number, _class_seed(out, seed), limits or Limits(), trust)
         waiting = {pool.submit(_one, one, out, one in again, *given): one for one in found}
         try:
             for done in as_completed(waiting):
@@ -130,7 +130,7 @@ def class_table(
             pool.shutdown(wait=False, cancel_futures=True)  # no new one begins
             bar.write("stopping: those that run are graded first", file=sys.stderr)
             raise
-    write_csv(out / "grades.csv", [_row(one, folder, results) for one in found], COLUMNS)
+        write_csv(out / "grades.csv", [_row(one, folder, results) for one in found], COLUMNS)
     return (out / "grades.csv").read_text()
 
 

@@ -35,6 +35,8 @@ SAYS = {
     "so the model's own gradient misleads; attack a smooth copy of it",
     "zero gradients": "for {share} of the images the gradient is exactly 0 and a gradient attack stands still; look "
     "for rounding, argmax or huge logits, pass the gradient through them, or climb the margin instead",
+    "not a number": "for {share} of the images a logit is nan, which counts as wrong; look for weights that overflowed "
+    "or a division by 0",
     "saturated logits": f"for {{share}} of the images the first logit is more than {FAR:g} above the second, so "
     "cross-entropy is flat; trust losses that do not change with the scale of the logits (dlr), or divide the logits",
     "probabilities": "the outputs are probabilities, not logits, so that every loss takes a softmax of a softmax and "
@@ -77,7 +79,8 @@ def _found(check: str, share: float, n: int, **measured: object) -> Flag | None:
     return _flag(check, share > chance(n), share=percent(share), **measured)
 
 
-black_box, transfer, zero_gradients = (partial(_found, name) for name in ("black box", "transfer", "zero gradients"))
+black_box, transfer, not_a_number = (partial(_found, name) for name in ("black box", "transfer", "not a number"))
+zero_gradients = partial(_found, "zero gradients")
 
 
 def eps_zero(clean: float, attacked: float) -> Flag | None:

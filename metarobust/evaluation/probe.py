@@ -72,13 +72,15 @@ class Probe:
         predict, criterion = checked(self.predict, self.images), Criterion("ce", self.labels)
         logits, _, gradient = value_and_grad(predict, self.images, criterion)
         again, _, _ = value_and_grad(predict, self.images, criterion, gradient=False)
+        nan = logits.isnan().any(1)
         logits, again, alone = (bounded(outputs) for outputs in (logits, again, alone))
-        flat = gradient.flatten(1).abs().amax(1) == 0
+        flat = (gradient.flatten(1).abs().amax(1) == 0) & ~nan
         first, second = logits.topk(2, dim=1).values.T
         return [
             checks.probabilities(logits),
             checks.deterministic(logits, again) or checks.alone(logits[:1], alone),
             checks.zero_gradients(share(flat), len(flat)),
+            checks.not_a_number(share(nan), len(nan)),
             checks.saturated(first - second),
         ]
 

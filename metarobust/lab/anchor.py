@@ -193,9 +193,9 @@ def measured(spec: Spec, recipe: Recipe, seed: int, model: nn.Module, test: Spli
     )  # fmt: skip
     common = {
         "experiment": spec.experiment, "dataset": spec.dataset, "part": "train", "model": spec.network,
-        "method": recipe.method, "meta_seed": None, "tier": "adversarial" if recipe.attack_steps else "0",
+        "method": recipe.method, "tier": "adversarial" if recipe.attack_steps else "0",
         "seed": seed, "step": recipe.steps, "split": "test", "n": report.n, "learned": 0, "start": "fresh",
-        "network": "convolutional", "images_per_class": None, "scope": "",
+        "network": "convolutional",
     }  # fmt: skip
     rows = [common | {"attack": "none", "eps": 0.0, "metric": "clean accuracy", "value": report.clean}]
     robust = {f"up to {name}": ("single", value) for name, value in report.under.items()}

@@ -1,8 +1,8 @@
 """What attacks leave of T models of one kind, and which attacks those are.
 
 `under_standard` is for every figure that is recorded, `under_pair` for when somebody waits; `under_attacks` compares
-attacks, radii and norms; `confined` is for the question whether more was learned than to give up pixels that say
-nothing.
+attacks, radii and norms; `under_few_pixels` is for the question whether more was learned than to give up pixels that
+say nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +25,20 @@ AT_ONCE = 64
 
 SHARES = (0.25, 0.5, 1.5, 2.0)
 """Other radii, in units of the one that is asked about."""
-SAYS_LITTLE = 0.05
-"""A pixel says little about the class where its means over the images of each class differ by less, as a standard
-deviation; in pixel units."""
+OF_ALL = (0.5, 0.3, 0.15)
+"""Shares of all pixels that an attacker may move, the most informative ones."""
 SHORTER = {"steps": 50, "queries": 500}
 """The standard ensemble, half as long and with a tenth of the queries: for many models."""
 
 
-def speaking(images: Split, classes: int) -> Tensor:
-    """Which pixels `[C, H, W]` say something about the class; see SAYS_LITTLE."""
+def informative(images: Split, classes: int) -> Tensor:
+    """The order of pixels, most informative first, as indices `[C * H * W]`.
+
+    A pixel says more about the class where its means over the images of each class have a larger standard deviation.
+    """
     there = [each for each in range(classes) if (images.labels == each).any()]  # of no image there is no mean
     means = torch.stack([images.images[images.labels == each].mean(0) for each in there])
-    return means.std(0, correction=0) >= SAYS_LITTLE
+    return means.std(0, correction=0).flatten().argsort(descending=True, stable=True)
 
 
 def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
@@ -47,14 +49,27 @@ def confined(pixels: Tensor, *, eps: float, steps: int) -> list[Attack]:
 
     def attack(loss: str) -> Attack:
         def move(predict: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, generator: torch.Generator):
-            return pgd(
-                lambda x: predict(torch.where(pixels, x, x.detach())), images, labels, eps=eps, steps=steps, loss=loss,
-                keep="first",
-            )  # fmt: skip
+            def seen(x: Tensor) -> Tensor:
+                return predict(torch.where(pixels, x, x.detach()))
+
+            return pgd(seen, images, labels, eps=eps, steps=steps, loss=loss, keep="first")
 
         return Attack(f"pgd-{steps}-{loss} confined", "white", move)
 
     return [attack(loss) for loss in ("ce", "margin")]
+
+
+def under_few_pixels(
+    tasks: Tasks, params: Tensor, test: Split, order: Tensor, *, eps: float, steps: int, generator: torch.Generator
+) -> Iterator[Measured]:
+    """The same as `under_pair`, where no more than a share of the pixels may be moved, the first of an order."""
+    for share in OF_ALL:
+        few = round(share * len(order))
+        pixels = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+        pixels[order[:few]] = True
+        attacks = confined(pixels.view(test.images.shape[1:]), eps=eps, steps=steps)
+        robust = over_models(tasks, params, test, attacks, generator, independent=False)["robust"]
+        yield f"pgd-{steps} ce, margin on {few} pixels", "single", eps, robust
 
 
 def several(*, eps: float, steps: int, classes: int, early_exit: bool = True) -> list[Attack]:

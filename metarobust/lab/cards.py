@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from metarobust import checkpoints, pretrained
+from metarobust import pretrained
 from metarobust.errors import InputError, choose
 from metarobust.lab.results import (
     ADAM,
@@ -21,6 +21,7 @@ from metarobust.lab.results import (
     recorded,
     select,
 )
+from metarobust.lab.run_folder import Units
 from metarobust.lab.spec import sizes, slug
 from metarobust.lab.summary import Cells
 from metarobust.learned import TIERS, make
@@ -41,7 +42,7 @@ UNTRIED = [
 
 
 def learned_on(spec: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
-    """The data set that an optimizer was meta-trained on."""
+    """The data set that an optimizer was meta-trained on, the one that is measured on where there are several."""
     return (rule["source"] or spec["dataset"]).removeprefix("folder:")
 
 
@@ -76,7 +77,8 @@ def describe(
     seen = [each.removeprefix("folder:") for each in names(frame, "dataset")]
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
-        "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on {dataset}"
+        "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on "
+        + " and ".join([dataset, *rule.get("beside", ())])
         + {"0": "", "1": f" ({rule['kind']}, tier 1)", "2": " (tier 2)"}[TIERS[rule["kind"]]],
         "rule": rule["name"],
         "run": run,
@@ -84,7 +86,8 @@ def describe(
         "meta_seed": meta_seed,
         "why_this_meta_seed": "the first of the run, whatever its test results",
         "meta_trained_on": {
-            "dataset": dataset, "images": numbers["meta_images"], "images_of_one_task": "per_class of each class",
+            "dataset": dataset, **({"beside": list(rule["beside"])} if rule.get("beside") else {}),
+            "images": numbers["meta_images"], "images_of_one_task": "per_class of each class",
             "per_class": numbers["per_class"], "family": family(part, rule) or spec["family"],
             "models_of_each": spec["victims"],
             "their_training": spec["training"] if part["trained"] else None,
@@ -188,9 +191,9 @@ def export(
         meta_seed: of its meta-training.
 
     Returns:
-        The file: `train.safetensors` or `patch.safetensors` for learned penalties, the rules that serve by default; for
-        others `patch-DATASET.safetensors`, where DATASET is the one that it learned on, and the kind after that where
-        it is not `features`.
+        The file: `train.safetensors` or `patch.safetensors` for what learned on several data sets, the rules that serve
+        by default; for others `patch-DATASET.safetensors`, where DATASET is the one that it learned on, and the kind
+        after that where it is not `features`.
 
     Raises:
         InputError: the run is unfinished, of another experiment, or without its checkpoints.
@@ -208,8 +211,8 @@ def export(
     if meta_seed not in spec["meta_seeds"]:
         raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
     home = here["home"] if found in here["uses"] else part
-    stored = Path(run) / "checkpoints" / f"{slug(home)}.{slug(found['name'])}.{meta_seed}.safetensors"
-    held = checkpoints.load(stored, manifest["spec_sha256"])
+    units, learned = Units(Path(run)), f"{slug(home)}.{slug(found['name'])}.{meta_seed}"
+    stored, held = units.checkpoint(learned), units.restore(learned)
     if held is None:
         raise InputError(f"{stored} is missing; run the meta-training again in another folder")
     tensors, about = held
@@ -219,7 +222,7 @@ def export(
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = dict(sorted(theta_of(tensors).items()))
     own = "" if found["kind"] == "features" else f"-{found['kind']}"
-    name = "" if found["kind"] == "penalties" else f"-{learned_on(spec, found)}{own}"
+    name = "" if found.get("beside") else f"-{learned_on(spec, found)}{own}"
     path = Path(out) / f"{GOALS[here['trained']][0]}{name}.safetensors"
     pretrained.save(path, theta, describe(manifest, frame, here, found, meta_seed, about["log"]))
     return path

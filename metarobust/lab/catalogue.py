@@ -9,12 +9,12 @@ from metarobust.attacks.threat import check_eps
 from metarobust.lab.ablation import ablation
 from metarobust.lab.frontier import FEWER, SHIPPED, frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
-from metarobust.lab.results import JOINT, LEARNED
-from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
+from metarobust.lab.results import FROM_DIGITS, JOINT, LEARNED
+from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, KINDS, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
+from metarobust.lab.what_was_learned import what_was_learned
 from metarobust.meta import MetaTrainConfig
 
 # Names of learned optimizers, as in the tables. All begin alike, so that no rule without learning is taken for one.
-FROM_DIGITS = "learned on digits"
 STEERING = "learned steering"
 LSTM = "learned LSTM"
 FEW = (NEW[0], NEW[1], NEW[3])
@@ -105,6 +105,14 @@ def few_images(scale: str, dataset: str) -> tuple[Part, ...]:
     return tuple(Part(f"{each} images a class", 100, 64, per_class=each, **shared) for each in counts)
 
 
+def new_kinds(scale: str, dataset: str) -> tuple[Part, ...]:
+    """The rule that is shipped for trained models, on networks deeper than any that it learned on, and on ones that
+    normalise."""
+    rule = replace(SHIPPED, pretrained="patch")
+    methods = ("std-prune", "N-FGSM training", "PGD-7 training")
+    return (Part("patch, 100 steps", 100, 64, uses=(rule,), methods=methods, unseen=KINDS),)
+
+
 def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
@@ -155,28 +163,30 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
     return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
 
 
-def trade_off(scale: str, dataset: str) -> tuple[Part, ...]:
-    """For those who would give up less clean accuracy: the meta-loss, and whoever tunes the baselines, count robust
-    accuracy for a half, as `patch` does, or for less. And is it more than giving up pixels that say nothing?"""
-    weights = {"smoke": (0.25,), "small": (0.5, 0.25, 0.1), "full": (0.5, 0.25, 0.1)}[scale]
-    shared = {"rules": (OptimizerConfig(LEARNED, "features", patching_plan(scale)),), "methods": FAST_RULES}
-    shared |= {"measures": "quick" if scale == "smoke" else "confined"}
-    return tuple(Part(f"patch, weight {each:g}", 20, 64, weight=each, **shared) for each in weights)
+def pixels(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Is a patch more than giving up pixels that say nothing? The attacker may move the most informative ones alone."""
+    rule, measures = replace(SHIPPED, pretrained="patch"), "quick" if scale == "smoke" else "pixels"
+    shared = {"methods": ("std-prune", "PGD-7 training"), "unseen": (FRESH[0], FRESH[4]), "measures": measures}
+    return (Part("patch, 100 steps", 100, 64, uses=(rule,), **shared),)
 
 
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
     "frontier": frontier,
-    "trade-off": trade_off,
+    "pixels": pixels,
     "robust-training": robust_training,
     "low-data": low_data,
     "few-images": few_images,
+    "new-kinds": new_kinds,
     "transfer-architecture": transfer_architecture,
     "transfer-data": transfer_data,
     "attack-transfer": attack_transfer,
     "ablation": ablation,
+    "what-was-learned": what_was_learned,
 }
+SHIPPED_ALONE = ("few-images", "new-kinds", "pixels", "what-was-learned")
+"""Where nothing is learned, and rules are compared as they are shipped."""
 
 
 def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps: float | None = None) -> Spec:
@@ -197,11 +207,12 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
         check_eps(eps, "linf")
         numbers["eps"] = eps
     parts = [replace(part, meta_eps=1.2 * numbers["eps"]) for part in PARTS[name](scale, dataset)]
-    others = [part.dataset for part in parts] + [rule.source for part in parts for rule in part.rules]
+    others = [part.dataset for part in parts]
+    others += [source for part in parts for rule in part.rules for source in (rule.source, *rule.beside)]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
-    if name == "frontier":  # patched are models as people have them: trained to the end
+    if name in ("frontier", "new-kinds", "pixels"):  # patched are models as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
-    annealed = name in ("frontier", "few-images")
+    annealed = name in ("frontier", *SHIPPED_ALONE)
     if scale == "smoke":
         numbers["meta_images"] = min(numbers["meta_images"], 2000)  # a folder of one's own images is often no larger
         numbers |= {"validation": (Spec.validation[0], Spec.validation[2]), "unseen": (UNSEEN[0], UNSEEN[2], UNSEEN[4])}
@@ -210,7 +221,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
             attack_steps=20, wide_grids=False, annealed=annealed, validated=False,
         )  # fmt: skip
     parts = [replace(part, measures="standard") if part.measures == "quick" else part for part in parts]
-    shipped = any(rule.pretrained for part in parts for rule in part.uses)
+    shipped = name in SHIPPED_ALONE or (name == "frontier" and dataset != "digits")
     most = 1 if shipped else 3 if scale == "full" or name in ("patch", "train", "transfer-architecture") else 2
     return Spec(
         name, scale, dataset, seeds or tuple(range(10)), tuple(range(most)), tuple(parts), **numbers,

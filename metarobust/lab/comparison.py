@@ -27,14 +27,16 @@ SUMMARIES = {
     "patch": "learn from adversarial examples once; patch unseen trained networks without any",
     "train": "learn from adversarial examples once; train unseen fresh networks without any",
     "frontier": "the learned penalties against all that is tuned as hard: clean, robust, and passes that it takes",
-    "trade-off": "patch at a lower price: the meta-loss weighs robustness less; and pixels that say nothing",
+    "pixels": "attack the patched where only the pixels that say most about the class may be moved",
     "robust-training": "learned optimizer and plain ones, all on adversarial gradients: learning curves",
     "low-data": "train with few images a class; how much is lost from training to test images",
     "few-images": "the same by the learned penalties as they are shipped, against all that may look as closely",
+    "new-kinds": "patch deep networks and ones that normalise by the learned penalties as they are shipped",
     "transfer-architecture": "patch networks of every kind; learn on some kinds only",
     "transfer-data": "learn on one data set, patch on another",
     "attack-transfer": "learn from one attack, stand others: other radii, norms and methods",
     "ablation": "take one thing at a time away: features, meta-loss, estimator, family",
+    "what-was-learned": "knock one thing at a time out of the learned penalties; nothing is learned anew",
 }
 
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from metarobust.lab import anchor, cost, what_was_learned
+from metarobust.lab import anchor, cost
 from metarobust.lab.catalogue import PARTS
 from metarobust.lab.comparison import Comparison
 
 EXPERIMENTS: dict[str, Any] = {name: Comparison(name) for name in PARTS} | {
     anchor.NAME: anchor,
     cost.NAME: cost,
-    what_was_learned.NAME: what_was_learned,
 }

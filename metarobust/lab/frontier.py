@@ -2,8 +2,18 @@
 
 from dataclasses import replace
 
-from metarobust.lab.results import PENALTIES
-from metarobust.lab.spec import CONVOLUTIONAL, DEEPER, DENSE, FRESH, WIDER, OptimizerConfig, Part
+from metarobust.lab.results import FROM_BOTH, FROM_DIGITS, PENALTIES
+from metarobust.lab.spec import (
+    CONVOLUTIONAL,
+    DEEPER,
+    DEEPEST,
+    DENSE,
+    FRESH,
+    NORMALISED,
+    WIDER,
+    OptimizerConfig,
+    Part,
+)
 from metarobust.meta import MetaTrainConfig
 
 PENALTIES_DENSE = f"{PENALTIES}, perceptrons"
@@ -15,28 +25,61 @@ FEWER = ("adam", "noise", "curvature penalty", "N-FGSM training", "PGD-7 trainin
 PLAN = MetaTrainConfig(
     24, horizons=(100,), tasks=4, held_out=256, lr=0.03, beta2=0.98, warmup=5, estimator="exact", validate_every=8
 )
-SHIPPED = OptimizerConfig(
-    PENALTIES, "penalties", PLAN, family=(*CONVOLUTIONAL, *WIDER), meta="margin", pretrained="train"
+FIRST = OptimizerConfig(
+    FROM_DIGITS, "penalties", PLAN, family=(*CONVOLUTIONAL, *WIDER), meta="margin", pretrained="train-digits-penalties"
 )
-"""The rule for fresh models as it comes with the library, learned on digits: nothing is learned anew."""
+"""The rule for fresh models that learned on digits alone, as `frontier` on digits made it."""
+SHIPPED = replace(FIRST, name=PENALTIES, pretrained="train")
+"""The rule for fresh models that serves by default, as `frontier` on MNIST made it: it learned on both."""
+BOTH = MetaTrainConfig(
+    60, (50, 100, 200), groups=2, tasks=4, held_out=256, lr=0.03, beta2=0.98, warmup=5, estimator="exact",
+    validate_every=12,
+)  # fmt: skip
+PATCHING_RIVALS = "std-prune", "curvature penalty", "N-FGSM training", "PGD-7 training"
 
 
 def frontier(scale: str, dataset: str) -> tuple[Part, ...]:
     """Fresh models and trained ones, by the learned penalties and by all that may look as closely, or that attacks.
 
-    On other data than the digits a rule is used as it is shipped, learned on digits: there only the rivals are fitted
-    to the data, over the usual values, those that earlier searches took. A step of N-FGSM is half as many passes as one
-    of the rule, so that it gets twice as many steps, too.
+    On MNIST a rule learns on the digits as well, and on deep networks and ones that normalise: it is the one that is
+    shipped. Beside it stands that which learned on the digits alone. Where nothing is learned on a data set, the
+    shipped one is used as it is: there only the rivals are fitted to the data, over the usual values, those that
+    earlier searches took. A step of N-FGSM is half as many passes as one of the rule, so that it gets twice as many
+    steps, too.
     """
+    kinds = {"digits": on_digits, "mnist": on_mnist}
+    if dataset in kinds:
+        return kinds[dataset](scale)
+    return (Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, methods=FEWER, unseen=FRESH),)
+
+
+def on_digits(scale: str) -> tuple[Part, ...]:
+    """What learns on the digits and is measured on the digits; beside it what is shipped."""
     short = {"episodes": 8} if scale == "smoke" else {}
     plan = replace(PLAN, **({"episodes": 40, "tasks": 8} | short))
-    dense = replace(SHIPPED, name=PENALTIES_DENSE, plan=plan, family=(*DENSE, *DEEPER), compared=False, pretrained=None)
-    both = replace(SHIPPED, plan=replace(PLAN, **short), begins=PENALTIES_DENSE, pretrained=None)
-    shared = {"methods": RIVALS if dataset == "digits" else FEWER, "unseen": FRESH}
-    if dataset != "digits":
-        return (Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, **shared),)
-    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, **shared)
-    patch = Part("patch, 100 steps", 100, 64, (dense, both), **shared)
+    home = replace(FIRST, name=PENALTIES, pretrained=None)
+    dense = replace(home, name=PENALTIES_DENSE, plan=plan, family=(*DENSE, *DEEPER), compared=False)
+    both = replace(home, plan=replace(PLAN, **short), begins=PENALTIES_DENSE)
+    shared = {"methods": RIVALS, "unseen": FRESH}
+    given = {goal: (replace(SHIPPED, name=FROM_BOTH, pretrained=goal),) for goal in ("train", "patch")}
+    train = Part("train, 100 steps", 100, 64, (dense, both), trained=False, uses=given["train"], **shared)
+    patch = Part("patch, 100 steps", 100, 64, (dense, both), uses=given["patch"], **shared)
     longer = {"trained": False, "uses": (both,), "home": train.name, "unseen": FRESH, "methods": ("N-FGSM training",)}
     parts = train, patch, Part("train, 200 steps", 200, 64, **longer)
     return parts[: 1 if scale == "smoke" else 3]
+
+
+def on_mnist(scale: str) -> tuple[Part, ...]:
+    """What learns on both, and is measured on MNIST."""
+    short = {"episodes": 4, "groups": 1} if scale == "smoke" else {}
+    home = replace(FIRST, name=PENALTIES, pretrained=None, beside=("digits",))
+    deep = (*DENSE, *DEEPER, *DEEPER, *DEEPEST, *DEEPEST)  # twice, so that half of all tasks are of them
+    dense = replace(home, name=PENALTIES_DENSE, plan=replace(BOTH, **short), family=deep, compared=False)
+    plan = replace(BOTH, **({"episodes": 40, "tasks": 2} | short))
+    both = replace(home, plan=plan, family=(*CONVOLUTIONAL, *WIDER, *NORMALISED), begins=PENALTIES_DENSE)
+    parts = []
+    for name, trained, methods in (("train", False, FEWER), ("patch", True, PATCHING_RIVALS)):
+        far = replace(FIRST, pretrained=f"{name}-digits-penalties")
+        shared = {"uses": (far,), "methods": methods, "unseen": FRESH, "trained": trained}
+        parts.append(Part(f"{name}, 100 steps", 100, 64, (dense, both), **shared))
+    return tuple(parts[: 1 if scale == "smoke" else 2])

@@ -75,12 +75,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The smallest counts as many times as there are comparisons, the next one time less, and so on; none falls below
     one before it. Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    raised = [0.0] * len(p_values)
-    highest = 0.0
-    for done, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - done) * p_values[i]))
-        raised[i] = highest
-    return raised
+    ordered = pd.Series(p_values, dtype=float).sort_values(kind="stable")
+    return (ordered * np.arange(len(ordered), 0, -1)).clip(upper=1).cummax().sort_index().tolist()
 
 
 def _by_seed(values: pd.Series | Sequence[float]) -> pd.Series:

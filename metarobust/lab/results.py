@@ -26,6 +26,7 @@ RECORDED = Path(__file__).parent / "recorded"
 GROUP = ["part", "model", "method"]
 BEFORE, ADAM, REFERENCE = "before", "adam", "PGD-7 training"
 LEARNED, JOINT, PENALTIES = "learned", "learned, joint", "learned penalties"
+FROM_DIGITS, FROM_BOTH = "learned on digits", "learned on digits and MNIST"
 """Methods that tables and figures ask for by name; `before` are the models as they were."""
 PLAIN, ATTACKED = ("0", "1", "2"), "adversarial"
 """Tiers: what a method may look at. 0: clean gradients, 1: noised ones, 2: input gradients; or adversarial examples."""

@@ -17,11 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
-from metarobust import checkpoints
 from metarobust.errors import InputError
 from metarobust.lab.environment import code, peak_memory, versions
 from metarobust.lab.tables import write_csv
-from metarobust.storage import TEMPORARY, read_json, sha256, write_json
+from metarobust.storage import TEMPORARY, load_tensors, read_json, save_tensors, sha256, write_json
 
 COLUMNS: dict[str, type] = {
     "experiment": str,
@@ -89,12 +88,21 @@ class Units:
         return stored["rows"]
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Stores a checkpoint of this name: tensors, and a JSON object."""
-        checkpoints.save(self.checkpoint(name), tensors, about, self.manifest["spec_sha256"])
+        """Stores a checkpoint of this name, tensors and a JSON object, in place of the one before."""
+        save_tensors(self.checkpoint(name), tensors, {**about, "spec_sha256": self.manifest["spec_sha256"]})
 
     def restore(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The checkpoint of this name, or None where there is none. Raises InputError for a damaged one."""
-        return checkpoints.load(self.checkpoint(name), self.manifest["spec_sha256"])
+        """The checkpoint of this name, or None where there is none.
+
+        Raises InputError where it is damaged or of another run.
+        """
+        path = self.checkpoint(name)
+        if not path.exists():
+            return None
+        tensors, about = load_tensors(path)
+        if about.pop("spec_sha256", None) != self.manifest["spec_sha256"]:
+            raise InputError(f"{path} is of another run; delete it and give --resume")
+        return tensors, about
 
     def stored(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The checkpoint of a finished unit. Raises InputError where it is gone."""
@@ -155,8 +163,6 @@ class Run(Units):
             if foreign:
                 raise InputError(f"{self.out} holds {foreign[0]!r}, which is not of a run; choose another --out")
             self.manifest = new
-        for left in self.out.rglob(f".*{TEMPORARY}"):
-            left.unlink(missing_ok=True)
         self._spent = self.manifest["wall_seconds"]
         if not self.complete:
             self._write_manifest()

@@ -20,6 +20,7 @@ from metarobust.lab import engine
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.results import load
 from metarobust.lab.run_folder import LOCK, Run
+from metarobust.storage import TEMPORARY
 
 
 def run(
@@ -146,6 +147,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
     try:
+        for left in folder.rglob(f".*{TEMPORARY}"):  # of a process that was killed
+            left.unlink(missing_ok=True)
         yield
     finally:
         (folder / LOCK).unlink(missing_ok=True)

@@ -27,9 +27,14 @@ NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-t
 """The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these."""
 FRESH = ("mlp-88-relu", "mlp-76-gelu", "mlp-42-32-tanh", "mlp-28-28-28-28-elu", "cnn-8-11-gelu", "cnn-5-7-9-tanh")
 """And for those of the learned penalties, whose trials looked at all of the above."""
+KINDS = ("mlp-22-22-22-22-22-22-relu", "gncnn-9-12-elu", "resnet-6-1-gelu")
+"""Deeper than any that a rule learned on, and ones that normalise; nor had anything been measured on these."""
 DEEPER = ("mlp-24-24-24-relu", "mlp-16-16-16-16-tanh", "mlp-24-24-softplus", "mlp-24-gelu")
 """What they learn on beside DENSE; and CONVOLUTIONAL with these."""
 WIDER = ("cnn-8-8-gelu", "cnn-4-6-8-relu")
+DEEPEST = ("mlp-20-20-20-20-relu", "mlp-24-24-24-elu", "mlp-32-16-tanh", "mlp-20-20-20-20-20-gelu")
+NORMALISED = ("gncnn-4-8-relu", "gncnn-8-8-gelu")
+"""And what the rule that is shipped learns on beside all these: where a rule that learned on digits had failed."""
 SCALES = ("smoke", "small", "full")
 ALL = 0
 """A part's per_class for all images that are left, be the classes equal or not."""
@@ -45,12 +50,13 @@ class OptimizerConfig:
         plan: The numbers of its meta-training.
         begins: The name of a rule, earlier in the list, whose theta this one goes on from.
         source: The data set to learn on, where it is not the one that is measured on.
+        beside: Data sets to learn on as well; each task is of one of them, drawn evenly. All share one eps.
         family: The networks to learn on, where not all of the spec's.
         inner: Where its gradients are taken, when it learns and when it is used: `clean`, `fgsm` or `pgd` images.
         meta: The attack of the meta-loss: `clean`, `fgsm`, `pgd`, or `margin` for PGD on it and calibrated losses.
         pretrained: The name of shipped weights that are compared as they are; then nothing is learned.
         compared: Whether it is compared, or only there for another to go on from.
-        shape: Numbers of the kind that are not in theta.
+        shape: Numbers of the kind that are not in theta; of a shipped rule what is knocked out of it.
     """
 
     name: str
@@ -58,6 +64,7 @@ class OptimizerConfig:
     plan: MetaTrainConfig
     begins: str | None = None
     source: str | None = None
+    beside: tuple[str, ...] = ()
     family: tuple[str, ...] = ()
     inner: str = "clean"
     meta: str = "pgd"
@@ -81,7 +88,7 @@ class Part:
         methods: Names of baselines, where not all are compared; robust, take them from `robust_methods`.
         unseen, dataset, per_class: Instead of the spec's; with per_class ALL a model has every image that is left.
         marks: Earlier steps at which accuracy is measured too.
-        measures: `quick`, `standard`, `attacks` or `confined`, see `metarobust.lab.stages.evaluate`.
+        measures: `quick`, `standard`, `attacks` or `pixels`, see `metarobust.lab.stages.evaluate`.
         gap: Whether to measure on the training images as well.
     """
 

@@ -72,12 +72,12 @@ class TensorStats(NamedTuple):
     w_all: Tensor
 
 
-def accumulate(grads: Tensor, accumulators: Accumulators) -> dict[str, Tensor]:
-    """The running averages after one more gradient, of any shape."""
+def accumulate(grads: Tensor, accumulators: Accumulators) -> None:
+    """Takes one more gradient, of any shape, into the running averages, in place."""
     grads = grads.clamp(-HUGE, HUGE)
-    share = grads.new_tensor([1 - beta for beta in BETAS]).view(-1, *[1] * grads.ndim)
-    square = torch.addcmul(0.99 * accumulators["square"], grads, grads, value=0.01)
-    return {"means": torch.lerp(accumulators["means"], grads, share), "square": square}
+    for i, beta in enumerate(BETAS):
+        accumulators["means"][i].lerp_(grads, 1 - beta)
+    accumulators["square"].mul_(0.99).addcmul_(grads, grads, value=0.01)
 
 
 def tensor_stats(block: ParamBlock, bias: Accumulators | None, step: int) -> TensorStats:
@@ -111,7 +111,7 @@ def coordinate_features(block: ParamBlock, stats: TensorStats, step: int) -> Ten
         (square / stats.g_all).log() / 4, params * stats.w_all.rsqrt(),
         asinh(params * math.sqrt(block.info.fan_in)), ((params * params + TINY) / stats.w_all).log() / 4,
     ]  # fmt: skip
-    return torch.stack(features).clamp(-LIMIT, LIMIT)
+    return torch.stack(features).clamp_(-LIMIT, LIMIT)
 
 
 def shared_features(stats: TensorStats, info: ParamInfo, step: int, total: int) -> list[Tensor]:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metarobust.learned.features import ACCUMULATORS
+from metarobust.learned.features import ACCUMULATORS, HUGE
 from metarobust.learned.mlp import FeatureOptimizer, Prepared, make_mlp, run_mlp
 from metarobust.learned.protocol import Accumulators, ParamBlock, State, StepContext
-from metarobust.learned.schedule import LearnedSchedule, adam_direction, of_layer
+from metarobust.learned.schedule import FORGET, LearnedSchedule, adam_direction, of_layer, per_task
 from metarobust.objectives import Objective
 
 
@@ -56,10 +56,10 @@ class Joint(FeatureOptimizer):
         hyperparameters, shared = self.steering.prepare(state)
         return super().prepare(state)[0]._replace(more=hyperparameters), shared
 
-    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
-        of_schedule = context._replace(prepared=context.prepared.more)
-        averages = self.steering.update_accumulators(grads, accumulators, of_schedule)
-        return super().update_accumulators(grads, accumulators, context) | averages
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
+        forget = per_task(context.prepared.more.values[..., FORGET], grads)
+        accumulators["mean"].lerp_(grads.clamp(-HUGE, HUGE), forget)
+        super().update_accumulators(grads, accumulators, context)
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
@@ -69,4 +69,4 @@ class Joint(FeatureOptimizer):
         rate, decay = of_layer(hyperparameters, block.info)
         direction = adam_direction(block.accumulators, hyperparameters, context.step)
         step = -rate * scale.clamp(-6, 4).exp() * (direction + turn)
-        return step - (decay + self.cap * torch.tanh(more_decay)) * block.params, {}
+        return step.addcmul(block.params, decay + self.cap * torch.tanh(more_decay), value=-1), {}

@@ -78,8 +78,8 @@ class FeatureOptimizer(LearnedOptimizer):
         weight, bias = self.first_layer()
         return Prepared(weight_parts(weight), bias), {}
 
-    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
-        return {**accumulators, **accumulate(grads, accumulators)}
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
+        accumulate(grads, accumulators)
 
     def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
         """Averages; what the first layer adds for rows and columns; and log(rms(W) * sqrt(fan-in)), `[..., 1, 1]`."""
@@ -94,7 +94,7 @@ class FeatureOptimizer(LearnedOptimizer):
         """
         *averages, rows, columns, _ = stats
         features = coordinate_features(block, TensorStats(*averages), context.step)
-        return features, apply_part(context.prepared.parts[0], features) + rows + columns
+        return features, apply_part(context.prepared.parts[0], features).add_(rows).add_(columns)
 
 
 def adam_residual(

@@ -5,15 +5,14 @@ This one is given that, as an objective with six weights (`metarobust.penalties.
 them counts. With s = t / T how much of the run is over, l the layer of a weight w and a the bias-corrected Adam
 direction, every hyperparameter is a line on a logarithmic scale through three knots, at s = 0, 1/2 and 1:
 
-    value(s)  = exp( knots(s) + offsets . (log T/100, log depth/2, log fan-in/64 of the first layer) )
+    value(s)  = exp( knots(s) + offsets . (log T/100, log depth/2, log fan-in/64 of the first layer, normalises) )
     loss      = penalised( noise, bend, far, slope, smooth, slack )      all at s; lengths in units of eps
     update    = -rate_l(s) * r * a  -  decay_l(s) * r * w,    r = (64 / fan-in)^(1/2) where fan-in > 64, else 1
 
-There is one set of numbers for perceptrons and one for networks with convolutions. Networks that normalise on the way
-take the second with smaller steps, set by hand. The rules that are shipped have met one horizon, of 100 steps, and
-images of one size: what they do at others rests on the units, and on the offset of decay by the horizon, also set by
-hand. A step relative to 1 / sqrt(fan-in), the size that a fresh weight has, means the same in wider layers, in the
-spirit of Yang and Hu 2021 (arXiv 2011.14522).
+There is one set of numbers for perceptrons and one for networks with convolutions. normalises is 1 for a network that
+normalises between its layers, else 0: full steps ruin a trained one. The offsets by the horizon, by normalisation and,
+for middle layers, by depth begin where hand-made trials had them. A step relative to 1 / sqrt(fan-in), the size that a
+fresh weight has, means the same in wider layers, in the spirit of Yang and Hu 2021 (arXiv 2011.14522).
 
 The rule is of tier 2b: it may look at the gradient in the input, at the (noised) image and at a point one step along
 its sign; with at_random, of tier 2a, where a random sign leads there.
@@ -28,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarobust.learned.protocol import ParamInfo, State, param_infos
-from metarobust.learned.schedule import SCALE, Hyperparameters, LearnedSchedule, network_kind, of_layer
+from metarobust.learned.protocol import Accumulators, ParamBlock, State, StepContext, param_infos
+from metarobust.learned.schedule import SCALE, LearnedSchedule, network_kind
 from metarobust.objectives import Objective
 from metarobust.params import ParamSpec
 from metarobust.penalties import Penalised
@@ -56,11 +55,9 @@ HYPERPARAMETERS = {
 NAMES = tuple(HYPERPARAMETERS)
 START = tuple(start for start, _, _ in HYPERPARAMETERS.values())
 BOUNDS = tuple((low, high) for _, low, high in HYPERPARAMETERS.values())
-KINDS = {"mlp": "is a perceptron", "cnn": "has convolutions", "resnet": "normalises between its layers"}
+KINDS = {"mlp": "is a perceptron", "cnn": "has convolutions", "gncnn": "normalises between its layers"}
 """The kinds of networks that are told apart, by how the names of such networks here begin."""
-NORMALISING = (*[0.15] * 3, *[0.05] * 3, *[1.0] * 7)
-"""What the third kind multiplies the second's numbers by: full steps ruin a trained network that normalises."""
-OFFSETS = ("horizon", "depth", "fan-in")
+OFFSETS = ("horizon", "depth", "fan-in", "normalises")
 FAN_IN = 64
 
 
@@ -78,8 +75,11 @@ class LearnedPenalties(LearnedSchedule):
         start = torch.tensor(START).log() / SCALE
         self.knots = nn.Parameter(start[None, :, None].repeat(2, 1, 3))
         self.offsets = nn.Parameter(torch.zeros(2, len(NAMES), len(OFFSETS)))
-        with torch.no_grad():  # twice the steps, half the decay in each
-            self.offsets[:, 3:6, OFFSETS.index("horizon")] = -1 / SCALE
+        with torch.no_grad():
+            self.offsets[:, 3:6, OFFSETS.index("horizon")] = -1 / SCALE  # twice the steps, half the decay in each
+            self.offsets[:, NAMES.index("rate middle"), OFFSETS.index("depth")] = -1.5 / SCALE
+            self.offsets[:, 0:3, OFFSETS.index("normalises")] = math.log(0.15) / SCALE
+            self.offsets[:, 3:6, OFFSETS.index("normalises")] = math.log(0.05) / SCALE
 
     def values(self, state: State) -> Tensor:
         """Every hyperparameter of the coming step, `[..., 13]` in the order of NAMES."""
@@ -87,15 +87,14 @@ class LearnedPenalties(LearnedSchedule):
 
     def curve(self, param_spec: ParamSpec, total: int, progress: Tensor) -> Tensor:
         """Every hyperparameter at some points of a run, `[..., 13, len(progress)]`, for a network and a horizon."""
-        kind = which(param_spec)
-        knots, offsets = (numbers[..., min(kind, 1), :, :] for numbers in (self.knots, self.offsets))
+        kind = network_kind(param_spec)
+        knots, offsets = (numbers[..., kind, :, :] for numbers in (self.knots, self.offsets))
         low, high = knots.new_tensor(BOUNDS).log()[..., None].unbind(1)
         progress = progress.to(knots)
         # Each knot's share at a point: 1 at the knot, 0 from the next one on.
         share = (1 - (2 * progress - knots.new_tensor([0, 1, 2])[:, None]).abs()).clamp_min(0)
         line = knots @ share + (offsets @ knots.new_tensor(facts(param_spec, total)))[..., None]
-        values = Within.apply(SCALE * line, low, high).exp()
-        return values * values.new_tensor(NORMALISING)[:, None] if kind == 2 else values
+        return Within.apply(SCALE * line, low, high).exp()
 
     def objective(self, inner: Objective, state: State, eps: float) -> Objective:
         """The penalised loss of the coming step, whatever the inner objective: it takes the place of that."""
@@ -103,10 +102,9 @@ class LearnedPenalties(LearnedSchedule):
         weights = {name: values[name] * (eps if name in LENGTHS else 1) for name in WEIGHTS}
         return Penalised(**weights, at_random=self.at_random)
 
-    def rate_and_decay(self, hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
-        rate, decay = of_layer(hyperparameters, info)
-        scale = math.sqrt(FAN_IN / max(info.fan_in, FAN_IN))
-        return rate * scale, decay * scale
+    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
+        scale = math.sqrt(FAN_IN / max(block.info.fan_in, FAN_IN))
+        return tuple(x * scale for x in super().tensor_stats(block, bias, context))
 
     def for_tasks(self, tasks: int) -> "LearnedPenalties":
         """A copy with theta for each of the tasks, `[T, ...]`: so each has a meta-gradient of its own."""
@@ -139,4 +137,5 @@ def which(param_spec: ParamSpec) -> int:
 def facts(param_spec: ParamSpec, total: int) -> list[float]:
     """What the offsets are multiplied by, in the order of OFFSETS."""
     infos = param_infos(param_spec)
-    return [math.log(total / 100), math.log((infos[0].last_layer + 1) / 2), math.log(infos[0].fan_in / FAN_IN)]
+    depth, fan_in = infos[0].last_layer + 1, infos[0].fan_in
+    return [math.log(total / 100), math.log(depth / 2), math.log(fan_in / FAN_IN), float(which(param_spec) == 2)]

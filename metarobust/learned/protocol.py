@@ -4,7 +4,7 @@ A tensor is seen as a matrix: a convolution `[out, in, h, w]` is `[out, in * h *
 gradients g and weights W, step k of T is
 
     prepared        = prepare(k, T, shapes)                        what this step has for all coordinates alike
-    accumulators    = update_accumulators(g, accumulators)         running averages, each coordinate for itself
+    update_accumulators(g, accumulators)                           running averages, each coordinate for itself
     stats           = tensor_stats(g, W, accumulators)             statistics of each tensor
     update          = compute_update(g, W, accumulators, stats)    what is added to the weights, some rows at a time
 
@@ -23,8 +23,6 @@ from torch import Tensor, nn
 
 from metarobust.optimizers import Optimizer
 from metarobust.params import ParamSpec
-
-CHUNK = 32768  # coordinates at a time: some 8 MB of numbers on the way through a small network
 
 Accumulators = Mapping[str, Tensor]
 
@@ -85,10 +83,10 @@ class ParamBlock(NamedTuple):
     accumulators: Accumulators
     info: ParamInfo
 
-    def row_chunks(self) -> Iterator[slice]:
-        """Slices of rows, about CHUNK coordinates each; all of them at once where they are to be differentiated."""
+    def row_chunks(self, chunk: int) -> Iterator[slice]:
+        """Slices of rows, about so many coordinates each; all of them at once where they are to be differentiated."""
         rows = self.params.shape[-2]
-        size = rows if torch.is_grad_enabled() else CHUNK * rows // max(self.params.numel(), 1)
+        size = rows if torch.is_grad_enabled() else chunk * rows // max(self.params.numel(), 1)
         return (slice(start, start + max(size, 1)) for start in range(0, max(rows, 1), max(size, 1)))
 
     def rows(self, rows: slice) -> "ParamBlock":
@@ -113,6 +111,8 @@ def param_infos(param_spec: ParamSpec) -> tuple[ParamInfo, ...]:
 class LearnedOptimizer(nn.Module, Optimizer):
     """A learned optimizer: a module whose parameters are theta, and an optimizer as in `metarobust.optimizers`."""
 
+    chunk = 32768  # coordinates at a time: some 8 MB of numbers on the way through a small network
+
     @property
     @abstractmethod
     def accumulators(self) -> dict[str, tuple[int, ...]]:
@@ -122,9 +122,8 @@ class LearnedOptimizer(nn.Module, Optimizer):
         """What the next step has for all coordinates alike, and the next `shared`, which is {} at first."""
         return None, {}
 
-    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
-        """The accumulators after one more gradient, as far as they depend on a coordinate's own gradient alone."""
-        return dict(accumulators)
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
+        """Takes one more gradient into the accumulators, in place, as far as a coordinate's own says it all."""
 
     def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
         """What `compute_update` needs of a whole tensor.
@@ -158,40 +157,25 @@ class LearnedOptimizer(nn.Module, Optimizer):
         """What is added to params `[..., N]`, and the next state."""
         prepared, shared = self.prepare(state)
         context, infos = StepContext(state.step + 1, state.total, prepared), param_infos(state.param_spec)
-        accumulators = self.update_accumulators(grads, state.accumulators, context)
+        accumulators = {name: x.clone() for name, x in state.accumulators.items()}
+        self.update_accumulators(grads, accumulators, context)
         split = {name: matrices(x, infos) for name, x in accumulators.items()}
         each = [{name: parts[i] for name, parts in split.items()} for i in range(len(infos))]
         blocks = list(map(ParamBlock, matrices(grads, infos), matrices(params, infos), each, infos))
-        updates, changed = zip(*self.update_tensors(blocks, context), strict=True)
+        _, _, updates, changed = zip(*self.updates(blocks, context), strict=True)
         new = {name: torch.cat([each[name].flatten(-2) for each in changed], -1) for name in changed[0]}
         state = State(context.step, state.total, state.param_spec, accumulators | new, shared)
         return torch.cat([update.flatten(-2) for update in updates], -1), state
 
-    def update_tensors(
+    def updates(
         self, blocks: Sequence[ParamBlock], context: StepContext
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """What is added to each tensor of a network in turn, and those of its accumulators that change with it.
-
-        Args:
-            blocks: all tensors of the network in order, after `update_accumulators`.
-            context: the step.
-        """
+    ) -> Iterator[tuple[int, slice, Tensor, dict[str, Tensor]]]:
+        """What is added, after `update_accumulators`: a tensor's number, some of its rows, their `compute_update`."""
         for i, block in enumerate(blocks):
-            bias = blocks[i + 1].accumulators if block.info.has_bias else None
-            yield self.update_tensor(block, self.tensor_stats(block, bias, context), context)
-
-    def update_tensor(
-        self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`compute_update` of a whole tensor, some rows at a time."""
-        parts = []
-        for rows in block.row_chunks():
-            of_rows = [x if x.shape[-2] == 1 else x[..., rows, :] for x in stats]
-            parts.append(self.compute_update(block.rows(rows), of_rows, context))
-        if len(parts) == 1:
-            return parts[0]
-        updates, changed = zip(*parts, strict=True)
-        return torch.cat(updates, -2), {name: torch.cat([each[name] for each in changed], -2) for name in changed[0]}
+            stats = self.tensor_stats(block, blocks[i + 1].accumulators if block.info.has_bias else None, context)
+            for rows in block.row_chunks(self.chunk):
+                of_rows = [x if x.shape[-2] == 1 else x[..., rows, :] for x in stats]
+                yield i, rows, *self.compute_update(block.rows(rows), of_rows, context)
 
 
 def matrices(flat: Tensor, infos: Sequence[ParamInfo]) -> list[Tensor]:

@@ -16,6 +16,7 @@ a known rule: Daniel et al. 2016, Xu et al. 2019 (arXiv 1909.09712). These hyper
 found by evolution strategies on an adversarial meta-loss, are ours.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,6 +53,8 @@ class Hyperparameters(NamedTuple):
 
 class LearnedSchedule(LearnedOptimizer):
     """The schedules above as a learned optimizer."""
+
+    chunk = 131072  # a few numbers for each coordinate
 
     def __init__(self, generator: torch.Generator | None = None):
         super().__init__()
@@ -90,23 +93,20 @@ class LearnedSchedule(LearnedOptimizer):
         weight = torch.lerp(weight, torch.ones_like(forget), forget)
         return Hyperparameters(values, weight), {"weight": weight}
 
-    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> dict[str, Tensor]:
+    def update_accumulators(self, grads: Tensor, accumulators: Accumulators, context: StepContext) -> None:
         grads = grads.clamp(-HUGE, HUGE)
-        mean = torch.lerp(accumulators["mean"], grads, per_task(context.prepared.values[..., FORGET], grads))
-        return {"mean": mean, "square": (0.99 * accumulators["square"]).addcmul_(grads, grads, value=0.01)}
+        accumulators["mean"].lerp_(grads, per_task(context.prepared.values[..., FORGET], grads))
+        accumulators["square"].mul_(0.99).addcmul_(grads, grads, value=0.01)
+
+    def tensor_stats(self, block: ParamBlock, bias: Accumulators | None, context: StepContext) -> tuple[Tensor, ...]:
+        return tuple(per_task(x, block.params) for x in of_layer(context.prepared, block.info))
 
     def compute_update(
         self, block: ParamBlock, stats: Sequence[Tensor], context: StepContext
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        rate, decay = (per_task(x, block.params) for x in self.rate_and_decay(context.prepared, block.info))
+        rate, decay = stats
         direction = adam_direction(block.accumulators, context.prepared, context.step)
-        return direction.mul_(-rate).sub_(decay * block.params), {}
-
-    update_tensor = compute_update  # all rows at once: so few numbers for each coordinate need no cache
-
-    def rate_and_decay(self, hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:
-        """Those of a tensor."""
-        return of_layer(hyperparameters, info)
+        return direction.mul_(-rate).addcmul_(block.params, decay, value=-1), {}
 
 
 def network_kind(param_spec: ParamSpec) -> int:
@@ -116,14 +116,16 @@ def network_kind(param_spec: ParamSpec) -> int:
 
 def adam_direction(accumulators: Accumulators, hyperparameters: Hyperparameters, step: int) -> Tensor:
     """The bias-corrected Adam direction, for the mean as it was weighted."""
+    square_weight = 1 - 0.99**step
     # 1e-14 inside the root, for its slope at 0 is infinite.
-    scale = (accumulators["square"] / (1 - 0.99**step)).add_(1e-14).rsqrt_()
-    return (accumulators["mean"] / per_task(hyperparameters.weight, scale)).mul_(scale)
+    scale = (accumulators["square"] + 1e-14 * square_weight).rsqrt_()
+    factor = math.sqrt(square_weight) / hyperparameters.weight
+    return (accumulators["mean"] * per_task(factor, scale)).mul_(scale)
 
 
 def per_task(value: Tensor, like: Tensor) -> Tensor:
     """A value for all, or one for each task `[T]`, in a shape that broadcasts to `[T, ...]`."""
-    return value.view(*value.shape, *[1] * (like.ndim - value.ndim)) if value.ndim else value
+    return value.view(*value.shape, *[1] * (like.ndim - value.ndim))
 
 
 def of_layer(hyperparameters: Hyperparameters, info: ParamInfo) -> tuple[Tensor, Tensor]:

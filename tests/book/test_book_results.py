@@ -47,7 +47,6 @@ def test_a_table_comes_with_its_setting(show, name):
         ("patch-digits-small", "pach", "did you mean 'patch'"),
         ("cost-digits-small", "half-gain", "part 'half-gain' holds no accuracy under attack"),
         ("cost-digits-small", "short", "part of this table"),
-        ("what-was-learned-digits-small", "explained", "part 'explained' holds no accuracy under attack"),
     ],
 )
 def test_what_has_no_such_table_is_a_warning(show, name, part, says):

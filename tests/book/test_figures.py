@@ -49,6 +49,8 @@ from metarobust.book.figures import (
 )
 from metarobust.errors import InputError
 from metarobust.lab.results import recorded
+from metarobust.learned import make
+from metarobust.models import build
 from metarobust.params import ParamSpec
 
 # How colours look without one kind of cone: Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
@@ -209,9 +211,7 @@ FIGURES = {
     "over_images": lambda: few_images.over_images(few(), NETWORKS[0], METHODS),
     "learning_curves": lambda: few_images.learning_curves(table(), "patch", NETWORKS[0], METHODS),
     "gap": lambda: few_images.gap(few(), NETWORKS[0], METHODS),
-    "share_given_up": lambda: what_was_learned.share_given_up([("learned", "learned", [0.1, 1], [0.2, 0.1])]),
-    "step_by_weight": lambda: what_was_learned.step_by_weight(0.05, [-1, 1], {"a": ("rule", [0.5, -0.4])}, top=0.9),
-    "explained": lambda: what_was_learned.explained({"first": {"a": 0.9, "b": -0.1}, "last": {"a": 0.2}}, mark="a"),
+    "curves": lambda: what_was_learned.curves({"one": (make("penalties"), build("mlp-3-elu", (1, 2, 2), 2))}),
     "over_the_run": lambda: learning_penalties.over_the_run(learning_penalties.PANELS, RUN),
     "by_passes": lambda: learning_penalties.by_passes(
         recorded("frontier-digits-small").frame, ["train, 100 steps", "train, 200 steps"]
@@ -231,7 +231,7 @@ SHOWN = {  # what has to be read somewhere in the figure
     "unroll_graph": ["θ", "w₄", "cut here"], "kept_weights": ["Adam"], "prices": ["0.25", "std-prune"],
     "two_by_two": ["transfer mode", "meta-loss: attacked"], "variants": ["Meta-gradients", "PES"],
     "matrix": ["all kinds", "clean 0"], "by_attack": ["meta: PGD", "Square,\nno\ngradient"], "told": ["+1.2", "proud"],
-    "over_images": ["Adam, clean", "learned", "20"], "gap": ["PGD-7 training"], "explained": ["no pixels here"],
+    "over_images": ["Adam, clean", "learned", "20"], "gap": ["PGD-7 training"], "curves": ["one", "set by hand"],
     "headline": ["Adam, clean", "falling noise", "under attack"], "against_cost": ["before", "learned"],
 }  # fmt: skip
 
@@ -344,6 +344,8 @@ def test_differences_of_variants_are_paired_and_noise_is_told_apart():
     frame.loc[split, "value"] += np.where(frame.loc[split, "meta_seed"] == 0, 0.1, -0.08)
     found = two_by_two.differences(frame)
     assert list(found) == ["even", "split"]
+    frame["method"] = frame["method"].str.replace("learned", "the rule")
+    assert two_by_two.differences(frame, base="the rule") == found
     assert (found["even"].robust, found["split"].robust) == pytest.approx((0.02, 0.05))
     assert found["split"].by_meta_seed == pytest.approx((0.14, -0.04))
     assert found["even"].clear
@@ -465,7 +467,6 @@ BAD = {
     "give 1 to 2, or None": lambda: learning_a_step_size.unroll_graph(3, cut=3),
     "same rules for each": lambda: optimizers_as_functions.answers({"t": X}, {"u": {}}),
     "two for each gradient": lambda: learned_optimizers.two_inputs(SIZES, SIZES),
-    "without places": lambda: what_was_learned.share_given_up([]),
     "way to tell it": lambda: costs_and_limits.told({"a": 1}, "b"),
     "network in these results": lambda: costs_and_limits.whole_bill(recorded("cost-digits-small").frame, "mlp-1-elu"),
 }

@@ -73,6 +73,7 @@ TABLE = {
     "settled": (checks.settled, [(0.0, 400, 100), (0.02, 400, 100)], [(0.03, 400, 100)]),
     "black box": (checks.black_box, [(0.0, 100), (0.02, 100)], [(0.021, 100), (1.0, 3)]),
     "transfer": (checks.transfer, [(0.0, 100), (0.02, 100)], [(0.03, 100)]),
+    "not a number": (checks.not_a_number, [(0.0, 100), (0.01, 100)], [(0.05, 100), (1.0, 4)]),
     "zero gradients": (checks.zero_gradients, [(0.0, 100), (0.01, 100)], [(0.05, 100), (1.0, 4)]),
     "saturated logits": (
         checks.saturated,

@@ -10,7 +10,6 @@ from toy import generator, path, scatter, steps_of
 
 from metarobust import learned
 from metarobust.learned import features as seen
-from metarobust.learned import protocol
 from metarobust.learned.feature_lstm import FeatureLSTM
 from metarobust.learned.features import NAMES, accumulate, features
 from metarobust.learned.lstm import CoordinateLSTM, log_and_sign
@@ -106,7 +105,7 @@ def accumulated(params, grads):
     """The running averages after these gradients."""
     slots = {name: params.new_zeros(*axes, *params.shape) for name, axes in seen.ACCUMULATORS.items()}
     for g in grads:
-        slots = accumulate(g, slots)
+        accumulate(g, slots)
     return slots
 
 
@@ -220,7 +219,7 @@ def test_some_rows_at_a_time_are_all_rows(make, network, monkeypatch):
     calls = []
     whole = optimizer.compute_update
     monkeypatch.setattr(optimizer, "compute_update", lambda *args: calls.append(0) or whole(*args))
-    monkeypatch.setattr(protocol, "CHUNK", 5)
+    monkeypatch.setattr(optimizer, "chunk", 5)
     torch.testing.assert_close(
         steps_of(optimizer, param_spec, params, grads), torch.stack(expected), rtol=1e-9, atol=1e-12
     )

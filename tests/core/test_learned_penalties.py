@@ -13,9 +13,9 @@ from toy import generator, scatter, tasks
 
 from metarobust.attacks import counting
 from metarobust.errors import InputError
-from metarobust.learned import make, penalties
+from metarobust.learned import make
 from metarobust.learned.penalties import BOUNDS, KINDS, LENGTHS, NAMES, START, WEIGHTS, LearnedPenalties, which
-from metarobust.learned.protocol import State
+from metarobust.learned.protocol import State, param_infos
 from metarobust.meta import MetaTrainConfig
 from metarobust.meta.estimators import Exact
 from metarobust.meta.problem import Problem
@@ -99,7 +99,7 @@ def test_a_point_at_random_follows_no_gradient_and_all_points_are_counted():
 SPECS = {
     "mlp": network(),
     "cnn": build("cnn-2-3-relu", (1, 6, 6), 3),
-    "resnet": nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
+    "gncnn": nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
 }
 
 
@@ -108,7 +108,9 @@ def test_curves_are_lines_between_knots_and_know_the_network(kind):
     spec, optimizer = ParamSpec.of(SPECS[kind]), LearnedPenalties()
     assert list(KINDS)[which(spec)] == kind
     usual = optimizer.curve(spec, 100, torch.tensor([0.0, 0.3, 1.0]))
-    start = torch.tensor(START) * (torch.tensor(penalties.NORMALISING) if kind == "resnet" else 1)
+    smaller = [0.15] * 3 + [0.05] * 3 + [1.0] * 7 if kind == "gncnn" else [1.0] * 13
+    start = torch.tensor(START) * torch.tensor(smaller)
+    start[NAMES.index("rate middle")] *= ((param_infos(spec)[0].last_layer + 1) / 2) ** -1.5
     torch.testing.assert_close(usual, start[:, None].expand(-1, 3), msg="it begins constant")
     longer = optimizer.curve(spec, 400, torch.tensor([0.3]))
     torch.testing.assert_close(longer[3:6], usual[3:6, :1] / 4)  # a decay in proportion to 1 / steps

@@ -279,7 +279,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize(("kind", "numbers"), [("features", 3), ("joint", 3), ("steering", 1), ("lstm", 20)])
 def test_beside_what_is_remembered_a_step_takes_little_memory(kind, numbers, monkeypatch):
     """No tensor on the way is larger than the largest that is kept: a hidden layer of a whole matrix never is there."""
-    monkeypatch.setattr("metarobust.learned.protocol.CHUNK", 4096)
+    monkeypatch.setattr(learned.KINDS[kind], "chunk", 4096)
     params = [nn.Parameter(torch.randn(400, 300)), nn.Parameter(torch.randn(400)), nn.Parameter(torch.randn(3, 400))]
     for p in params:
         p.grad = torch.ones_like(p)

@@ -123,7 +123,8 @@ def test_the_joint_optimizer_corrects_every_coordinate(name):
     (step,) = steps_of(joint, param_spec, params, grads, total)
     levers = by_hand(joint.steering, int(name == "cnn"), 0, total)
     zero = torch.zeros_like(params)
-    slots = accumulate(grads[0], {"means": zero.repeat(3, 1), "square": zero})
+    slots = {"means": zero.repeat(3, 1), "square": zero}
+    accumulate(grads[0], slots)
     table = features(grads[0], slots, params, param_spec, 1, total)
     assert table.shape == (param_spec.size, len(NAMES))
     turn, pace, give = joint.net(table).detach().unbind(-1)

@@ -180,6 +180,6 @@ def test_a_step_is_compared_with_adam_on_11_million_parameters():
     assert sum(p.numel() for p in params) == 11_689_512
     assert all(p.grad.shape == p.shape for p in params)
     rows = {row["way"]: row for row in optimizers.measure(quick=True)}
-    assert list(rows) == [optimizers.ADAM, optimizers.FUSED, optimizers.META, optimizers.SCALE]
+    assert set(rows) == set(optimizers.MOVED)
     assert rows[optimizers.ADAM]["ratio"] == 1
     assert rows[optimizers.SCALE]["share"] == pytest.approx(1)

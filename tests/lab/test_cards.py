@@ -10,11 +10,12 @@ import pytest
 import torch
 from toy import scatter
 
-from metarobust import checkpoints, pretrained
+from metarobust import pretrained
 from metarobust.cli import main
 from metarobust.errors import InputError
 from metarobust.lab import cards
 from metarobust.lab.results import LEARNED, PLAIN, RECORDED, accuracy, interval, recorded, select
+from metarobust.lab.run_folder import Units
 from metarobust.learned import make
 from metarobust.learned.mlp import FeatureMLP
 from metarobust.meta import pack
@@ -47,7 +48,7 @@ def test_weights_are_those_of_the_recorded_run(name):
     own = "" if rule["kind"] == "features" else f"-{rule['kind']}"
     goal = "patch" if card["part"].startswith("patch") else "train"
     assert card["meta_trained_on"]["dataset"] == (rule["source"] or manifest["spec"]["dataset"])
-    assert name == (goal if rule["kind"] == "penalties" else f"{goal}-{card['meta_trained_on']['dataset']}{own}")
+    assert name == (goal if rule.get("beside") else f"{goal}-{card['meta_trained_on']['dataset']}{own}")
     assert card["licence"] == "MIT"
 
 
@@ -77,11 +78,6 @@ def test_a_card_says_how_it_did_on_every_data_set_of_its_run():
     assert card["meta_trained_on"]["attack"]["eps"] == pytest.approx(0.12), "of clothes, not of photographs"
 
 
-def checkpoint(folder):
-    """That of the meta-training on patches, and the digest of the run's specification."""
-    return folder / "checkpoints" / "patch.learned.0.safetensors", read_json(folder / "manifest.json")["spec_sha256"]
-
-
 @pytest.fixture
 def run(tmp_path):
     """The recorded run on digits as a run's folder, with a checkpoint of made-up weights."""
@@ -90,8 +86,7 @@ def run(tmp_path):
     optimizer = scatter(FeatureMLP())
     log = [{"meta_loss": 2.0}, {"meta_loss": 1.0}]
     tensors = pack(dict(optimizer.named_parameters()), torch.optim.Adam(optimizer.parameters()))
-    path, digest = checkpoint(folder)
-    checkpoints.save(path, tensors, {"episode": 240, "log": log}, digest)
+    Units(folder).save("patch.learned.0", tensors, {"episode": 240, "log": log})
     return folder, optimizer
 
 
@@ -117,10 +112,9 @@ def test_export_of_a_rule_that_learned_on_another_data_set(tmp_path):
     folder, rule = tmp_path / "run", "learned on fashion-mnist"
     shutil.copytree(RECORDED / "transfer-data-folder-cifar10-jpeg-small", folder)
     theta, _ = load_tensors(pretrained.FOLDER / "patch-fashion-mnist.safetensors")
-    path = folder / "checkpoints" / "patch-cifar10-jpeg.learned-on-fashion-mnist.0.safetensors"
     log = [{"meta_loss": loss} for loss in cards.card("patch-fashion-mnist")["meta_trained_on"]["meta_loss"]]
-    tensors, digest = {f"theta.{name}": value for name, value in theta.items()}, checkpoint(folder)[1]
-    checkpoints.save(path, tensors, {"episode": 120, "log": log}, digest)
+    tensors = {f"theta.{name}": value for name, value in theta.items()}
+    Units(folder).save("patch-cifar10-jpeg.learned-on-fashion-mnist.0", tensors, {"episode": 120, "log": log})
     path = cards.export(folder, "patch, fashion-mnist", tmp_path, rule=rule)
     assert path == tmp_path / "patch-fashion-mnist.safetensors"
     for made in (path, path.with_suffix(".json")):
@@ -139,12 +133,13 @@ def test_export_of_what_is_not_there(run, tmp_path, capsys):
         cards.export(folder, "patches", tmp_path)
     with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
         cards.export(folder, "patch", tmp_path, meta_seed=9)
-    path, digest = checkpoint(folder)
-    tensors, about = checkpoints.load(path, digest)
-    checkpoints.save(path, tensors, about | {"episode": 20}, digest)
+    units = Units(folder)
+    tensors, about = units.restore("patch.learned.0")
+    units.save("patch.learned.0", tensors, about | {"episode": 20})
     with pytest.raises(InputError, match="not the end of this run's meta-training"):
         cards.export(folder, "patch", tmp_path)
-    checkpoints.save(path, tensors, about, "another")
+    units.manifest["spec_sha256"] = "another"
+    units.save("patch.learned.0", tensors, about)
     with pytest.raises(InputError, match="of another run"):
         cards.export(folder, "patch", tmp_path)
     manifest = read_json(folder / "manifest.json")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -13,16 +13,15 @@ import pytest
 import torch
 from toy import generator
 
-from metarobust import pretrained
+from metarobust import pretrained, storage
 from metarobust.data import load
 from metarobust.errors import InputError
 from metarobust.family import Training, make_tasks
 from metarobust.lab import cost, engine, results
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import as_hyper, fit_baseline, methods, settings
-from metarobust.lab.cost.payback import FIRST, LAST, TARGETS, break_even, curve, derived, once, targets, value_of
+from metarobust.lab.cost.bill import COSTS, FIRST, LAST, TARGET, TARGETS, amount, derived, models
 from metarobust.lab.cost.spec import NETWORKS, RIVALS, Spec, drawn, rivals
-from metarobust.lab.cost.text import amount, models
 from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import FLAGS
 from metarobust.lab.run_folder import COLUMNS, Run
@@ -47,9 +46,8 @@ def tiny():
 
 
 def prepare(patch):
-    """No waiting for the disk, and little to measure on."""
-    patch.setattr("metarobust.storage.os.fsync", lambda file: None)
-    patch.setattr("metarobust.lab.cost.each.Setting.held_back", torch.arange(20))
+    """Little to measure on."""
+    patch.setattr("metarobust.lab.cost.stages.Setting.held_back", torch.arange(20))
     patch.setattr("metarobust.lab.stages.evaluate.CHECKED", 4)
     patch.setattr("metarobust.lab.attacked.SHORTER", {"steps": 2, "queries": 5})
 
@@ -63,11 +61,19 @@ def execute(out):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A tiny run: its manifest and table."""
+def folder(tmp_path_factory):
+    """The folder of a tiny run."""
+    out = tmp_path_factory.mktemp("cost") / "run"
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch)
-        return execute(tmp_path_factory.mktemp("cost") / "run")
+        execute(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """Its manifest and table."""
+    return results.load(folder)
 
 
 def tasks(count=2, network="mlp-3-tanh"):
@@ -169,7 +175,7 @@ def test_searches_are_of_equal_size_without_repeats_and_not_all_at_the_edge():
 @pytest.mark.parametrize("other_once", [0, 9, 30])
 @pytest.mark.parametrize("other_each", [1, 2, 4])
 def test_break_even_is_what_trying_every_number_finds(own_once, own_each, other_once, other_each):
-    first, last = break_even(own_once, own_each, other_once, other_each)
+    first, last = cost.break_even(own_once, own_each, other_once, other_each)
     paid = [n for n in range(1, 200) if own_once + n * own_each <= other_once + n * other_each]
     assert first == (paid[0] if paid else math.inf)
     assert last == (paid[-1] if paid and paid[-1] < 199 else math.inf)
@@ -184,22 +190,16 @@ def make_rows():
     rows = []
 
     def add(part, model, method, step, **values):
+        common = {"dataset": "digits", "part": part, "model": model, "method": method, "step": step, "n": 10}
+        common |= {"network": "dense" if model else "", "scope": "", "seed": None}
         for metric, value in values.items():
-            accuracy = metric in ("clean", "robust")
-            for seed in (0, 1) if accuracy else (None,):
-                rows.append(
-                    dict.fromkeys(COLUMNS) | {
-                        "experiment": "cost", "dataset": "digits", "part": part, "model": model, "method": method,
-                        "tier": {"learned": "0", "std-prune": "0", "before": ""}.get(method, "adversarial"),
-                        "seed": seed, "step": step, "split": "test" if accuracy else "", "n": 10,
-                        "eps": 0.1 if metric == "robust" else 0.0,
-                        "attack": {"clean": "none", "robust": "worst of a, b"}.get(metric, ""),
-                        "scope": "worst case" if metric == "robust" else "", "learned": int(method == "learned"),
-                        "network": "" if part == "meta-training" else "dense", "start": "trained",
-                        "metric": f"{metric} accuracy" if accuracy else metric.replace("_", " "),
-                        "value": value + (0.02 * seed - 0.01 if accuracy else 0.0),
-                    }
-                )  # fmt: skip
+            if metric not in ("clean", "robust"):
+                rows.append(common | {"metric": metric.replace("_", " "), "value": value})
+                continue
+            attack = {"eps": 0.1, "attack": "worst of a, b", "scope": "worst case"} if metric == "robust" else {}
+            for seed in (0, 1):
+                one = {"seed": seed, "metric": f"{metric} accuracy", "value": value + 0.02 * seed - 0.01}
+                rows.append(common | attack | one)
 
     def costs(seconds, evaluations, examples):
         return {"seconds": seconds, "model_evaluations": evaluations, "adversarial_examples": examples}
@@ -218,25 +218,26 @@ def make_rows():
 
 
 ROWS = make_rows()
-FRAME = pd.DataFrame([*ROWS, *derived(ROWS, 2, drop=0.05)])
+FRAME = pd.DataFrame([*ROWS, *derived(ROWS)])
 
 
 def value(part, method, metric):
-    return value_of(FRAME, part, "mlp-7-relu", method, metric)
+    return cost.payback(FRAME, part, "mlp-7-relu").loc[method, metric]
 
 
 def test_the_recorded_table_is_derived_from_its_own_rows():
     frame = results.recorded("cost-digits-small").frame
-    base = results.as_rows(frame[~frame["part"].isin(TARGETS)])
-    again = pd.DataFrame(derived(base, 20, 0.05), columns=list(COLUMNS))
-    stored = frame[frame["part"].isin(TARGETS)]
-    for column in ("part", "model", "method", "metric"):
-        assert list(again[column]) == list(stored[column])
-    assert list(again["value"]) == pytest.approx(list(stored["value"]))
+    again = pd.DataFrame(derived(results.as_rows(frame[~frame["part"].isin(TARGETS)])), columns=list(COLUMNS))
+    key = ["part", "model", "method", "metric"]
+    both = frame[frame["part"].isin(TARGETS)].merge(again, on=key, how="left", suffixes=("", "_again"))
+    assert len(both) > 300
+    assert list(both["value_again"]) == pytest.approx(list(both["value"]))
+    for column in ("step", "tier", "network", "learned"):
+        assert list(both[f"{column}_again"].fillna(-1)) == list(both[column].fillna(-1))
 
 
 def test_targets_are_shares_of_the_references_gain_and_what_is_learned():
-    found = targets(pd.DataFrame(make_rows()), "mlp-7-relu", 2)
+    found = {part: cost.payback(pd.DataFrame(ROWS), part, "mlp-7-relu")[TARGET].iloc[0] for part in TARGETS}
     assert found == pytest.approx({"half-gain": 0.5, "most-gain": 0.74, "as-learned": 0.5})
 
 
@@ -251,18 +252,15 @@ def test_a_target_is_reached_at_the_first_mark_that_keeps_clean_accuracy():
 
 
 def test_meta_training_pays_where_it_does_and_never_where_it_does_not():
-    first, last = (
-        lambda m, unit, search, which=which: value("as-learned", m, f"{which} in {unit}, search {search}")
-        for which in (FIRST, LAST)
-    )
-    assert first("PGD-7 training", "seconds", "counted") == 10  # (100 - 50) / (8 - 3)
-    assert first("PGD-7 training", "seconds", "left out") == 20
-    assert first("PGD-7 training", "model evaluations", "counted") == 5  # 300 / 70, rounded up
-    assert first("std-prune", "model evaluations", "left out") == 100
-    assert first("std-prune", "seconds", "counted") == math.inf
-    assert last("PGD-7 training", "seconds", "counted") == math.inf
+    first = lambda m, *bill: value("as-learned", m, FIRST.format(*bill))  # noqa: E731
+    assert first("PGD-7 training", "seconds", "search counted") == 10  # (100 - 50) / (8 - 3)
+    assert first("PGD-7 training", "seconds", "search left out") == 20
+    assert first("PGD-7 training", "model evaluations", "search counted") == 5  # 300 / 70, rounded up
+    assert first("std-prune", "model evaluations", "search left out") == 100
+    assert first("std-prune", "seconds", "search counted") == math.inf
+    assert value("as-learned", "PGD-7 training", LAST.format("seconds", "search counted")) == math.inf
     most = FRAME[FRAME["part"] == "most-gain"]
-    assert not most["metric"].str.startswith(FIRST).any()
+    assert not most["metric"].str.startswith(FIRST[:20]).any()
 
 
 # What is printed
@@ -288,14 +286,8 @@ def test_numbers_of_models_are_words():
 def test_the_table_shows_clean_beside_robust_and_says_never():
     text = cost.table(FRAME)
     assert max(map(len, text.splitlines())) <= 160
-    for needed in (
-        "Cost of patching: digits, 2 seeds",
-        "90/20.0",
-        "88/50.0",
-        "to 74.0 % robust",
-        "search std-prune dense",
-    ):
-        assert needed in text, needed
+    needed = "Cost of patching: digits, 2 seeds", "90/20.0", "88/50.0", "to 74.0 % robust", "search std-prune dense"
+    assert [each for each in needed if each not in text] == []
     part = text.split("what the learned optimizer reaches")[1].splitlines()
     lines = {line.split("  ")[0]: line.split()[-4:] for line in part[2:5]}
     assert lines["std-prune"] == ["60", "100", "never", "never"]
@@ -321,13 +313,13 @@ def test_a_run_has_every_way_at_every_mark(whole):
     assert list(frame) == list(COLUMNS)
     for model in MODELS:
         for method in ("learned", *RIVALS):
-            marks = curve(frame, model, method)
-            assert [mark.step for mark in marks] == [0, 1, 2, 4]
-            assert all(a.cost["seconds"] < b.cost["seconds"] for a, b in pairwise(marks))
+            steps = cost.curve(frame, model, method)
+            assert steps.index.tolist() == [0, 1, 2, 4]
+            assert steps["seconds"].is_monotonic_increasing
             a_step = {"PGD-7 training": 16, "FGSM training": 4, "input-gradient penalty": 4}.get(method, 2)
-            assert [mark.cost["model evaluations"] for mark in marks] == [8 * a_step * mark.step for mark in marks]
+            assert steps["model evaluations"].tolist() == [8 * a_step * step for step in steps.index]
             made = 8 if method in ("PGD-7 training", "FGSM training") else 0
-            assert [mark.cost["adversarial examples"] for mark in marks] == [made * mark.step for mark in marks]
+            assert steps["adversarial examples"].tolist() == [made * step for step in steps.index]
     reached = frame[(frame["metric"] == "adversarial examples to reach it") & (frame["learned"] == 1)]
     assert {*reached["value"]} <= {0.0, math.inf}
 
@@ -348,36 +340,31 @@ def test_meta_training_is_counted_to_the_pass(whole):
     assert found["episodes"]["model evaluations"] == runs * (inner + outer)
     assert found["episodes"]["adversarial examples"] == runs * looks
     assert found["validations"]["adversarial examples"] > 0
-    for metric, sum_of in once(frame, "learned", "dense").items():
-        assert sum_of == pytest.approx(sum(part[metric] for part in found.values()))
+    total = cost.once(frame, "learned", "dense")
+    for metric in COSTS:
+        assert total[metric] == pytest.approx(sum(part[metric] for part in found.values()))
 
 
 def test_searches_are_counted_and_recorded(whole):
     manifest, frame = whole
     for method in RIVALS:
         for kind in ("dense", "convolutional"):
-            paid = once(frame, method, kind)
+            paid = cost.once(frame, method, kind)
             assert paid["model evaluations"] > 2 * 4 * 8 * 2
             assert paid["adversarial examples"] > 0  # every search measures robust accuracy
-        tuned = [key for key in manifest["summary"]["tuned"] if cost.slug(method) in key]
+        tuned = [key for key in manifest["summary"]["tuned"] if specs.slug(method) in key]
         assert len(tuned) == 4
 
 
-def test_a_stopped_run_goes_on_and_all_but_times_are_the_same(whole, tmp_path, monkeypatch):
+def test_what_is_done_again_gives_the_same_but_for_times(folder, whole, tmp_path, monkeypatch):
     prepare(monkeypatch)
-
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cost, "seconds", stop)
-        with pytest.raises(KeyboardInterrupt):
-            execute(tmp_path / "run")
-    for finished in ("meta_training", "search"):  # they are not done again
-        monkeypatch.setattr(cost, finished, stop)
-    _, frame = execute(tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "run")
+    storage.write_json(tmp_path / "run" / "manifest.json", whole[0] | {"status": "running"})
+    (tmp_path / "run" / "units" / "mlp-5-sigmoid.std-prune.json").unlink()
+    frame = execute(tmp_path / "run").frame
     same = [each[~each["metric"].str.contains("seconds")].reset_index(drop=True) for each in (whole[1], frame)]
     pd.testing.assert_frame_equal(*same)
+    assert not whole[1].equals(frame)
 
 
 def test_every_figure_that_is_recorded_is_of_the_standard_ensemble_with_checks(whole):

@@ -121,16 +121,7 @@ def test_a_worker_of_other_code_or_other_images_is_refused(tmp_path, monkeypatch
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     """Otherwise they would go on for hours, and write beside the run that goes on."""
-    command = [
-        sys.executable,
-        fake_experiment.__file__,
-        "run",
-        "fake",
-        "--out",
-        str(tmp_path / "run"),
-        "--workers",
-        "2",
-    ]
+    command = [sys.executable, fake_experiment.__file__, "run", "fake", "--out", tmp_path / "run", "--workers", "2"]
     paths = {"PYTHONPATH": str(Path(__file__).parents[2]), fake_experiment.PAUSE: "30"}
     with subprocess.Popen(command, env=os.environ | paths, stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + 300

@@ -26,7 +26,7 @@ RUN = "patch-mnist-small"
 SEARCHES = "searches.json"
 SINCE = {
     *("deciding_seeds", "elsewhere", "finalists", "strong_images", "strong_seeds"),
-    *("annealed", "beta2", "compared", "pretrained"),
+    *("annealed", "beside", "beta2", "compared", "pretrained", "max_clean_drop"),
 }
 """What specs have said, or not said any more, since some of the runs were recorded."""
 THREE = {"patch", "train", "transfer-architecture"}

@@ -7,7 +7,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metarobust import storage
 from metarobust.errors import InputError
 from metarobust.lab.results import as_rows
 from metarobust.lab.tables import read_csv, write_csv
@@ -16,11 +15,6 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 COLUMNS = {"name": str, "value": float, "n": int}
 KINDS = {name: kind.__name__ for name, kind in COLUMNS.items()}
 ROWS = [{"name": "a", "value": 0.1, "n": 3}, {"name": 'b, "c"\nd', "value": 1 / 3, "n": -2}]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(storage.os, "fsync", lambda file: None)
 
 
 cells = st.fixed_dictionaries(

@@ -12,8 +12,8 @@ from metarobust.book.properties import in_range, near, parts, same, tensor
 examples_made, examples_of_corners, margin_left, times_seen = numbers(
     "examples_made", "examples_of_corners", "margin_left", "times_seen"
 )
-matrix_shape, falls, given_up, models_until_it_pays = numbers(
-    "matrix_shape", "falls", "given_up", "models_until_it_pays"
+matrix_shape, falls, three_quarters, models_until_it_pays = numbers(
+    "matrix_shape", "falls", "three_quarters", "models_until_it_pays"
 )
 T_OF_FOUR = 3.182446305284263
 """The 97.5 % point of Student's t with three degrees of freedom: for four seeds."""
@@ -168,34 +168,25 @@ def l2_step(answer):
 
 
 @function(
-    first="start from the factor of one column: sum of y w over sum of w w.",
-    stops="y and w are [rows, columns]; sum over the rows with .sum(0).",
+    first="the mean of the logarithms over the steps, and back with exp.",
+    stops="curves are [hyperparameters, steps]; average over the last axis, .mean(-1, keepdim=True).",
 )
-def by_columns(share):
-    """`share(y, w)`: how much of the change y `[rows, columns]` one factor per column of the weights w explains."""
-    rng = torch.Generator().manual_seed(5)
-    w, noise = (torch.randn(6, 4, generator=rng, dtype=torch.float64) for _ in range(2))
-    y = -torch.tensor([0.9, 0.1, 0.5, 0.3], dtype=torch.float64) * w + 0.3 * noise + 0.2
-    result = torch.as_tensor(share(y, w))
-    yield result.numel() == 1, "it does not return one number.", "one share for the whole matrix: sum over all of it."
-    whole = near(share(-0.5 * w, w), 1, 1e-6)
-    yield whole, "a change that is all decay is not explained to 100 %.", "y = b w leaves nothing over."
-
-    def explained(over, p, whole=y):
-        left = y - w * ((y * w).sum(over, True) / (w * w).sum(over, True))
-        return 1 - (left.square().sum() / (y.numel() - p)) / (whole.square().sum() / y.numel())
-
-    right = explained(0, 4)
+def constant(hold):
+    """`hold(curves)`: each row of `[hyperparameters, steps]` at its geometric mean, in every step."""
+    curves = torch.tensor([[0.04, 0.04, 0.01, 0.0025], [1.0, 2.0, 4.0, 8.0]], dtype=torch.float64)
+    result = torch.as_tensor(hold(curves))
+    hint = "as many steps as before, all of them alike."
+    yield result.shape == curves.shape, f"it returns the shape {list(result.shape)}, not [2, 4].", hint
+    logs = curves.log()
     mistakes = {
-        "that is without the price of a factor: divide the squares that are left by n - p.": explained(0, 0),
-        "there are as many factors as columns: p is not 1.": explained(0, 1),
-        "that is one factor for the whole matrix. Sum over the rows only: .sum(0).": explained((0, 1), 1),
-        "that is a factor for each row. A column holds the weights on one input: .sum(0).": explained(1, 6),
-        "do not take off the mean: doing nothing is what explains nothing.": explained(0, 4, y - y.mean()),
-        "that is the share which is not explained.": 1 - right,
+        "that is the ordinary mean, which large values rule. Take logarithms first.": curves.mean(-1, keepdim=True),
+        "that is the mean of the logarithms; go back with exp.": logs.mean(-1, keepdim=True),
+        "that mixes hyperparameters. Average over the steps of each.": logs.mean(0).exp(),
+        "that is one number for all. Average over the steps of each.": logs.mean().exp(),
+        "nothing has changed: all steps of a row should be alike.": curves,
     }
-    hint = hint_for(result, mistakes, "1 - (|left|^2 / (n - p)) / (|y|^2 / n), p the columns.", 1e-6)
-    yield near(result, right, 1e-6), "the share is wrong.", hint
+    right = near(result, logs.mean(-1, keepdim=True).exp(), 1e-5)
+    yield right, "the values are others.", hint_for(result, mistakes, "exp of the mean of log, row by row.")
 
 
 @function(

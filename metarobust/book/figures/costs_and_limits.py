@@ -3,6 +3,7 @@
 Costs come from the table of the experiment `cost`; all accuracies are shares in [0, 1].
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,8 +15,7 @@ from metarobust.book.figures.results import LABELS, by_seed, frontier, points, r
 from metarobust.book.figures.style import as_percent, beside, label_column, role, rows_of, style
 from metarobust.book.figures.style import points as in_points
 from metarobust.errors import InputError, choose
-from metarobust.lab.cost.payback import COSTS, EVALUATIONS, FIRST, SEARCH, SECONDS, TARGETS, curve, once, value_of
-from metarobust.lab.cost.text import networks
+from metarobust.lab.cost.bill import COSTS, EVALUATIONS, FIRST, ROBUST, SECONDS, TARGETS, curve, networks, once, payback
 from metarobust.lab.results import BEFORE, LEARNED, select
 
 __all__ = ["against_cost", "by_seed", "frontier", "picked", "points", "shares", "told", "whole_bill"]
@@ -39,20 +39,19 @@ def against_cost(frame: pd.DataFrame, model: str, metric: str = EVALUATIONS) -> 
     drawn = roles(frame[frame["method"] != BEFORE])
     choose(model, networks(frame), "network in these results")
     choose(metric, COSTS, "cost")
-    marks = {way: curve(frame, model, way) for way in drawn}
-    before = next(iter(marks.values()))[0].robust
-    paid = {way: shown for way, found in marks.items() if (shown := [m for m in found if m.cost[metric] > 0])}
+    curves = {way: curve(frame, model, way) for way in drawn}
+    before = curves[LEARNED].loc[0, ROBUST]
+    paid = {way: shown for way, steps in curves.items() if len(shown := steps[steps[metric] > 0])}
     with style():
         figure, axes = plt.subplots(figsize=(5.6, 3.6))
         axes.axhline(before, color=role("control").colour, lw=1, ls=":")
-        for way, found in paid.items():
+        for way, steps in paid.items():
             how = role(drawn[way])
-            costs, shares = [mark.cost[metric] for mark in found], [mark.robust for mark in found]
-            axes.plot(costs, shares, color=how.colour, linestyle=how.line, marker=how.marker, ms=5)
+            axes.plot(steps[metric], steps[ROBUST], color=how.colour, linestyle=how.line, marker=how.marker, ms=5)
         axes.set_xscale("log")
         axes.set(xlabel=WORDS[metric], ylabel="robust accuracy", title=model)
         axes.yaxis.set_major_formatter(as_percent)
-        ends = [(LABELS.get(w, w), f[-1].cost[metric], f[-1].robust, drawn[w]) for w, f in paid.items()]
+        ends = [(LABELS.get(w, w), *steps[[metric, ROBUST]].iloc[-1], drawn[w]) for w, steps in paid.items()]
         ends.append(("before", max(cost for _, cost, _, _ in ends), before, "control"))
         label_column(axes, ends, bold="learned")
     return figure
@@ -77,12 +76,12 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
     choose(model, networks(frame), "network in these results")
     choose(part, TARGETS, "target")
     choose(metric, (SECONDS, EVALUATIONS), "cost of a bill")
-    each = {way: value_of(frame, part, model, way, f"{metric} to reach it") for way in drawn}
-    each = {way: cost for way, cost in each.items() if cost is not None and cost < float("inf")}
+    needs = payback(frame, part, model)
+    each = needs.loc[needs["step"].notna(), f"{metric} to reach it"]
     if LEARNED not in each:
         raise InputError(f"the learned optimizer does not reach {part!r} on {model}; give another target")
     network = select(frame, model=model)["network"].iloc[0]
-    start = {way: once(frame, way, network)[metric] for way in each}
+    start = {way: once(frame, way, network)[metric] for way in each.index}
     counts = [10 ** (i / 20) for i in range(101)]
     with style():
         figure, axes = plt.subplots(figsize=(4.6, 3.4))
@@ -92,8 +91,8 @@ def whole_bill(frame: pd.DataFrame, model: str, part: str = "as-learned", metric
             times = [(start[way] + n * cost) / (start[LEARNED] + n * each[LEARNED]) for n in counts]
             axes.plot(counts, times, color=how.colour, linestyle=how.line)
             ends.append((LABELS.get(way, way), counts[-1], times[-1], drawn[way]))
-            first = value_of(frame, part, model, way, f"{FIRST} in {metric}, {SEARCH[True]}")
-            if first is not None and first <= MOST:
+            first = needs.loc[way].get(FIRST.format(metric, "search counted"), math.inf)
+            if first <= MOST:
                 axes.plot([first], [1], ls="", marker="o", ms=7, color=how.colour)
         axes.set(xscale="log", ylim=(0, None), xlabel="models that are patched", title=model)
         axes.set_ylabel(f"{metric} in all, learned = 1")

@@ -9,8 +9,20 @@ from matplotlib.figure import Figure
 from metarobust.book.figures.results import label, roles
 from metarobust.book.figures.style import as_percent, label_column, line, name_ends, role, style, ticks
 from metarobust.book.figures.style import points as in_points
+from metarobust.errors import InputError
 from metarobust.lab.paired import paired
-from metarobust.lab.results import ATTACKED, BEFORE, PENALTIES, accuracy, names, select, to_markdown
+from metarobust.lab.results import (
+    ATTACKED,
+    BEFORE,
+    PENALTIES,
+    REFERENCE,
+    Interval,
+    accuracy,
+    interval,
+    names,
+    select,
+    to_markdown,
+)
 from metarobust.lab.summary import Cells
 
 PANELS = {
@@ -22,23 +34,30 @@ PANELS = {
     "noise": "noise, in eps",
 }
 BATCH = 64  # images a step, in the recorded runs
+IMAGE = 784  # pixels of MNIST
+PATCHED = {BEFORE: "control", PENALTIES: "learned", "std-prune": "rule", REFERENCE: "reference"}
 
 
-def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str, Sequence[Sequence[float]]]]) -> Figure:
-    """Six small panels: a hyperparameter each, over the share of the run that is done, on a logarithmic scale.
+def over_the_run(
+    hyperparameters: Sequence[str],
+    curves: Mapping[str, tuple[str, Sequence[Sequence[float]]]],
+    panels: Mapping[str, str] = PANELS,
+) -> Figure:
+    """Small panels, two a row: a hyperparameter each, over the share of the run that is done, on a logarithmic scale.
 
     Args:
-        hyperparameters: names of the rows of each curve, those of PANELS among them.
+        hyperparameters: names of the rows of each curve, those of the panels among them.
         curves: label to (role, rows), a value for each of some places from 0 to 1.
+        panels: which hyperparameters are drawn, to their titles; an even number.
     """
     with style():
-        figure, grid = plt.subplots(3, 2, figsize=(5.6, 5.4), sharex=True)
-        for axes, (name, title) in zip(grid.flat, PANELS.items(), strict=True):
-            lines = [(how, rows[list(hyperparameters).index(name)]) for how, rows in curves.values()]
-            for how, row in lines:
+        figure, grid = plt.subplots(len(panels) // 2, 2, figsize=(5.6, 0.9 * len(panels)), sharex=True)
+        for axes, (name, title) in zip(grid.flat, panels.items(), strict=True):
+            lines = [(rows[list(hyperparameters).index(name)], text, how) for text, (how, rows) in curves.items()]
+            for row, _, how in lines:
                 axes.plot([i / (len(row) - 1) for i in range(len(row))], row, **(line(how) | {"marker": ""}))
             axes.set_yscale("log")
-            low, high = (pick(pick(row) for _, row in lines) for pick in (min, max))
+            low, high = (pick(pick(row) for row, _, _ in lines) for pick in (min, max))
             places = [step * 10**power for power in range(-4, 2) for step in (1, 2, 5)]
             ticks(axes, "y", [place for place in places if 0.7 * low <= place <= 1.4 * high])
             axes.set_ylim(0.8 * low, 1.25 * high)
@@ -46,8 +65,7 @@ def over_the_run(hyperparameters: Sequence[str], curves: Mapping[str, tuple[str,
         for axes in grid[-1]:
             axes.set(xlabel="share of the run")
             axes.xaxis.set_major_formatter(as_percent)
-        ends = [(rows[list(hyperparameters).index("noise")][-1], text, how) for text, (how, rows) in curves.items()]
-        name_ends(grid[-1, -1], 1.0, ends, 0.14)
+        name_ends(grid[-1, -1], 1.0, [(row[-1], text, how) for row, text, how in lines], 0.14)
     return figure
 
 
@@ -87,10 +105,10 @@ def by_passes(frame: pd.DataFrame, parts: Sequence[str]) -> Figure:
 
 def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
     """A Markdown table: on each network the rule's clean and robust accuracy in per cent, and how far its robust
-    accuracy is ahead of each rival that may look as closely, in points: means over paired seeds, ± 95 %."""
+    accuracy is ahead of each that may look as closely, other rules too, in points: means over paired seeds, ± 95 %."""
     rows = select(frame, part=part)
     values, cells = accuracy(rows), Cells(rows)
-    closer = rows[(rows["learned"] == 0) & rows["tier"].isin(("2", ATTACKED))]
+    closer = rows[(rows["method"] != method) & rows["tier"].isin(("2", ATTACKED))]
     rivals = names(closer, "method")
     lines = [["network", "learned: clean/robust", *(label(rival) for rival in rivals)]]
     for model in names(rows, "model"):
@@ -98,3 +116,40 @@ def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
         gaps = [in_points(gap.difference, gap.half) for gap in gaps]
         lines.append([f"`{model}`", cells(part, model, method), *gaps])
     return to_markdown(lines)
+
+
+def by_pixels(frame: pd.DataFrame) -> Figure:
+    """A panel for each network of the experiment `pixels`: what is left where an attacker may move the pixels that say
+    most about the class and no others, by how many. Means over seeds with 95 % intervals."""
+    models = names(frame, "model")
+    with style():
+        figure, grid = plt.subplots(len(models), 1, figsize=(5.2, 2.9 * len(models)), sharex=True)
+        for axes, model in zip(grid, models, strict=True):
+            ends = []
+            for method, kind in PATCHED.items():
+                rows, how = select(frame, model=model, method=method), role(kind)
+                points = pixel_curve(rows)
+                x, y, high = list(points), *zip(*points.values(), strict=True)
+                looks = {"color": how.colour, "marker": how.marker, "ls": how.line, "lw": 1, "elinewidth": 0.8}
+                axes.errorbar(x, y, yerr=high, **looks)
+                ends.append((method, x[-1], y[-1], kind))
+            label_column(axes, ends, 1.04)
+            axes.set_title(model)
+            axes.set_ylabel("robust accuracy")
+            axes.yaxis.set_major_formatter(as_percent)
+        grid[-1].set_xlabel("pixels that may be moved, those that say most first")
+    return figure
+
+
+def pixel_curve(rows: pd.DataFrame) -> dict[int, Interval]:
+    """The accuracy under two PGDs of one method on one network, by how many pixels they may move.
+
+    Raises:
+        InputError: the rows have no attack on a part of the pixels.
+    """
+    some = rows[rows["attack"].str.endswith(" pixels")]
+    if some.empty:
+        raise InputError("no attack on a part of the pixels in these results; give those of the experiment `pixels`")
+    found = {int(attack.split()[-2]): of["value"] for attack, of in some.groupby("attack")}
+    found[IMAGE] = rows[rows["scope"] == "pair"]["value"]
+    return {few: interval(found[few]) for few in sorted(found)}

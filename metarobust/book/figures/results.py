@@ -19,6 +19,7 @@ from metarobust.lab.results import (
     ADAM,
     ATTACKED,
     BEFORE,
+    FROM_DIGITS,
     LEARNED,
     REFERENCE,
     Interval,
@@ -30,7 +31,6 @@ from metarobust.lab.results import (
     select,
 )
 
-FROM_DIGITS = "learned on digits"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number that a line would cross
 FIXED_ROLES = {BEFORE: "control", ADAM: "clean", "sgd": "clean"}
 LABELS = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -106,13 +107,16 @@ class Difference:
         return one_side and abs(self.robust) > self.robust_half
 
 
-def differences(frame: pd.DataFrame, part: str = "patch", models: Sequence[str] = ()) -> dict[str, Difference]:
+def differences(
+    frame: pd.DataFrame, part: str = "patch", models: Sequence[str] = (), base: str = LEARNED
+) -> dict[str, Difference]:
     """Every variant of the learned optimizer against the learned optimizer itself, in the order of the table.
 
     Args:
         frame: Rows of results.
         part: The part.
         models: Networks, of which a seed's value is the mean; all if none is named.
+        base: The learned optimizer; a variant is called by its name, a comma and what differs.
 
     Returns:
         Names without the words that all variants have, to differences.
@@ -123,24 +127,25 @@ def differences(frame: pd.DataFrame, part: str = "patch", models: Sequence[str] 
     by_meta_seed = [by_method(mine) for _, mine in rows.groupby("meta_seed")]
 
     def minus_base(table: pd.DataFrame, method: str) -> pd.Series:
-        return (table.loc[method] - table.loc[LEARNED]).dropna()
+        return (table.loc[method] - table.loc[base]).dropna()
 
     found = {}
-    for method in robust.index.drop(LEARNED):
+    for method in robust.index.drop(base):
         halves = [*interval(minus_base(robust, method)), *interval(minus_base(clean, method))]
-        alone = (minus_base(table, method) for table in by_meta_seed if {method, LEARNED} <= set(table.index))
-        found[method.removeprefix(f"{LEARNED}, ")] = Difference(*halves, tuple(one.mean() for one in alone))
+        alone = (minus_base(table, method) for table in by_meta_seed if {method, base} <= set(table.index))
+        found[method.removeprefix(f"{base}, ")] = Difference(*halves, tuple(one.mean() for one in alone))
     return found
 
 
-def variants(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models: Sequence[str] = ()) -> Figure:
+def variants(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], **which: Any) -> Figure:
     """How far each variant is from the learned optimizer, in points: a line each, under the heading of its group.
 
     A filled diamond is the difference under attack with its 95 % interval over seeds: green where it is clearly better,
     purple where clearly worse, grey where neither. The small ticks under it are the single meta-seeds; the hollow
-    circle is the difference on clean images. groups: heading to names of variants, without `learned, `.
+    circle is the difference on clean images. groups: heading to names of variants, as in `differences`, which gets the
+    other arguments.
     """
-    lines = list(_in_groups(differences(frame, models=models), groups))
+    lines = list(_in_groups(differences(frame, **which), groups))
     with style():
         figure, axes = plt.subplots(figsize=(5.4, 0.285 * len(lines) + 0.9))
         axes.axvline(0, color=role("control").colour, lw=1.2)
@@ -173,10 +178,10 @@ def _variant(axes: Axes, y: int, one: Difference) -> None:
     axes.plot(ticks, [y + 0.36] * len(ticks), lw=0, marker="|", ms=5, mew=1.2, color=colour)
 
 
-def verdicts(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], *, models: Sequence[str] = ()) -> str:
+def verdicts(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]], **which: Any) -> str:
     """What the figure of variants shows, in words, as a Markdown list under each heading."""
     lines = []
-    for name, one in _in_groups(differences(frame, models=models), groups):
+    for name, one in _in_groups(differences(frame, **which), groups):
         if one is None:
             lines += ["", f"**{name}**", ""]
             continue

@@ -22,10 +22,11 @@ from metarobust.lab.bench.record import Bench, Row, Table, pace, timed
 from metarobust.lab.bench.timing import interleaved
 from metarobust.optim import MetaOptimizer
 
-ADAM, FUSED, META, SCALE = "Adam", "Adam, fused", "MetaOptimizer", "scaling in place"
-MOVED = {ADAM: 7, FUSED: 7, META: 11, SCALE: 16}
-"""Numbers of a coordinate that a step must read or write: weight, gradient and averages, two for Adam and four for
-MetaOptimizer; all but the gradient are written too. Scaling is of eight numbers for each, too many for any cache."""
+ADAM, FUSED, SCALE = "Adam, foreach", "Adam, fused", "scaling in place"
+SCHEDULE, NETWORK = "MetaOptimizer, a schedule", "MetaOptimizer, a network for each weight"
+MOVED = {ADAM: 7, FUSED: 7, SCHEDULE: 7, NETWORK: 11, SCALE: 16}
+"""Numbers of a coordinate that a step must read or write: weight, gradient and averages, two for Adam and a schedule,
+four for a network; all but the gradient are written too. Scaling is of eight numbers, too many for any cache."""
 COLUMNS: dict[str, type] = {
     "part": str, "device": str, "network": str, "way": str, "seconds": float, "fastest": float, "slowest": float,
     "ratio": float, "work": int, "rounds": int, "share": float,
@@ -39,7 +40,7 @@ class Size:
 
     width: int = 64
     steps: int = 1
-    rounds: int = 5
+    rounds: int = 9
 
 
 QUICK = Size(width=2, rounds=2)
@@ -56,9 +57,10 @@ def stepping(size: Size, device: str) -> list[dict[str, Any]]:
     """Steps on a ResNet-18 with random gradients, which stay the same; and the bandwidth."""
     total = (size.rounds + 1) * size.steps
     optimizers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
-        ADAM: torch.optim.Adam,
+        ADAM: partial(torch.optim.Adam, foreach=True),
         FUSED: partial(torch.optim.Adam, fused=True),
-        META: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=total),
+        SCHEDULE: partial(MetaOptimizer, optimizer="train", total_steps=total),
+        NETWORK: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=total),
     }
     ways: dict[str, Callable[[], Any]] = {}
     for way, make_optimizer in optimizers.items():

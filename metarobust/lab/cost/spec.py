@@ -12,7 +12,7 @@ from metarobust.errors import InputError, choose
 from metarobust.lab import catalogue
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import Baseline, methods, settings
-from metarobust.lab.cost.payback import LONG, SHORT
+from metarobust.lab.cost.bill import LONG, SHORT
 from metarobust.storage import sha256
 
 NAME = "cost"
@@ -39,7 +39,6 @@ class Spec:
         piece: Episodes of the meta-training that are counted and scaled up.
         horizons: Steps of a short run, those that it was meta-trained for, and of a long one.
         marks: Steps at which accuracy and cost are taken; a run has those up to its horizon that no shorter run has.
-        max_clean_drop: A target is reached only by a model that has not lost more of its clean accuracy.
     """
 
     scale: str
@@ -54,7 +53,6 @@ class Spec:
     horizons: tuple[int, int] = (20, 100)
     marks: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     batch_size: int = 64
-    max_clean_drop: float = 0.05
     experiment: str = NAME
 
     def runs(self) -> Iterator[tuple[str, int, tuple[int, ...]]]:

@@ -3,8 +3,8 @@
 What a part `measures` is `standard` for what is recorded: two runs of PGD and the standard ensemble at one radius, and
 on one model of each method the checks that know how such figures go wrong. `quick` is the two PGDs alone, for when
 somebody waits. `attacks` asks what kind of attack a model stands: others than it learned from, other radii, another
-norm. `confined` asks whether more was learned than to give up pixels that say nothing: beside `standard`, an attacker
-may move no others than those that say something.
+norm. `pixels` asks whether more was learned than to give up pixels that say nothing: beside `standard`, an attacker may
+move no others than those that say most.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from metarobust.attacks import counting
 from metarobust.data import Split
 from metarobust.evaluation import evaluate
-from metarobust.lab.attacked import SHORTER, Measured, confined, speaking, under_attacks, under_pair, under_standard
+from metarobust.lab.attacked import (
+    SHORTER,
+    Measured,
+    informative,
+    under_attacks,
+    under_few_pixels,
+    under_pair,
+    under_standard,
+)
 from metarobust.lab.baselines import as_hyper, fit_baseline
 from metarobust.lab.engine import Rows
 from metarobust.lab.passes import Passes, counted
@@ -27,7 +35,7 @@ from metarobust.lab.stages.meta_train import by_name, inner_objective, learned_o
 from metarobust.lab.stages.tune import best_point
 from metarobust.learned import TIERS
 from metarobust.tasks import Tasks
-from metarobust.training import Watch, fit_learned, over_models
+from metarobust.training import Watch, fit_learned
 
 EXAMPLES, POINTS, PASSES = "adversarial examples", "points visited", "passes"
 """Metrics of what a method took: images that were attacked; points beside images at which a penalty took a gradient;
@@ -58,10 +66,10 @@ def compare(context: Context, network: str, name: str) -> Rows:
 
 
 def compare_learned(context: Context, network: str, name: str) -> Rows:
-    """The learned optimizers of this name, one for each meta-seed, on an unseen network."""
+    """The learned optimizers of this name, one for each meta-seed, or the one that is shipped, on an unseen network."""
     rule, tasks = by_name((*context.part.rules, *context.part.uses), name), context.tasks(network, context.spec.seeds)
     tier, table = TIERS[rule.kind] if rule.inner == "clean" else "adversarial", []
-    for seed in context.spec.meta_seeds:
+    for seed in context.spec.meta_seeds[: 1 if rule.pretrained else None]:
         optimizer, inner = learned_optimizer(context, rule, seed), inner_objective(context, rule)
 
         def fit(some: Tasks, watch: Watch, optimizer: Any = optimizer, inner: Any = inner) -> tuple[Tensor, int]:
@@ -108,7 +116,7 @@ def rows(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tens
     if common["step"] == part.steps and part.gap:
         table += on_training_images(context, common, tasks, params)
     last, first = common["step"] == part.steps or common["method"] == BEFORE, (None, spec.meta_seeds[0])
-    if last and part.measures in ("standard", "confined") and common["meta_seed"] in first:
+    if last and part.measures in ("standard", "pixels") and common["meta_seed"] in first:
         table.append({**common, **checks(context, tasks, params[0])})
     no_attack = {**common, "seed": None, "attack": "", "eps": None, "n": len(tasks)}
     counts = {EXAMPLES: 0} | counts
@@ -137,10 +145,10 @@ def measured(
         yield from under_pair(tasks, params, images, **numbers)
     else:
         yield from under_standard(tasks, params, images, classes=context.dataset.classes, own=own, **numbers)
-    if kind == "confined":
-        attacks = confined(speaking(context.pool, context.dataset.classes), eps=spec.eps, steps=spec.attack_steps)
-        robust = over_models(tasks, params, images, attacks, rng)["robust"]
-        yield f"pgd-{spec.attack_steps} ce, margin on speaking pixels", "single", spec.eps, robust
+    if kind == "pixels":
+        yield from under_few_pixels(
+            tasks, params, images, informative(context.pool, context.dataset.classes), **numbers
+        )
 
 
 def on_training_images(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tensor) -> Rows:

@@ -1,6 +1,7 @@
 """The first stage: meta-training the learned optimizers of a part, each in a unit with checkpoints of its own."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,9 +12,12 @@ from metarobust.family import Family, vulnerable
 from metarobust.lab.engine import Rows
 from metarobust.lab.spec import OptimizerConfig, Part, network_kind, slug
 from metarobust.lab.stages.context import Context
+from metarobust.lab.what_was_learned import Knockout
 from metarobust.learned import make
-from metarobust.meta import MetaTrainer, Validation, generator_of, hold_out, theta_of
+from metarobust.learned.penalties import LearnedPenalties
+from metarobust.meta import MetaTrainer, Sample, Validation, generator_of, hold_out, theta_of
 from metarobust.objectives import Adversarial, Mixed, Objective, clean
+from metarobust.tasks import Tasks
 
 SAVE_EVERY = 20
 """Episodes between two checkpoints."""
@@ -41,9 +45,10 @@ def learn(context: Context, name: str, seed: int) -> Rows:
             optimizer.load_state_dict(trained.state_dict())
         else:
             optimizer.begin_from(trained)
+    members = tuple(rule.family or spec.family)
     trainer = MetaTrainer(
         optimizer,
-        family(context, rule.source, tuple(rule.family or spec.family)).sample,
+        evenly([family(context, source, members).sample for source in (rule.source, *rule.beside)]),
         rule.plan,
         inner=inner_objective(context, rule),
         meta=meta_objective(context, rule),
@@ -63,7 +68,8 @@ def learn(context: Context, name: str, seed: int) -> Rows:
 def learned_optimizer(context: Context, rule: OptimizerConfig, seed: int) -> nn.Module:
     """A meta-trained optimizer, from its checkpoint. Raises InputError where that is gone."""
     if rule.pretrained is not None:
-        return pretrained.load(rule.pretrained).to(context.device)
+        whole = pretrained.load(rule.pretrained)
+        return (Knockout(cast(LearnedPenalties, whole), **rule.shape) if rule.shape else whole).to(context.device)
     tensors, _ = context.worker.stored(unit_name(context.part, rule, seed))
     optimizer = make(rule.kind, **rule.shape).to(context.device)
     optimizer.load_state_dict(theta_of(tensors))
@@ -113,6 +119,18 @@ def family(context: Context, source: str | None, members: tuple[str, ...]) -> Fa
     return context.kept[key]
 
 
+def evenly(samples: Sequence[Sample]) -> Sample:
+    """Tasks of a source that is drawn evenly; of the only one without a draw."""
+    if len(samples) == 1:
+        return samples[0]
+
+    def sample(tasks: int, generator: torch.Generator) -> Tasks:
+        pick = torch.randint(len(samples), (1,), generator=generator, device=generator.device)
+        return samples[int(pick)](tasks, generator)
+
+    return sample
+
+
 def validation(context: Context, rule: OptimizerConfig) -> Validation:
     """Validation networks, which no rule learns from, to keep the theta that does best on them.
 
@@ -120,6 +138,10 @@ def validation(context: Context, rule: OptimizerConfig) -> Validation:
     """
     kinds = set(map(network_kind, rule.family or context.spec.family))
     members = tuple(name for name in context.spec.validation if network_kind(name) in kinds)
-    groups = hold_out(family(context, rule.source, members).sample, 6, 2, device=context.device)
+    groups = tuple(
+        group
+        for source in (rule.source, *rule.beside)
+        for group in hold_out(family(context, source, members).sample, 6, 2, device=context.device)
+    )
     part, inner = context.part, inner_objective(context, rule)
     return Validation(groups, inner, part.steps, part.batch_size, eps=radius(context, rule))
