@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def guard(banned: list[str]) -> None:
-    """Put the modules that the assignment forbids out of reach."""
+    """Put the modules that the assignment forbids out of reach; those of the library that need them keep them."""
+    for name in ("data", "family", "meta"):
+        import_module(f"metarobust.{name}")
     for name in [*banned, *(f"metarobust.course.{one}" for one in JUDGES)]:
         for loaded in [one for one in sys.modules if one.startswith(f"{name}.")]:
             sys.modules[loaded] = None  # type: ignore[assignment]
