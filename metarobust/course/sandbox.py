@@ -120,7 +120,9 @@ def started(submission: bytes, limits: Limits, trust: bool) -> Iterator[Channel]
         try:
             yield Channel(here)
         except Broken as error:
-            raise Ended(why[0]) if why else error from error
+            if why:
+                raise Ended(why[0]) from error
+            raise
         finally:
             done.set()
             eye.join()
