@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from metarobust.course.toys import suspects
 from metarobust.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ SECRET = "METAROBUST_COURSE_SEED"
 def assignment(number: int) -> Assignment:
     """The assignment, 1 to 4. Raises InputError for another number."""
     if number not in NUMBERS:
-        raise InputError(f"there is no assignment {number!r}; choose one of {', '.join(map(str, NUMBERS))}")
+        raise InputError(f"there is no assignment {number!r}; choose one of 1, 2, 3, 4")
     from metarobust.course.question import load  # not above: where a submission runs, there is no such module
 
     return load(number)
@@ -64,10 +65,3 @@ def _secret() -> int:
     if not given.isdecimal() or len(given) > 9:
         raise InputError(f"{SECRET} is {given!r}; give a whole number from 1 to 999999999")
     return int(given)
-
-
-def suspects(model: Any, seed: int) -> dict[str, Any]:
-    """See `metarobust.course.toys.suspects`, which assignment 2 is about."""
-    from metarobust.course import toys
-
-    return toys.suspects(model, seed)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarobust.course.question import CLOSE, Ask, Verdicts, begun, close
+from metarobust.book.properties import CLOSE, Holds, begun, in_ball, in_range, near
+from metarobust.course.question import Ask, Judged
 from metarobust.course.toys import Bowl, Linear, Seeded, uniform, whole
 
 BLIND = "another model leads to the same images: the gradient of its loss is not used."
+CHANGED = "the tensors that it was given are changed."
 
 
 def linear(g: torch.Generator, shape: tuple[int, ...], classes: int, shift: float = 0.0) -> Linear:
@@ -32,27 +34,15 @@ def images(g: torch.Generator, n: int, shape: tuple[int, ...], low: float = 0.0,
     return x
 
 
-def in_ball(out: Tensor, x: Tensor, eps: float) -> str:
-    """What is wrong where a pixel is further away than eps."""
-    far = float((out - x).abs().max())
-    return f"a pixel is {far:.3f} away from the image; eps is {eps:.3f}." if far > eps + CLOSE else ""
-
-
-def in_range(out: Tensor) -> str:
-    """What is wrong where a pixel is outside of [0, 1]."""
-    low, high = float(out.min()), float(out.max())
-    return f"pixels run from {low:.2f} to {high:.2f}." if low < -CLOSE or high > 1 + CLOSE else ""
-
-
-def climbs(model: nn.Module, out: Tensor, x: Tensor, y: Tensor) -> str:
-    """What is wrong where the cross-entropy of an image does not rise."""
+def climbs(model: nn.Module, out: Tensor, x: Tensor, y: Tensor) -> Holds:
+    """The property that the cross-entropy of every image rises."""
     with torch.no_grad():
         before, after = (F.cross_entropy(model(one), y, reduction="none") for one in (x, out))
     falls = int((after <= before).sum())
-    return f"for {falls} of {len(x)} images the loss does not rise." if falls else ""
+    return Holds(not falls, f"for {falls} of {len(x)} images the loss does not rise.")
 
 
-def project(g: torch.Generator, ask: Ask) -> Verdicts:
+def project(g: torch.Generator, ask: Ask) -> Judged:
     x = images(g, whole(g, 3, 5), (whole(g, 1, 3), whole(g, 3, 4), whole(g, 3, 4)))
     eps = float(uniform(g, 0.05, 0.15))
     # A third of the entries lies inside of everything, a third outside of the ball, and the rest wherever it falls.
@@ -61,41 +51,40 @@ def project(g: torch.Generator, ask: Ask) -> Verdicts:
     moved = torch.where(torch.randint(0, 3, x.shape, generator=g) == 0, inside, outside)
     reply = ask(moved, x, eps)
     out = reply.tensor(*x.shape)
-    begun(not close(out, x), "it gives back the images as they were before they were moved.")
-    begun(not close(out, moved), "it gives back the images as they were moved.")
-    begun(float(out.std()) > CLOSE, "every pixel of what it returns is the same.")
-    yield "ball", in_ball(out, x, eps)
-    yield "range", in_range(out)
+    begun(not near(out, x), "it gives back the images as they were before they were moved.")
+    begun(not near(out, moved), "it gives back the images as they were moved.")
+    begun(out.std() > CLOSE, "every pixel of what it returns is the same.")
+    yield *in_ball(out, x, eps), "ball"
+    yield *in_range(out), "range"
     fine = ((moved - x).abs() <= eps) & (moved >= 0) & (moved <= 1)
     shift = float((out - moved)[fine].abs().max())
-    yield "nearest", shift > CLOSE and f"a pixel that was inside is moved by {shift:.3f}."
-    yield "inputs", not reply.kept(0, 1) and "the tensors that it was given are changed."
+    yield shift <= CLOSE, f"a pixel that was inside is moved by {shift:.3f}.", "nearest"
+    yield reply.kept(0, 1), CHANGED, "inputs"
 
 
-def fgsm(g: torch.Generator, ask: Ask) -> Verdicts:
+def fgsm(g: torch.Generator, ask: Ask) -> Judged:
     shape, classes = (1, whole(g, 3, 4), whole(g, 3, 5)), whole(g, 3, 5)
     model, x = linear(g, shape, classes), images(g, whole(g, 4, 6), shape, 0.05, 0.95)
     y, eps = torch.randint(0, classes, (len(x),), generator=g), float(uniform(g, 0.06, 0.12))
     model.weight.grad = torch.ones_like(model.weight)  # somebody else's
     reply, other = ask(model, x, y, eps), ask(opposite(model), x, y, eps)
     out = reply.tensor(*x.shape)
-    begun(not close(out, other.tensor(*x.shape)), BLIND)
-    yield "ball", in_ball(out, x, eps)
-    yield "range", in_range(out)
+    begun(not near(out, other.tensor(*x.shape)), BLIND)
+    yield *in_ball(out, x, eps), "ball"
+    yield *in_range(out), "range"
     least = float((out - x).abs()[(x > eps) & (x < 1 - eps)].min())
-    yield "full", least < eps - CLOSE and f"a pixel with room to move goes {least:.4f}; eps is {eps:.3f}."
-    yield "ascent", climbs(model, out, x, y)
-    changed = not reply.kept(1) and "the images that it was given are changed."
-    yield "clean", "what it returns still carries its graph." if reply.graph() else changed
+    yield least >= eps - CLOSE, f"a pixel with room to move goes {least:.4f}; eps is {eps:.3f}.", "full"
+    yield *climbs(model, out, x, y), "ascent"
+    graph = "what it returns still carries its graph."
+    yield reply.kept(1) and not reply.graph(), graph if reply.graph() else CHANGED, "clean"
     learning = ask(model.train(), x, y, eps)
-    if not (reply.kept(0, what="parts") and learning.kept(0, what="parts")):
-        yield "model", "the parameters' gradients are not those that were there before."
-    else:
-        modes = [reply.after(0, "training"), learning.after(0, "training")]
-        yield "model", modes != [False, True] and "it is left in another mode than it came in: train for eval, or eval."
+    modes = "it is left in another mode than it came in: train for eval, or eval."
+    grads = "the parameters' gradients are not those that were there before."
+    untouched = reply.kept(0, what="parts") and learning.kept(0, what="parts")
+    yield reply.kept(0) and learning.kept(0), modes if untouched else grads, "model"
 
 
-def pgd(g: torch.Generator, ask: Ask) -> Verdicts:
+def pgd(g: torch.Generator, ask: Ask) -> Judged:
     # Of two classes, so that no gradient turns on a long walk; and so sure of one that no walk leads to the other.
     # The first image is wrong from the start, and the others stay right.
     shape, steps = (1, whole(g, 3, 4), whole(g, 3, 5)), 18
@@ -107,51 +96,47 @@ def pgd(g: torch.Generator, ask: Ask) -> Verdicts:
         return ask(model, x, y, eps, steps, alpha, Seeded(seed)).tensor(*x.shape)
 
     out = walk(model, x, y, steps)
-    begun(not close(out, walk(opposite(model), x, y, steps)), BLIND)
-    yield "ball", in_ball(out, x, eps)
-    yield "range", in_range(out)
+    begun(not near(out, walk(opposite(model), x, y, steps)), BLIND)
+    yield *in_ball(out, x, eps), "ball"
+    yield *in_range(out), "range"
     middle = uniform(g, 0.3, 0.7, 1, *shape)
     top = middle + 0.3 * eps * (torch.randint(0, 2, middle.shape, generator=g) * 2 - 1)
     hill = torch.arange(middle.numel()).view(shape) % 2 == 0
 
-    def again() -> str:
+    def again() -> Holds:
         bowl = Bowl(top=top, hill=hill * 2.0 - 1)
         away = (walk(bowl, middle.expand_as(x), torch.ones_like(y), steps) - top).abs()
         # Whoever climbs ends on the hills, and whoever descends in the pits; the other half runs to the edge.
         turned = min(float(away[:, hill].max()), float(away[:, ~hill].max()))
         far = f"it walks past a peak of the loss and ends {turned / alpha:.1f} steps away from it."
-        return far if turned > 1.5 * alpha + CLOSE else ""
+        return Holds(turned <= 1.5 * alpha + CLOSE, far)
 
-    yield "again", again
-    yield "ascent", climbs(model, out, x, y)
+    yield again, "again"
+    yield *climbs(model, out, x, y), "ascent"
 
-    def random() -> str:
+    def random() -> Holds:
         first, second, other = (walk(model, x, y, 1, one) for one in (seed, seed, seed + 1))
-        if not torch.equal(first, second):
-            return "two generators with one seed lead to different images."
+        begun(torch.equal(first, second), "two generators with one seed lead to different images.")
         # A start that is drawn once and for all images would do; one that is not drawn at all would not.
-        if torch.equal(first, other):
-            return "two generators with different seeds lead to the same images."
+        begun(not torch.equal(first, other), "two generators with different seeds lead to the same images.")
         grey = torch.full((1, 1, 8, 10), 0.5)
         start = (walk(linear(g, (1, 8, 10), 2), grey, y[1:2], 1, alpha=eps / 100) - grey) / eps
         low, high = float(start.min()), float(start.max())
-        return "" if low < -0.6 and high > 0.6 else f"it starts from {low:.2f} to {high:.2f} eps: the ball is wider."
+        return Holds(low < -0.6 and high > 0.6, f"it starts from {low:.2f} to {high:.2f} eps: the ball is wider.")
 
-    yield "random", random
+    yield random, "random"
 
-    def alone() -> str:
-        free, short = (x > eps) & (x < 1 - eps), eps - CLOSE
-        for i in range(len(x)):
-            one = walk(model, x[i : i + 1], y[i : i + 1], steps)[0]
-            lost = ((one - x[i]).abs() < short) != ((out[i] - x[i]).abs() < short)
-            if bool(lost[free[i]].any()):
-                return f"image {i} is moved otherwise when it comes alone than in the batch."
-        return ""
+    def alone() -> Holds:
+        each = torch.cat([walk(model, x[i : i + 1], y[i : i + 1], steps) for i in range(len(x))])
+        short = [(one - x).abs() < eps - CLOSE for one in (each, out)]
+        lost = (short[0] != short[1]) & (x > eps) & (x < 1 - eps)
+        which = int(lost.flatten(1).any(1).int().argmax())
+        return Holds(not lost.any(), f"image {which} is moved otherwise when it comes alone than in the batch.")
 
-    yield "alone", alone
+    yield alone, "alone"
 
 
-def margin(g: torch.Generator, ask: Ask) -> Verdicts:
+def margin(g: torch.Generator, ask: Ask) -> Judged:
     n, classes = whole(g, 6, 9), whole(g, 3, 6)
     logits = uniform(g, -3, 3, n, classes)
     order = logits.argsort(1, descending=True)
@@ -161,10 +146,10 @@ def margin(g: torch.Generator, ask: Ask) -> Verdicts:
     out = reply.tensor(n)
     idle = bool((out[right].abs() < CLOSE).all())  # 0 wherever the model is right
     rows = ~right if idle else right | ~right
-    size = close(out[rows].abs(), wanted[rows].abs())
+    size = near(out[rows].abs(), wanted[rows].abs())
     sign = bool((out[~right] > 0).all() and (out[right] <= CLOSE).all())
     begun(size or sign, "it has neither the size nor the sign of a margin.")
-    yield "runner-up", idle and "it is 0 for images that are classified right."
-    yield "size", not size and "its size is not the distance between two logits."
-    yield "sign", not sign and "it is not above 0 exactly where the logits are wrong."
-    yield "inputs", not reply.kept(0) and "the tensors that it was given are changed."
+    yield not idle, "it is 0 for images that are classified right.", "runner-up"
+    yield size, "its size is not the distance between two logits.", "size"
+    yield sign, "it is not above 0 exactly where the logits are wrong.", "sign"
+    yield reply.kept(0), CHANGED, "inputs"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from metarobust.book.properties import calm
 from metarobust.course.toys import Toy
 from metarobust.course.wire import plain
 
@@ -39,22 +39,6 @@ def limit(seconds: float) -> Iterator[list[bool]]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def calm() -> Iterator[None]:
-    """What a student's program has set of torch and of warnings does not count inside, and is there again after it."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with (
-            warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.inference_mode(False),
-            torch.enable_grad(), torch.device("cpu"),
-        ):  # fmt: skip
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
 
 
 def perform(function: Callable[..., Any], given: Sequence[Any], slope: int | None = None) -> dict[str, Any]:

@@ -1,24 +1,24 @@
 """The process in which one submission runs, cells first, and then its functions as the judge asks for them.
 
-Started by `metarobust.course.sandbox`, with the number of a socket. It gets tensors and sends tensors: no judge, no
-seed and no case lies here, so nothing here is worth changing for a student but the answers themselves.
+Started by `metarobust.course.sandbox`, with the number of its end of a pipe. It gets tensors and sends tensors: no
+judge, no seed and no case lies here, so nothing here is worth changing for a student but the answers themselves.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import io
 import json
 import os
 import re
 import resource
-import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ from metarobust.course.wire import Channel
 
 LOUD = 100_000  # characters printed that are worth a note
 CALL_SECONDS = 20.0  # for one call; all of them take less than one
-JUDGES = ("attacks", "classroom", "evaluation", "grade", "mistakes", "optimizer", "question", "sandbox")
+OPEN = ("check", "earn", "suspects")  # of the course, to students
+JUDGES = ("attacks", "classroom", "evaluation", "grade", "mistakes", "optimizer", "question", "reply", "sandbox")
 
 
 def main(number: str) -> None:
-    end = socket.socket(fileno=int(number))
-    end.set_inheritable(False)
-    channel = Channel(end)
+    os.set_inheritable(int(number), False)
+    channel = Channel(Connection(int(number)))
     job = channel.receive(trusted=True)
     limits(job["memory"], job["alone"])
     try:
@@ -47,7 +47,7 @@ def main(number: str) -> None:
     code = [source for kind, source in cells if kind == "code"]
     channel.send({"number": assignment, "imports": forbidden(code, banned), "code": digest(code)})
     guard(banned)
-    session = Session(channel, assignment)
+    session = Session(channel)
     session.run(code, job["cell"])
     session.serve("end")
 
@@ -107,22 +107,24 @@ def forbidden(code: list[str], banned: list[str]) -> list[str]:
 
 def _imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (one.name for one in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            if node.module in ("metarobust", "metarobust.course"):  # `from metarobust import attacks`
-                plain = ("check", "earn", "suspects")
-                yield from (f"{node.module}.{one.name}" for one in node.names if one.name not in plain)
-        elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func) if isinstance(node.func, ast.Name | ast.Attribute) else ""
-            words = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
-            if called in ("__import__", "import_module", "importlib.import_module") and words:
-                yield words[0]
+        match node:
+            case ast.Import(names=names):
+                yield from (one.name for one in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield module
+                if module in ("metarobust", "metarobust.course"):  # `from metarobust import attacks`
+                    yield from (f"{module}.{one.name}" for one in names if one.name not in OPEN)
+            case ast.Call(
+                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name
 
 
 def guard(banned: list[str]) -> None:
-    """Put the modules that the assignment forbids out of reach."""
+    """Put the modules that the assignment forbids out of reach; those of the library that need them keep them."""
+    for name in ("data", "family", "meta"):
+        import_module(f"metarobust.{name}")
     for name in [*banned, *(f"metarobust.course.{one}" for one in JUDGES)]:
         for loaded in [one for one in sys.modules if one.startswith(f"{name}.")]:
             sys.modules[loaded] = None  # type: ignore[assignment]
@@ -147,15 +149,12 @@ class Mark:
         return self.text
 
 
-class Counter(io.RawIOBase):
+class Counter(io.TextIOBase):
     """Standard output, of which only the length is kept."""
 
     count = 0
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: Any) -> int:
+    def write(self, text: str) -> int:
         self.count += len(text)
         return len(text)
 
@@ -163,8 +162,8 @@ class Counter(io.RawIOBase):
 class Session:
     """A student's cells and functions, as the judge reaches them."""
 
-    def __init__(self, channel: Channel, number: int):
-        self.channel, self.number, self.checked, self.names = channel, number, None, {}
+    def __init__(self, channel: Channel):
+        self.channel, self.checked, self.names = channel, None, {}
         course.check = self.check
 
     def check(self, number: int, question: str, answer: Callable[..., Any], seed: int = 0) -> Mark:
@@ -201,15 +200,13 @@ class Session:
         shell = _shell()
         self.names = shell.user_ns
         for number, source in enumerate(code, 1):
-            kept, printed = (sys.stdout, sys.stderr), Counter()
-            sys.stdout = sys.stderr = io.TextIOWrapper(printed, errors="replace", write_through=True)
+            printed = Counter()
             try:
-                with limit(seconds) as late:
+                with redirect_stdout(printed), redirect_stderr(printed), limit(seconds) as late:
                     result = shell.run_cell(source, store_history=False)
                     error = result.error_before_exec or result.error_in_exec
             except BaseException as stopped:
                 error = stopped
-            sys.stdout, sys.stderr = kept
             if late:
                 self.note(f"cell {number} was interrupted: it took longer than a cell may")
             elif error is not None:
@@ -225,12 +222,17 @@ class Session:
 
 def _shell() -> Any:
     """What runs cells as a notebook does, magic commands included."""
-    interactive = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
-    config = importlib.import_module("traitlets.config").Config(HistoryManager={"enabled": False})
-    # `_tee` would keep all that is printed.
-    changes = {"enable_gui": lambda self, gui=None: None, "_tee": lambda self, channel: nullcontext()}
-    shell = type("Shell", (interactive,), changes)
-    return shell.instance(config=config, colors="nocolor")
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui: str | None = None) -> None:
+            pass
+
+        def _tee(self, channel: str) -> Any:  # it would keep all that is printed
+            return nullcontext()
+
+    return Shell.instance(config=Config(HistoryManager={"enabled": False}), colors="nocolor")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from metarobust import __version__
-from metarobust.course.grade import draw_seed, feedback, grade_file, printable
+from metarobust.course.grade import Result, draw_seed, feedback, grade_file, printable
 from metarobust.course.sandbox import Limits, confine
 from metarobust.errors import InputError
 from metarobust.lab.running import only_writer
@@ -121,7 +121,7 @@ def class_table(
     results: dict[Submission, dict[str, Any]] = {}
     with only_writer(out), tqdm(total=len(found), desc="grade") as bar, ThreadPoolExecutor(workers) as pool:
         given = (number, _class_seed(out, seed), limits or Limits(), trust)
-        waiting = {pool.submit(_one, one, out / "results", one in again, *given): one for one in found}
+        waiting = {pool.submit(_one, one, out, one in again, *given): one for one in found}
         try:
             for done in as_completed(waiting):
                 results[waiting[done]] = done.result()
@@ -131,8 +131,6 @@ def class_table(
             bar.write("stopping: those that run are graded first", file=sys.stderr)
             raise
         write_csv(out / "grades.csv", [_row(one, folder, results) for one in found], COLUMNS)
-        for one in found:
-            write_atomic(out / "feedback" / f"{one.stored}.md", feedback(results[one], printable(one.student)))
     return (out / "grades.csv").read_text()
 
 
@@ -149,47 +147,44 @@ def _one(
     one: Submission, out: Path, again: bool, number: int | None, seed: int, limits: Limits, trust: bool
 ) -> dict[str, Any]:
     """The result of one submission: the one that is there, or a new one. Whatever happens to it stays its own."""
-    stored = out / f"{one.stored}.json"
+    stored, handed_back = out / "results" / f"{one.stored}.json", out / "feedback" / f"{one.stored}.md"
     try:
-        before = read_json(stored) if stored.exists() and not again else {}
+        before = read_json(stored) if stored.exists() and handed_back.exists() and not again else {}
     except InputError:
         before = {}  # damaged: it is made again
     try:
         same = {"digest": sha256(one.path.read_bytes()), "seed": seed, "version": __version__}
         if before and {name: before[name] for name in same} == same and number in (None, before["assignment"]):
             return before
-        found = grade_file(one.path, number, seed, limits, trust).as_json()
+        found = grade_file(one.path, number, seed, limits, trust)
     except Exception as error:
-        found = {"assignment": number or 0, "digest": "", "code": "", "status": "not graded", "points": 0, "out_of": 0,
-                 "seed": seed, "notes": [f"{type(error).__name__}: {error}"[:300]], "questions": [],
-                 "version": __version__}  # fmt: skip
-    write_json(stored, found)
-    return found
+        found = Result(printable(one.path.name), "", seed, number or 0, "not graded")
+        found.notes.append(f"{type(error).__name__}: {error}"[:300])
+    write_atomic(handed_back, feedback(found, printable(one.student)))
+    write_json(stored, found.as_json())
+    return found.as_json()
 
 
 def _row(one: Submission, folder: Path, results: dict[Submission, dict[str, Any]]) -> dict[str, Any]:
     result = results[one]
-    alike = [
-        other.student
-        for other, its in results.items()
-        if other != one and result["points"] and its["code"] == result["code"]
-    ]
+    alike = [other.student for other, its in results.items() if other != one and its["code"] == result["code"]]
     notes = [*result["notes"], *(f"not graded: {name}, which is older or no notebook" for name in one.others)]
-    points = dict.fromkeys(ANSWERS, None) | {q["question"]: q["points"] for q in result["questions"]}
-    texts = {
+    row = {
         "student": one.student,
         "file": str(one.path.relative_to(folder)),
         "digest": result["digest"][:12],
-        "same as": "; ".join(sorted(alike)),
+        "same as": "; ".join(sorted(alike)) if result["points"] else "",
         "handed in": one.handed_in,
+        **dict.fromkeys(ANSWERS, None),
+        **{q["question"]: q["points"] for q in result["questions"]},
+        "points": result["points"],
+        "out of": result["out_of"],
         "status": result["status"],
         "notes": " | ".join(notes)[:2000],
     }
-    whole = {"points": result["points"], "out of": result["out_of"]}
-    return {**{name: _escaped(text) for name, text in texts.items()}, **points, **whole}
+    return {name: _escaped(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _escaped(text: str) -> str:
     """Text that neither a terminal nor a spreadsheet takes for a command."""
-    shown = printable(text)
-    return f"'{shown}" if shown[:1] in "=+-@" and shown else shown
+    return re.sub("^[=+@-]", r"'\g<0>", printable(text))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from metarobust.book.properties import Holds, begun, number, same
 from metarobust.course.attacks import linear
-from metarobust.course.question import Ask, CannotJudge, Reply, Verdicts, begun, number, off
+from metarobust.course.question import Ask, Judged
+from metarobust.course.reply import Reply
 from metarobust.course.toys import Table, Turning, disguised, uniform, whole
 from metarobust.evaluation.intervals import wilson
 
@@ -42,7 +44,7 @@ def show(g: torch.Generator, n: int, wrong: int) -> Shown:
 
 def share(reply: Reply) -> float:
     """A number from 0 to 1. Raises CannotJudge where it is none."""
-    value = reply.number()
+    value = number(reply.value())
     begun(0 <= value <= 1, f"it returns {value:g}; a share runs from 0 to 1.")
     return value
 
@@ -51,7 +53,7 @@ def mean(mask: Tensor) -> float:
     return float(mask.float().mean())
 
 
-def robust_accuracy(g: torch.Generator, ask: Ask) -> Verdicts:
+def robust_accuracy(g: torch.Generator, ask: Ask) -> Judged:
     # A prime number of images: a product of two shares cannot happen to be the share that is right.
     n = (13, 17)[whole(g, 0, 1)]
     first, second = show(g, n, whole(g, 3, 4)), show(g, n, 0)
@@ -60,17 +62,17 @@ def robust_accuracy(g: torch.Generator, ask: Ask) -> Verdicts:
     moody = second.turned(torch.arange(whole(g, 3, 5)))
     still = ask(Table(moody=False).eval(), first.x, first.y, Turning(images=first.x, turned=turned))
     learning = ask(Table(moody=True).train(), second.x, second.y, Turning(images=second.x, turned=moody))
-    counts = off(share(still), mean(first.right & ~turned))
-    attacked = any(note[0] for note in learning.after(3, "notes")) and "the attack looks at a model in train mode."
-    in_eval = attacked or off(share(learning), mean(~moody))
-    begun(not counts or not in_eval, "no share that it says is right, of all images or in eval mode.")
-    yield "share", counts
-    yield "eval mode", in_eval
-    modes = [still.after(0, "training"), learning.after(0, "training")]
-    yield "restored", modes != [False, True] and "it is left in another mode than it came in: train for eval, or eval."
+    counts, in_eval = same(share(still), mean(first.right & ~turned)), same(share(learning), mean(~moody))
+    if any(note[0] for note in learning.after(3, "notes")):
+        in_eval = Holds(False, "the attack looks at a model in train mode.")
+    begun(counts or in_eval, "no share that it says is right, of all images or in eval mode.")
+    yield *counts, "share"
+    yield *in_eval, "eval mode"
+    restored = still.kept(0, what="training") and learning.kept(0, what="training")
+    yield restored, "it is left in another mode than it came in: train for eval, or eval.", "restored"
 
 
-def worst_case(g: torch.Generator, ask: Ask) -> Verdicts:
+def worst_case(g: torch.Generator, ask: Ask) -> Judged:
     shown, ends = show(g, whole(g, 24, 30), 0), [0]
     order = torch.randperm(len(shown.y), generator=g)
     for _ in range(whole(g, 4, 6)):  # attacks, each of which turns other images
@@ -80,47 +82,47 @@ def worst_case(g: torch.Generator, ask: Ask) -> Verdicts:
     flawed = show(g, len(shown.y), 3)
     turned = flawed.turned(flawed.rows(False, 3), flawed.rows(True, 2))  # the wrong ones, to the right class
     twice = ask(Table(moody=False).eval(), flawed.x, flawed.y, [Turning(images=flawed.x, turned=turned)] * 2)
-    each, clean = off(share(reply), 1 - ends[-1] / len(order)), off(share(twice), mean(flawed.right & ~turned))
-    begun(not each or not clean, "what it says is right of no attack and of no image as it is.")
-    yield "each image", each
-    yield "clean", clean
+    each, clean = same(share(reply), 1 - ends[-1] / len(order)), same(share(twice), mean(flawed.right & ~turned))
+    begun(each or clean, "what it says is right of no attack and of no image as it is.")
+    yield *each, "each image"
+    yield *clean, "clean"
     seen = [note[1] for attack in reply.after(3) for note in attack["notes"]]
-    yield "original", not (seen and all(seen)) and "an attack is given what another one has moved, or none is made."
+    yield seen and all(seen), "an attack is given what another one has moved, or none is made.", "original"
 
 
-def report(g: torch.Generator, ask: Ask) -> Verdicts:
+def report(g: torch.Generator, ask: Ask) -> Judged:
     parts = {"train": show(g, whole(g, 20, 24), 1), "test": show(g, whole(g, 10, 14), 3)}
     turned = {name: parts[name].turned(parts[name].rows(True, many)) for name, many in (("train", 3), ("test", 4))}
     attack = Turning(images=torch.cat([p.x for p in parts.values()]), turned=torch.cat(list(turned.values())))
     found = ask(Table(moody=False).eval(), {name: (p.x, p.y) for name, p in parts.items()}, attack).value()
-    if not isinstance(found, dict) or not set(FIGURES) <= set(found):
-        raise CannotJudge('it does not return a dictionary with "clean", "robust", "n", "low" and "high".')
+    whole_report = isinstance(found, dict) and set(FIGURES) <= set(found)
+    begun(whole_report, 'it does not return a dictionary with "clean", "robust", "n", "low" and "high".')
     clean, robust, n, low, high = (number(found[name]) for name in FIGURES)
 
-    def figure(value: float, right: dict[str, Tensor]) -> str:
+    def figure(value: float, right: dict[str, Tensor]) -> Holds:
         # Of the held-out images, of those for training, or of both: where from is another property's business.
         places = [mean(right["test"]), mean(right["train"]), mean(torch.cat(list(right.values())))]
-        return off(value, min(places, key=lambda p: abs(value - p)))
+        return same(value, min(places, key=lambda p: abs(value - p)))
 
-    off_clean = figure(clean, {name: p.right for name, p in parts.items()})
-    off_robust = figure(robust, {name: p.right & ~turned[name] for name, p in parts.items()})
-    begun(not off_clean or not off_robust, "neither of the two accuracies is right, of whatever images.")
+    of_clean = figure(clean, {name: p.right for name, p in parts.items()})
+    of_robust = figure(robust, {name: p.right & ~turned[name] for name, p in parts.items()})
+    begun(of_clean or of_robust, "neither of the two accuracies is right, of whatever images.")
     held_out = len(parts["test"].y)
-    yield "held out", n != held_out and f"it measures {n:g} images; {held_out} are held out."
-    yield "clean", off_clean
-    yield "robust", off_robust
+    yield n == held_out, f"it measures {n:g} images; {held_out} are held out.", "held out"
+    yield *of_clean, "clean"
+    yield *of_robust, "robust"
     begun(0 <= robust <= 1 and 1 <= n <= 1000, "there is no share to put an interval around.")
     right = wilson(round(robust * int(n)), int(n))
-    good = abs(low - right[0]) < 2e-3 and abs(high - right[1]) < 2e-3
     both = f"{low:.3f} to {high:.3f}, not {right[0]:.3f} to {right[1]:.3f}."
-    yield "interval", not good and f"for {robust:.3f} of {n:g} images it is {both}"
+    good = abs(low - right[0]) < 2e-3 and abs(high - right[1]) < 2e-3
+    yield good, f"for {robust:.3f} of {n:g} images it is {both}", "interval"
 
 
-def diagnose(g: torch.Generator, ask: Ask) -> Verdicts:
+def diagnose(g: torch.Generator, ask: Ask) -> Judged:
     shape = (1, whole(g, 4, 5), whole(g, 4, 5))
     base, x = linear(g, shape, whole(g, 3, 5)), uniform(g, 0.05, 0.95, whole(g, 6, 9), *shape)
     replies = {name: ask(model, x, base(x).argmax(1)) for name, model in disguised(base, g).items()}
     begun(len({str(reply.value())[:100] for reply in replies.values()}) > 1, "it says the same of every model.")
     for name, reply in replies.items():
         word = str(reply.value())[:40]
-        yield name, word != name and f'a model that is "{name}" is called {word!r}.'
+        yield word == name, f'a model that is "{name}" is called {word!r}.', name

@@ -7,14 +7,16 @@ print(result.text())
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from metarobust import __version__
 from metarobust.course import NUMBERS, assignment
-from metarobust.course.question import Mark, Reply, judge
+from metarobust.course.question import Mark, judge
+from metarobust.course.reply import Reply
 from metarobust.course.sandbox import Ended, Limits, confine, started
 from metarobust.course.wire import Broken, Channel
 from metarobust.errors import InputError
@@ -31,35 +33,35 @@ class Result:
     name: str
     digest: str
     seed: int
-    number: int = 0
+    assignment: int = 0
     status: str = "graded"
     code: str = ""
     notes: list[str] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    questions: list[Mark] = field(default_factory=list)
+    version: str = __version__
 
     @property
     def points(self) -> int:
-        return sum(one.points for one in self.marks)
+        return sum(one.points for one in self.questions)
 
     @property
     def out_of(self) -> int:
-        return assignment(self.number).out_of if self.number else 0
+        return assignment(self.assignment).out_of if self.assignment else 0
 
     def text(self, as_json: bool = False) -> str:
         """For a person, or for a program."""
         if as_json:
             return json.dumps(self.as_json(), indent=1)
-        title = assignment(self.number).title if self.number else "no assignment"
-        head = f"{self.name}: {self.points} of {self.out_of} points ({self.status}; {title})"
-        lines = [head, *(f"Note: {note}" for note in self.notes), *"\n".join(map(str, self.marks)).split("\n")]
+        head = f"{self.name}: {self.points} of {self.out_of} points ({self.status}; {_title(self.assignment)})"
+        lines = [head, *(f"Note: {note}" for note in self.notes), *"\n".join(map(str, self.questions)).split("\n")]
         return "\n".join(map(printable, lines))
 
     def as_json(self) -> dict[str, Any]:
-        about = {
-            name: getattr(self, name) for name in ("digest", "code", "status", "points", "out_of", "seed", "notes")
-        }
-        questions = [one.as_json() for one in self.marks]
-        return {"assignment": self.number, **about, "questions": questions, "version": __version__}
+        return {**asdict(self), "points": self.points, "out_of": self.out_of}
+
+
+def _title(number: int) -> str:
+    return assignment(number).title if number else "No assignment"
 
 
 def printable(text: str) -> str:
@@ -101,20 +103,16 @@ def grade_file(
     except OSError as error:
         raise InputError(f"cannot read {printable(str(path))}: {error.strerror}; check the path") from error
     seed = draw_seed() if seed is None else seed
-    result = Result(path.name, sha256(content), seed)
+    result = Result(printable(path.name), sha256(content), seed)
     if not content:
-        result.status = "not a notebook"
-        result.notes = [f"it has {size:,} bytes; clear its outputs, and hand in the .ipynb file itself"]
-        return result
-    for _ in range(2):
-        result = Result(path.name, sha256(content), seed)
-        _grade(result, content, number, limits or Limits(), trust)
-        if result.status != "crashed":
-            break
-    return result
+        note = f"it has {size:,} bytes; clear its outputs, and hand in the .ipynb file itself"
+        return replace(result, status="not a notebook", notes=[note])
+    graded = _grade(result, content, number, limits or Limits(), trust)
+    return _grade(result, content, number, limits or Limits(), trust) if graded.status == "crashed" else graded
 
 
-def _grade(result: Result, content: bytes, number: int | None, limits: Limits, trust: bool) -> None:
+def _grade(new: Result, content: bytes, number: int | None, limits: Limits, trust: bool) -> Result:
+    result = replace(new, notes=[], questions=[])
     banned = {str(n): list(assignment(n).forbidden) for n in NUMBERS}
     job = {"memory": limits.memory, "cell": limits.seconds / 10, "alone": not trust, "number": number or 0}
     try:
@@ -122,11 +120,10 @@ def _grade(result: Result, content: bytes, number: int | None, limits: Limits, t
             channel.send({**job, "forbidden": banned})
             about = channel.receive()
             if about.get("refused"):
-                result.status, result.notes = "not a notebook", [str(about["refused"])[:200]]
-                return
-            result.number = number or (about["number"] if about.get("number") in NUMBERS else 0)
+                return replace(result, status="not a notebook", notes=[str(about["refused"])[:200]])
+            result.assignment = number or (about["number"] if about.get("number") in NUMBERS else 0)
             result.code, imports = str(about.get("code"))[:64], about.get("imports")
-            if not result.number:
+            if not result.assignment:
                 result.status = "not graded"
                 result.notes.append("it does not say which assignment it is; give --assignment 1, 2, 3 or 4")
             elif imports:
@@ -138,8 +135,10 @@ def _grade(result: Result, content: bytes, number: int | None, limits: Limits, t
     except (Ended, Broken) as why:
         result.status = str(why) if isinstance(why, Ended) else "crashed"
         result.notes.append(f"it was ended, {why}" if isinstance(why, Ended) else str(why))
-    if result.number:
-        result.marks += [judge(q, (), None) for q in assignment(result.number).questions[len(result.marks) :]]
+    if result.assignment:
+        unreached = assignment(result.assignment).questions[len(result.questions) :]
+        result.questions += [judge(question, (), None) for question in unreached]
+    return result
 
 
 def _judged(result: Result, channel: Channel) -> None:
@@ -151,9 +150,9 @@ def _judged(result: Result, channel: Channel) -> None:
             channel.send(_check(message, channel) if checks <= CHECKS else {"text": "", "error": "too many checks"})
         elif len(result.notes) < 20:
             result.notes.append(str(message.get("note"))[:300])
-    for question in assignment(result.number).questions:
+    for question in assignment(result.assignment).questions:
         seeds = (0, result.seed, result.seed + 1)
-        result.marks.append(judge(question, seeds, _asking(channel, question.answer)))
+        result.questions.append(judge(question, seeds, _asking(channel, question.answer)))
     channel.send({"end": True})
 
 
@@ -176,21 +175,19 @@ def _asking(channel: Channel, name: str) -> Any:
     return ask
 
 
-def feedback(result: dict[str, Any], student: str) -> str:
+def feedback(result: Result, student: str) -> str:
     """Markdown that a student may see: points, what is missing and a hint for it. No seed, and nobody else."""
-    title = assignment(result["assignment"]).title if result["assignment"] else "No assignment"
-    lines = [f"# {title}", f"{student}: **{result['points']} of {result['out_of']} points**, {result['status']}."]
-    lines += [f"- Note: `{printable(note).replace('`', '')}`" for note in result["notes"]]
-    for question in result["questions"]:
-        lines.append(f"## {question['question']} `{question['answer']}`: {question['points']} of {question['out_of']}")
-        whys = [f"{_cell(one['said'])} *Hint:* {one['hint']}" if one["said"] else "" for one in question["findings"]]
-        if len(set(whys)) == 1 and whys[0]:  # the same for all: say it once
-            lines.append(whys[0])
-            continue
-        for one, why in zip(question["findings"], whys, strict=True):
-            lines.append(f"- **{one['points']}/{one['out_of']}** {one['name']}: {one['asks']}. {why}".rstrip())
+    points = f"**{result.points} of {result.out_of} points**, {result.status}."
+    lines = [f"# {_title(result.assignment)}", f"{student}: {points}"]
+    lines += [f"- Note: `{printable(note).replace('`', '')}`" for note in result.notes]
+    for mark in result.questions:
+        lines.append(f"## {mark.question} `{mark.answer}`: {mark.points} of {mark.out_of}")
+        whys = [f"{_cell(one.said)} *Hint:* {one.hint}" if one.said else "" for one in mark.findings]
+        each = zip(mark.findings, whys, strict=True)
+        points = [f"- **{one.points}/{one.out_of}** {one.name}: {one.asks}. {why}".rstrip() for one, why in each]
+        lines += whys[:1] if mark.reason else points
     return "\n\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in printable(text))
+    return re.sub(r"[\\`*_\[\]<>|#]", r"\\\g<0>", printable(text))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarobust.course.question import Ask, CannotJudge, Reply, Verdicts, begun, close, tensor
+from metarobust.book.properties import Holds, begun, near, parts, tensor
+from metarobust.course.question import Ask, Judged
+from metarobust.course.reply import Reply
 from metarobust.course.toys import Momentum, Quadratic, uniform, whole
 
 ZERO = torch.zeros(())
@@ -20,69 +22,67 @@ def numbers(g: torch.Generator, *ends: tuple[float, float]) -> Tensor:
     return torch.tensor([float(uniform(g, *one)) for one in ends])
 
 
-def features(g: torch.Generator, ask: Ask) -> Verdicts:
+def features(g: torch.Generator, ask: Ask) -> Judged:
     n = whole(g, 7, 12)
     signs = torch.randint(0, 2, (3, n), generator=g) * 2 - 1
     slope, m, w = given = uniform(g, 0.2, 1.5, 3, n) * signs * torch.tensor([[1.0], [1.0], [0.3]])
     factor, order = float(uniform(g, 300, 3000)), torch.arange(n).roll(whole(g, 1, n - 1))
     out = ask(slope, m, w).tensor(n, 3)
-    begun(not close(out, given.T), "it gives back what it was given.")
+    begun(not near(out, given.T), "it gives back what it was given.")
     begun(float(out.std()) > 1e-4, "every feature that it returns is the same.")
     louder, mixed = ask(factor * slope, factor * m, w), ask(*given[:, order])
     ratios = out[:, :2] / given[:2].T
     even = (ratios - ratios[0]).abs().amax(0) <= 1e-2 * ratios.abs().amax(0)
     sized = bool((even & ratios.any(0)).all())
 
-    def scale() -> str:
-        if not close(out[:, :2], louder.tensor(n, 3)[:, :2], 1e-2):
-            return f"gradients {factor:.0f} times as large give other features."
+    def scale() -> Holds:
+        alike = near(out[:, :2], louder.tensor(n, 3)[:, :2], 1e-2)
+        begun(alike, f"gradients {factor:.0f} times as large give other features.")
         one, two = out[:, :2].square().mean(0).sqrt().tolist()
-        good = max(abs(one - 1), abs(two - 1)) < 1e-2 or not sized or moves()
-        return "" if good else f"the root mean squares of the first two columns are {one:.2f} and {two:.2f}, not 1."
+        good = max(abs(one - 1), abs(two - 1)) < 1e-2 or not sized or not moves()
+        return Holds(good, f"the root mean squares of the first two columns are {one:.2f} and {two:.2f}, not 1.")
 
-    def moves() -> str:
-        good = close(mixed.tensor(n, 3), out[order], 1e-3)
-        return "" if good else "coordinates in another order get other features."
+    def moves() -> bool:
+        return near(mixed.tensor(n, 3), out[order], 1e-3)
 
-    def finite() -> str:
+    def finite() -> bool:
         found = ask(torch.zeros(n), torch.zeros(n), w).tensor(n, 3, finite=False)
-        if not bool(found.isfinite().all()):
-            return "gradients of 0 give features that are not finite."
-        return "" if close(found[:, :2], ZERO) else "gradients of 0 give features that are not 0."
+        begun(found.isfinite().all(), "gradients of 0 give features that are not finite.")
+        return near(found[:, :2], ZERO)
 
-    yield "scale", scale
-    good = close(out[:, 2], w / w.square().mean().sqrt(), 1e-2)
-    yield "weight", not good and "the third column is not the weight over its own root mean square."
-    yield "finite", finite
-    yield "sizes", not sized and "the sizes of the entries of the gradient, or of the momentum, are lost."
-    yield "order", moves
+    yield scale, "scale"
+    weight = near(out[:, 2], w / w.square().mean().sqrt(), 1e-2)
+    yield weight, "the third column is not the weight over its own root mean square.", "weight"
+    yield finite, "gradients of 0 give features that are not 0.", "finite"
+    yield sized, "the sizes of the entries of the gradient, or of the momentum, are lost.", "sizes"
+    yield moves, "coordinates in another order get other features.", "order"
 
 
-def update(g: torch.Generator, ask: Ask) -> Verdicts:
+def update(g: torch.Generator, ask: Ask) -> Judged:
     n, theta = whole(g, 4, 8), numbers(g, (-2.5, -1.5), (0.02, 0.1), (0.3, 1.2))
     slope, v, w = uniform(g, 0.3, 1.5, 3, n)
     none = torch.zeros(n)
 
     def pair(reply: Reply) -> list[Tensor]:
-        return [tensor(part, (n,)) for part in reply.parts(2, "a pair, the step and the new velocity")]
+        return [tensor(part, (n,)) for part in parts(reply.value(), 2, "a pair, the step and the new velocity")]
 
     # Of weights at 0 nothing is given up; and without gradient and velocity nothing else moves.
     (_, velocity), (step, light), (still, _) = (
         pair(ask(theta, *given)) for given in ((slope, v, w), (slope, v, none), (none, none, w))
     )
-    right = close(velocity, theta[2].sigmoid() * v + slope)
-    pace, decay = close(step, -theta[0].exp() * light), close(still, -theta[1] * w)
+    right = near(velocity, theta[2].sigmoid() * v + slope)
+    pace, decay = near(step, -theta[0].exp() * light), near(still, -theta[1] * w)
     begun(right or pace or decay, "neither the velocity nor the step is right.")
-    yield "velocity", not right and "the new velocity is not sigmoid(theta[2]) * v + g."
-    yield "pace", not pace and "of weights at 0, the step is not -exp(theta[0]) times the new velocity."
-    yield "decay", not decay and "where gradient and velocity are 0, the step is not -theta[1] * w."
-    slopes = ask(theta.clone().requires_grad_(), slope, v, w, slope=0).slopes((3,)) or [torch.zeros(3)]
+    yield right, "the new velocity is not sigmoid(theta[2]) * v + g.", "velocity"
+    yield pace, "of weights at 0, the step is not -exp(theta[0]) times the new velocity.", "pace"
+    yield decay, "where gradient and velocity are 0, the step is not -theta[1] * w.", "decay"
+    slopes = ask(theta.clone().requires_grad_(), slope, v, w, slope=0).slopes(3)
     # The momentum may show in the velocity only, which the step after this one goes down.
     missing = [i for i in range(3) if not any(float(one[i]) for one in slopes[: 1 + (i == 2)])]
-    yield "graph", missing and f"the step has no gradient with respect to theta[{missing[0]}]."
+    yield not missing, f"the step has no gradient with respect to theta{missing[:1]}.", "graph"
 
 
-def unroll(g: torch.Generator, ask: Ask) -> Verdicts:
+def unroll(g: torch.Generator, ask: Ask) -> Judged:
     """Of a loss with curvature without momentum, and one without curvature with momentum: the two ways apart."""
     n, steps = whole(g, 3, 6), whole(g, 3, 6)
     start, ways = uniform(g, -1, 1, n), {}
@@ -97,65 +97,55 @@ def unroll(g: torch.Generator, ask: Ask) -> Verdicts:
             ends.append((w.detach(), torch.autograd.grad(w.sum(), theta, retain_graph=True)[0]))
         ways[name] = reply, reply.tensor(n), ends
 
-    def slopes(name: str) -> tuple[Tensor, Tensor]:
-        """The derivative that came back, and the right one of the weights that did, whatever the number of steps."""
+    def derivative(name: str, upto: int, by: int) -> Holds:
+        """Whether it is the right one of the weights that came back, whatever the number of steps."""
         reply, end, ends = ways[name]
-        found = reply.slopes((3,)) or [torch.zeros(3)]
-        if not found[0].any():
-            raise CannotJudge("the last weights have no gradient with respect to theta.")
-        return found[0], min(ends, key=lambda one: float((one[0] - end).abs().max()))[1]
+        found, right = reply.slopes(3)[0], min(ends, key=lambda one: float((one[0] - end).abs().max()))[1]
+        begun(found.any(), "the last weights have no gradient with respect to theta.")
+        differs = f"the derivative with respect to theta[{by}] is {found[by]:.3f}, and should be {right[by]:.3f}."
+        return Holds(near(found[:upto], right[:upto], 1e-3), differs)
 
-    def state() -> str:
-        found, right = slopes("carried")
-        said = f"the derivative with respect to theta[2], the momentum, is {found[2]:.3f} and not {right[2]:.3f}."
-        return "" if close(found, right, 1e-3) else said
-
-    def second_order() -> str:
-        found, right = slopes("curved")
-        said = f"{found[0]:.3f} and not {right[0]:.3f}: part of it is missing."
-        return "" if close(found[:2], right[:2], 1e-3) else f"the derivative with respect to theta[0] is {said}"
-
-    near = min(float((one - end).abs().max()) for _, end, ends in ways.values() for one, _ in ends)
-    begun(near < 1e-2, "the weights are where no number of steps leads.")
-    arrives = all(close(end, ends[steps - 1][0], 1e-3) for _, end, ends in ways.values())
-    yield "weights", not arrives and f"after {steps} steps the weights are not where they should be."
-    yield "state", state
-    yield "second order", second_order
-    yield "start", not all(way[0].kept(2) for way in ways.values()) and "the weights it was given are changed."
+    nearest = min(float((one - end).abs().max()) for _, end, ends in ways.values() for one, _ in ends)
+    begun(nearest < 1e-2, "the weights are where no number of steps leads.")
+    arrives = all(near(end, ends[steps - 1][0], 1e-3) for _, end, ends in ways.values())
+    yield arrives, f"after {steps} steps the weights are not where they should be.", "weights"
+    yield lambda: derivative("carried", 3, by=2), "state"
+    yield lambda: derivative("curved", 2, by=0), "second order"
+    yield all(way[0].kept(2) for way in ways.values()), "the weights it was given are changed.", "start"
 
 
-def finite_difference(g: torch.Generator, ask: Ask) -> Verdicts:
+def finite_difference(g: torch.Generator, ask: Ask) -> Judged:
     n, sign, h = whole(g, 3, 6), float(whole(g, 0, 1) * 2 - 1), float(uniform(g, 0.05, 0.1))
     # No two alike, so that one number for all entries cannot be right for two of them.
     slope, theta = sign * (torch.arange(n) + uniform(g, 0.6, 1.2, n)), uniform(g, -1, 1, n).double()
     cubic, reply = uniform(g, 4, 8, n), ask(quadratic(slope=slope), theta, h)
     valley, out = ask(quadratic(uniform(g, 2, 4, n), theta, cubic=cubic), theta, h), reply.tensor(n)
-    size, sign = close(out.abs(), slope.abs(), 1e-3), bool((out * slope > 0).all())
+    size, sign = near(out.abs(), slope.abs(), 1e-3), bool((out * slope > 0).all())
     begun(size or sign, "of a plane neither the sizes nor the signs of the slopes are right.")
-    yield "size", not size and "of a function that is a plane, the slopes have the wrong size."
-    yield "sign", not sign and "it points down where the function rises."
+    yield size, "of a function that is a plane, the slopes have the wrong size.", "size"
+    yield sign, "it points down where the function rises.", "sign"
 
-    def central() -> str:
+    def central() -> Holds:
         found, wanted = valley.tensor(n).abs(), cubic * h**2
-        good = close(found, wanted, 5e-3) or (not size and float(found.max()) < 1)  # by a factor, as everywhere
-        return "" if good else f"at the lowest point of a valley it says {found[0]:.3f}, not {wanted[0]:.3f}."
+        good = near(found, wanted, 5e-3) or (not size and float(found.max()) < 1)  # by a factor, as everywhere
+        return Holds(good, f"at the lowest point of a valley it says {found[0]:.3f}, not {wanted[0]:.3f}.")
 
-    yield "central", central
-    yield "theta", not reply.kept(1) and "the theta that it was given is changed."
+    yield central, "central"
+    yield reply.kept(1), "the theta that it was given is changed.", "theta"
 
 
-def meta_step(g: torch.Generator, ask: Ask) -> Verdicts:
+def meta_step(g: torch.Generator, ask: Ask) -> Judged:
     n, lr = whole(g, 3, 6), float(uniform(g, 0.01, 0.1))
     theta, centre = uniform(g, -1, 1, n), uniform(g, 2, 4, n)
     loss = quadratic(torch.ones(n), centre)
     reply = ask(loss, theta.clone().requires_grad_(), lr)
     move = reply.tensor(n) - theta
-    descends, size = bool((move * (centre - theta) > 0).all()), close(move.abs(), lr * (theta - centre).abs())
+    descends, size = bool((move * (centre - theta) > 0).all()), near(move.abs(), lr * (theta - centre).abs())
     begun(descends or size, "theta neither goes down the meta-loss, nor by the right amount.")
-    yield "descent", not descends and "the meta-loss rises along this step."
-    yield "size", not size and "its size is not lr times the meta-gradient."
-    yield "cut", reply.chained() and "the new theta still carries the graph of the old one."
+    yield descends, "the meta-loss rises along this step.", "descent"
+    yield size, "its size is not lr times the meta-gradient.", "size"
+    yield not reply.chained(), "the new theta still carries the graph of the old one.", "cut"
     used = theta.clone().requires_grad_()
     used.grad = torch.ones(n)  # somebody else's
     kept = reply.kept(1) and ask(loss, used, lr).kept(1)
-    yield "theta", not kept and "the theta that it was given is changed, or its .grad is another one."
+    yield kept, "the theta that it was given is changed, or its .grad is another one.", "theta"

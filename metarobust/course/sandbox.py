@@ -1,4 +1,4 @@
-"""The process of a submission, from outside: bubblewrap around it, a socket to it, and an eye on it.
+"""The process of a submission, from outside: bubblewrap around it, a pipe to it, and an eye on it.
 
 Of the machine it has Python and the library without the judges, read only, and an empty folder of its own in memory;
 no network, no devices but null and its like, no process but its own, and no rights.
@@ -8,23 +8,27 @@ Source: bwrap(1), of https://github.com/containers/bubblewrap.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event, Thread
+
+import psutil
 
 import metarobust
-from metarobust.course.wire import Channel
+from metarobust.course.wire import Broken, Channel
 from metarobust.errors import InputError
 
 PACKAGE = Path(metarobust.__file__).resolve().parent
@@ -93,45 +97,67 @@ def confine(trust: bool) -> None:
         )
 
 
-@contextlib.contextmanager
+@contextmanager
 def started(submission: bytes, limits: Limits, trust: bool) -> Iterator[Channel]:
-    """A process with this submission in its folder. The channel raises Ended where a limit is passed.
+    """A process with this submission in its folder. Raises Ended inside where a limit was passed.
 
     trust: without walls.
     """
-    end, next_look = time.monotonic() + limits.seconds, 0.0
-
-    def look() -> None:
-        nonlocal next_look
-        now = time.monotonic()
-        if now > end:
-            raise Ended("out of time")
-        if now > next_look:
-            next_look, family = now + PAUSE, _family(process.pid)
-            if len(family) > PROCESSES:
-                raise Ended("out of processes")
-            if sum(family.values()) > limits.memory:
-                raise Ended("out of memory")
-
     with tempfile.TemporaryDirectory(prefix="metarobust-grade-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "submission.ipynb"
         file.write_bytes(submission)
-        here, there = socket.socketpair()
+        here, there = Pipe()
         outer = [] if trust else [*walls(), "--ro-bind", str(file), "/tmp/submission.ipynb"]
-        process = subprocess.Popen(
+        process = psutil.Popen(
             [*outer, sys.executable, "-m", "metarobust.course.child", str(there.fileno())],
             env=_environment(folder if trust else "/tmp"), cwd=folder, pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         there.close()
+        done, why = Event(), []
+        eye = Thread(target=_watch, args=(process, limits, done, why, here))
+        eye.start()
         try:
-            yield Channel(here, look)
+            yield Channel(here)
+        except Broken as error:
+            if why:
+                raise Ended(why[0]) from error
+            raise
         finally:
-            for one in _family(process.pid):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(one, signal.SIGKILL)
-            process.wait()
+            done.set()
+            eye.join()
             here.close()
+
+
+def _watch(process: psutil.Popen, limits: Limits, done: Event, why: list[str], here: Connection) -> None:
+    """Ends a process and its family when it is done with, or has passed a limit: then `why` says which."""
+    end = time.monotonic() + limits.seconds
+    while not why and not done.wait(PAUSE):
+        family = _family(process)
+        passed = {
+            "out of time": time.monotonic() > end,
+            "out of processes": len(family) > PROCESSES,
+            "out of memory": sum(map(_memory, family)) > limits.memory,
+        }
+        why += [limit for limit, so in passed.items() if so]
+    for one in _family(process):
+        with suppress(psutil.Error):
+            one.kill()
+    process.wait()
+    with suppress(OSError), socket.socket(fileno=os.dup(here.fileno())) as end_of_it:
+        end_of_it.shutdown(socket.SHUT_RDWR)  # whatever else holds the other end
+
+
+def _family(first: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return [first, *first.children(recursive=True)]
+    return [first]
+
+
+def _memory(process: psutil.Process) -> int:
+    with suppress(psutil.Error):  # it has just ended
+        return process.memory_info().rss
+    return 0
 
 
 def _environment(home: str) -> dict[str, str]:
@@ -140,17 +166,3 @@ def _environment(home: str) -> dict[str, str]:
     ours = dict.fromkeys(("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"), home)
     more = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return kept | ours | more | {"PYTHONPATH": str(PACKAGE.parent), "USER": "student"}
-
-
-def _family(first: int) -> dict[int, int]:
-    """A process and those that descend from it: the bytes of memory of each. Only itself where there is no /proc."""
-    parents, held, page = {}, {}, os.sysconf("SC_PAGE_SIZE")
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):  # it has just ended
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            parents[int(stat.parent.name)], held[int(stat.parent.name)] = int(fields[1]), page * int(fields[21])
-    family, grown = {first}, True
-    while grown:
-        more = {child for child, parent in parents.items() if parent in family} - family
-        family, grown = family | more, bool(more)
-    return {one: held.get(one, 0) for one in family}

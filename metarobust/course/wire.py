@@ -1,4 +1,4 @@
-"""Values between the judge and the process of a submission: JSON and safetensors over a socket, and no pickle.
+"""Values between the judge and the process of a submission: JSON and safetensors over a pipe, and no pickle.
 
 What comes from a submission is never trusted: it becomes tensors, numbers, text, and lists and dictionaries of them.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import operator
-import socket
-import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from metarobust.course.toys import TOYS, Seeded, Toy
 
-MOST_BYTES = 8_000_000  # of one message
+MOST_BYTES = 8_000_000  # of one frame
 MOST_ENTRIES = 200_000  # of a tensor, and of all lists of a result together
 DEPTH = 6
 
@@ -96,51 +95,32 @@ def plain(value: Any, depth: int = DEPTH, left: list[int] | None = None) -> Any:
 
 
 class Channel:
-    """Messages over a socket. look: called while it waits; may raise to end the waiting."""
+    """Messages over a connection: two frames each, the JSON and the tensors."""
 
-    def __init__(self, end: socket.socket, look: Callable[[], None] | None = None):
-        self._end, self._look = end, look
-        end.settimeout(0.2 if look else None)
+    def __init__(self, end: Connection):
+        self._end = end
 
     def send(self, message: Any) -> None:
         """Raises Broken where nobody is there."""
         tensors: dict[str, Tensor] = {}
-        tree, body = json.dumps(pack(message, tensors)).encode(), save(tensors)
-        frame = memoryview(struct.pack(">II", len(tree), len(body)) + tree + body)
-        while frame:
-            frame = frame[self._patiently(self._end.send, frame) :]
+        tree = json.dumps(pack(message, tensors)).encode()
+        try:
+            self._end.send_bytes(tree)
+            self._end.send_bytes(save(tensors))
+        except OSError as error:
+            raise Broken("its process ended early") from error
 
     def receive(self, trusted: bool = False) -> dict[str, Any]:
         """The next message. Raises Broken where there is none, or where it is no message."""
-        if self._look:
-            self._look()
-        tree, body = struct.unpack(">II", self._exactly(8))
-        if tree + body > MOST_BYTES:
-            raise Broken("it returns more than a message may hold")
         try:
-            text, tensors = self._exactly(tree), load(self._exactly(body))
-            found = unpack(json.loads(text), tensors, trusted)
+            tree, body = (self._end.recv_bytes(MOST_BYTES) for _ in range(2))
+        except (EOFError, OSError) as error:
+            late = isinstance(error, EOFError) or error.errno  # else the frame is too long
+            raise Broken("its process ended early" if late else "it returns more than a message may hold") from error
+        try:
+            found = unpack(json.loads(tree), load(body), trusted)
         except (ValueError, RecursionError, SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise Broken("it sends no message") from error
         if not isinstance(found, dict):
             raise Broken("it sends no message")
         return found
-
-    def _exactly(self, size: int) -> bytes:
-        content = bytearray()
-        while len(content) < size:
-            part = self._patiently(self._end.recv, min(size - len(content), 1 << 20))
-            if not part:
-                raise Broken("its process ended early")
-            content += part
-        return bytes(content)
-
-    def _patiently(self, move: Callable[[Any], Any], given: Any) -> Any:
-        while True:
-            try:
-                return move(given)
-            except TimeoutError:
-                if self._look:
-                    self._look()
-            except OSError as error:
-                raise Broken("its process ended early") from error

@@ -1,29 +1,28 @@
 """The exercises: the notebooks' solutions pass, and every wrong answer here fails with the hint meant for it."""
 
-import importlib
 import json
 import math
-import pkgutil
 import re
+import tomllib
 from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from metarobust.attacks import counting, fgsm
 from metarobust.attacks.losses import margin
-from metarobust.book import exercises
+from metarobust.book.exercises import check, learning, mistakes, optimizing
 from metarobust.book.exercises.check import Verdict, function, number
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-CHAPTERS = [module.name for module in pkgutil.iter_modules(exercises.__path__) if module.name != "check"]
+CHAPTERS = [path.stem.replace("-", "_") for path in NOTEBOOKS.glob("*.ipynb")]
 
 
 def exercise(name):
-    chapter, _, check = name.partition(".")
-    return getattr(importlib.import_module(f"metarobust.book.exercises.{chapter}"), check)
+    return (vars(mistakes) | vars(optimizing) | vars(learning))[name.split(".")[-1]]
 
 
 def cells(chapter, kind):
@@ -33,8 +32,8 @@ def cells(chapter, kind):
 
 def solution(name):
     """The function that the notebook shows in its hidden solution of an exercise."""
-    chapter, _, check = name.partition(".")
-    (written,) = re.findall(rf"^exercises\.{check}\((\w+)\)", cells(chapter, "code"), flags=re.M)
+    chapter, _, called = name.partition(".")
+    (written,) = re.findall(rf"^exercises\.{called}\((\w+)\)", cells(chapter, "code"), flags=re.M)
     blocks = re.findall(r"^```python\n(.*?)^```", cells(chapter, "markdown"), flags=re.M | re.S)
     (code,) = (block for block in blocks if f"def {written}(" in block)
     names = {"torch": torch, "F": F, "margin": margin}
@@ -50,52 +49,24 @@ FUNCTIONS = {
     "what_was_learned.constant", "costs_and_limits.honest", "learning_penalties.bend",
 }  # fmt: skip
 
-NUMBERS = {
-    "fooling_a_classifier.smallest_eps": (0.75 / 3.5, {
-        0.5: "|w|", 0.327: "L2", 0.375: "most important", 0.75: "itself", 0.1: "write the score"}),
-    "geometry_of_attacks.nearest_border": (0.2, {
-        1 / 7: "L-infinity", 0.25: "L1 distance", 1: "the score", 0.04: "factor t", 0.3: "straight"}),
-    "broken_defences.all_ten": (0.348, {
-        0.9: "one draw", 9: "on average", 0.651: "at least one", 1e-10: "are wrong", True: "no number"}),
-    "adversarial_training.passes": (8, {
-        7: "the attack's", 1: "Each of", 16: "forward and backward", 9: "how many", "8": "no number"}),
-    "optimizers_as_functions.long_push": (1, {
-        0.1: "first step", 0.19: "second", 10: "lr times it", 7: "solve", "1": "no number"}),
-    "learning_a_step_size.two_steps": (-4.096, {
-        4.096: "sign", -3.2: "one step", -4.608: "as given", -0.4096: "logarithm", math.nan: "differentiate"}),
-    "exploding_meta_gradients.nudge": (2656, {
-        2.2: "one step", 22: "not added", 3.2**10: "1 - alpha f''", 0.6**10: "second derivative"}),
-    "learned_optimizers.memory_of_a_weight": (80, {
-        20: "two layers", 40: "two things", 5300: "theta", 160: "gates", 7: "hands on"}),
-    "learning_from_mistakes.examples_made": (2048, {
-        512: "four", 1024: "windows", 8192: "one adversarial", 7168: "inner", 2048.5: "count"}),
-    "two_by_two.examples_of_corners": ((0, 81_920, 217_600, 299_520), {
-        (0, 94_720, 1, 1): "no meta-loss", (0, 20_480, 1, 1): "four networks", (0, 81_920, 204_800, 1): "patching, too",
-        (0, 81_920, 217_600, 217_600): "meta-loss is attacked", (1, 2, 3, 4): "needs none", (0, 1): "no four numbers"}),
-    "few_images.times_seen": (128, {
-        6400: "fifty", 640: "each class", 100: "64 out of 50", 896: "same image", 7: "drawn in a hundred"}),
-    "new_architectures.matrix_shape": ((12, 54), {
-        (54, 12): "transpose", (12, 6): "place of the window", (12, 9): "*each*", (72, 9): "share a row",
-        (1, 1): "add up",
-        54: "no two numbers", (12,): "no two numbers", "12 x 54": "no two numbers"}),
-    "new_data.falls": ((0.64, 0.8), {
-        (0.8, 0.64): "swapped", (0.36, 0.6): "lost", (0.64, 0.64): "in L2 the best", (None, 0.8): "no two"}),
-    "what_was_learned.three_quarters": (0.01265, {
-        0.022: "ordinary scale", 0.00016: "product", 0.04: "middle", 0.004: "end", -1.9: "go back"}),
-    "learning_penalties.margin_left": (0.5, {
-        3.5: "lowers", 1.9: "every pixel", -13: "not by 1", 2: "before the attack", 1.5: "how much is left"}),
-    "costs_and_limits.models_until_it_pays": (1067, {
-        1600: "paid once", 800: "not free", 1200: "left out", 1066: "whole models", 3: "both bills"}),
+STEPS, LOSSES, PATCHING = 40 * 4 * 20 * 64, 40 * 4 * 4 * 128, 10 * 20 * 64  # of meta-training, and of patches
+RIGHT = {
+    "smallest_eps": 0.75 / 3.5, "nearest_border": 1 / 5, "all_ten": 0.9**10, "passes": 7 + 1,
+    "long_push": 0.1 / (1 - 0.9), "two_steps": -8 * (1 - 2 * 0.1) ** 3, "nudge": abs(1 - 0.8 * 4) ** 10,
+    "memory_of_a_weight": 2 * 2 * 20, "examples_made": 2 * 2 * 4 * 128,
+    "examples_of_corners": (0, LOSSES, STEPS + PATCHING, STEPS + PATCHING + LOSSES),
+    "margin_left": 2 - 0.1 * 15, "times_seen": 100 * 64 / 50, "matrix_shape": (12, 6 * 3 * 3),
+    "falls": (64 / 100, 8 / 10), "three_quarters": (0.04 * 0.004) ** 0.5,
+    "models_until_it_pays": math.ceil((12_000_000 - 4_000_000) / (10_000 - 2_500)),
 }  # fmt: skip
+TEXT = Path(check.__file__).with_name("numbers.toml").read_text(encoding="utf-8")
+BESIDE = re.findall(r"(?:\[|= )([-\d.e]+)(?:, .*\],)?  # ([-\d. /*()]+)$", TEXT, flags=re.M)  # value and formula
 
 
 def test_every_chapter_has_its_exercises_and_its_notebook_uses_them():
-    assert set(NUMBERS) | FUNCTIONS == {
-        f"{chapter}.{name}"
-        for chapter in CHAPTERS
-        for name in re.findall(r"^exercises\.(\w+)\(", cells(chapter, "code"), flags=re.M)
-    }
-    assert {path.stem.replace("-", "_") for path in NOTEBOOKS.glob("*.ipynb")} == set(CHAPTERS)
+    used = {c: re.findall(r"^exercises\.(\w+)\(", cells(c, "code"), flags=re.M) for c in CHAPTERS}
+    assert {f"{c}.{name}" for c, names in used.items() for name in names if name not in RIGHT} == FUNCTIONS
+    assert {name for names in used.values() for name in names} >= set(RIGHT) == set(tomllib.loads(TEXT))
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
@@ -107,15 +78,24 @@ def test_the_solution_that_a_notebook_shows_passes(name):
     assert torch.equal(torch.get_rng_state(), state), "a check leaves the default generator alone"
 
 
-@pytest.mark.parametrize("name", sorted(NUMBERS))
+@pytest.mark.parametrize("name", RIGHT)
 def test_numbers(name):
-    right, mistakes = NUMBERS[name]
-    assert exercise(name)(right)
-    for wrong, hint in ({None: "no "} | mistakes).items():
-        verdict = exercise(name)(wrong)
+    known = tomllib.loads(TEXT)[name]
+    right, size = RIGHT[name], np.size(RIGHT[name])
+    assert str(exercise(name)(right)) == f"Passed: {known['passed']}"
+    for wrong, hint in known["mistakes"]:
+        given = [1 if one == check.ANY else one for one in wrong] if size > 1 else wrong
+        assert str(exercise(name)(given)).endswith(f"that is not it.\nHint: {hint}")
+    for odd in (None, str(right), True, 54 if size > 1 else (54, 54), [math.nan] * size):
+        verdict = exercise(name)(odd)
         assert not verdict
-        assert hint in str(verdict)
-        assert len(str(verdict).splitlines()) == 2
+        assert str(verdict).endswith(f"\nHint: {known['first']}")
+        assert ("no " in verdict.message) == (odd != [math.nan] * size)
+
+
+@pytest.mark.parametrize(("value", "formula"), BESIDE)
+def test_a_number_is_what_the_formula_beside_it_says(value, formula):
+    assert float(value) == pytest.approx(eval(formula), rel=1e-6)
 
 
 def slope(model, x, label, reduction="sum"):
@@ -232,13 +212,13 @@ WRONG = {
     "geometry_of_attacks.search": lambda R: {
         "asks for a gradient": lambda m, x, y, e, n, g: fgsm(m, x, y, eps=e),
         "build every try from x": lambda *given: climb(*given, of_last=True),
-        "leave [0, 1]": lambda *given: climb(*given, clip=False),
+        "outside [0, 1]": lambda *given: climb(*given, clip=False),
         "the margin fell": lambda *given: climb(*given, keep=False),
         "another generator gives the same": lambda *given: R(*given[:-1], torch.Generator().manual_seed(0)),
         "a lottery": lambda *given: climb(*given, share=0.5),
     },
     "broken_defences.averaged": lambda R: {
-        "shape": lambda m, x, y, n: slope(m, x, y).sum(),
+        "returns shape": lambda m, x, y, n: slope(m, x, y).sum(),
         "asked 1 times for 6": lambda m, x, y, n: slope(m, x, y),
         "last draw alone": lambda m, x, y, n: [slope(m, x, y) for _ in range(n)][-1],
         "not the mean.": lambda m, x, y, n: sum(slope(m, x, y) for _ in range(n)),
@@ -285,7 +265,7 @@ WRONG = {
     },
     "exploding_meta_gradients.persistent": lambda R: {
         "three tensors": lambda *given: R(*given)[:2],
-        "another shape": lambda *given: (R(*given)[0].expand(3), *R(*given)[1:]),
+        "returns shape": lambda *given: (R(*given)[0].expand(3), *R(*given)[1:]),
         "where they should": lambda *given: pes(*given[:-1], -given[-1]),
         "add this window's move": lambda *given: (*R(*given)[:2], given[2] * given[5]),
         "blind to the past": lambda *given: pes(*given, weigh=lambda sums, move: move),
@@ -314,7 +294,7 @@ WRONG = {
         "cut off": lambda w, x, t, keep: w * (x.flatten(1).std(0) > 3 * t) * keep,
         "share `keep`": lambda w, x, t, keep: w * (x.flatten(1).std(0) > t),
         "changes what it was given": lambda w, x, t, keep: w.mul_(keep),
-        "another shape": lambda w, x, t, keep: w[:, x.flatten(1).std(0) > t] * keep,
+        "returns shape": lambda w, x, t, keep: w[:, x.flatten(1).std(0) > t] * keep,
         "flatten": lambda w, x, t, keep: w * (x.std(0) > t) * keep,
     },
     "two_by_two.paired": lambda R: {
@@ -353,8 +333,8 @@ WRONG = {
         "image by image": lambda *given: l2(*given, direction=lambda g: g / g.norm().clamp_min(1e-12)),
         "gradient of zero": lambda *given: l2(*given, direction=lambda g: g / g.square().sum((1, 2, 3), True).sqrt()),
         "goes down": lambda x, c, g, s, e: R(x, c, -g, s, e),
-        "leave [0, 1]": lambda *given: l2(*given, clip=False),
-        "another shape": lambda *given: R(*given).flatten(1),
+        "outside [0, 1]": lambda *given: l2(*given, clip=False),
+        "returns shape": lambda *given: R(*given).flatten(1),
         "view them as": lambda x, c, g, s, e: c + s * g / g.flatten(1).norm(dim=1)[:, None],
         "inside the ball": lambda x, c, g, s, e: R(x, c, g, s, 0.9 * e if s > 0.1 else e),
     },
@@ -428,11 +408,11 @@ def test_the_first_property_that_fails_is_the_verdict(answer, verdict):
 
 
 def test_a_number_is_right_to_half_a_per_cent_or_exactly():
-    about = number(10, {20: "half of it."}, first="count.", passed="ten.")
+    about = number(10, [(20, "half of it.")], first="count.", passed="ten.")
     assert about(10.04) == Verdict(True, "ten.")
     assert about(10.06) == Verdict(False, "10.06: that is not it.", "count.")
     assert about(20.09) == Verdict(False, "20.09: that is not it.", "half of it.")
-    assert not number(10, {}, first="count.", passed="ten.", exact=True)(10.04)
+    assert not number(10, [], first="count.", passed="ten.", exact=True)(10.04)
 
 
 def test_the_right_numbers_are_what_the_library_makes():
@@ -455,22 +435,22 @@ def test_the_right_numbers_are_what_the_library_makes():
             meta_train(optimizer, family.sample, MetaTrainConfig(1), inner=inner, meta=Mixed(attack), seed=0)
         return counter.examples
 
-    assert NUMBERS["learning_from_mistakes.examples_made"][0] == meta_trained(clean, Adversarial(0.1, steps=4))
+    assert RIGHT["examples_made"] == meta_trained(clean, Adversarial(0.1, steps=4))
     one = family.sample(1, generator_of("cpu", 0))
     _, work = fit_learned(one, optimizer, Inner(20, 64), generator_of("cpu", 1), Adversarial(0.1))
     total = 40 * meta_trained(Adversarial(0.1), Adversarial(0.1)) + 10 * work
-    assert NUMBERS["two_by_two.examples_of_corners"][0][3] == total
+    assert RIGHT["examples_of_corners"][3] == total
 
     w, momentum = torch.zeros(1), SGD(0.1, 0.9)
     state = momentum.init(w, ParamSpec(("w",), ((1,),)), 200)
     for _ in range(200):
         update, state = momentum.update(torch.ones(1), state, w)
-    assert exercise("optimizers_as_functions.long_push")(float(update.abs()))
+    assert exercise("long_push")(float(update.abs()))
 
     lstm = make("lstm", torch.Generator().manual_seed(0))
     state = lstm.init(torch.zeros(6), ParamSpec(("w",), ((2, 3),)), 1)
-    assert exercise("learned_optimizers.memory_of_a_weight")(sum(a.numel() for a in state.accumulators.values()) // 6)
+    assert exercise("memory_of_a_weight")(sum(a.numel() for a in state.accumulators.values()) // 6)
 
     infos = param_infos(ParamSpec.of(build("cnn-6-12-relu", (1, 8, 8), 10)))
     second = next(info for info in infos if len(info.shape) == 4 and info.layer)
-    assert exercise("new_architectures.matrix_shape")((second.rows, second.columns))
+    assert exercise("matrix_shape")((second.rows, second.columns))

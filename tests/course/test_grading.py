@@ -166,7 +166,7 @@ def test_a_submission_that_spies_and_tampers_gets_nowhere(tmp_path, monkeypatch)
         path = hand_in(tmp_path / "class" / "spy.ipynb", spy, RIGHT, TAMPER)
         result = grade_file(path, seed=98765, limits=PATIENT, trust=TRUST)
     assert (result.status, result.points, result.notes) == ("graded", 0, [])  # forged, and the right answer to nothing
-    assert all("not a tensor" in finding.said for mark in result.marks for finding in mark.findings)
+    assert all("not a tensor" in finding.said for mark in result.questions for finding in mark.findings)
 
 
 def test_cells_and_functions_that_never_end(tmp_path):
@@ -179,7 +179,7 @@ def test_cells_and_functions_that_never_end(tmp_path):
     assert result.status == "graded"
     notes = [f"cell {number} was interrupted: it took longer than a cell may" for number in (2, 3)]
     assert [note for note in result.notes if "interrupted" in note] == notes
-    assert {mark.answer: mark.points for mark in result.marks} == {"project": 0, "fgsm": 8, "pgd": 0, "margin": 0}
+    assert {mark.answer: mark.points for mark in result.questions} == {"project": 0, "fgsm": 8, "pgd": 0, "margin": 0}
     assert ("does not end" in result.text(), "\x1b" in result.text()) == (True, False)
 
 

@@ -1,10 +1,10 @@
 """What an exercise is: an answer goes in, a verdict with a hint comes out, and nothing is raised.
 
-    nearest = number(0.2, {1 / 7: "that is L-infinity."}, first="go straight.", passed="w is 5 long.")
+    (nearest,) = numbers("nearest")      # as `numbers.toml` has it
 
     @function(first="square it.")
     def square(answer):
-        yield answer(2) == 4, "it is not the square.", "multiply."
+        yield answer(2) == 4, "it is not the square.", "multiply."      # see `metarobust.book.properties`
         yield answer(-3) == 9, "it fails below 0.", "no abs()."
 
 A check looks at tiny fixed inputs whose right answer is known, never at a trained accuracy. Properties come in the
@@ -12,20 +12,24 @@ order in which they should be mended; the first that fails is the verdict.
 """
 
 import functools
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves as leaves  # of tuples, lists and dictionaries
 
-CLOSE = 1e-5
-Properties = Callable[[Any], Iterable[tuple[bool, str, str]]]
+from metarobust.book.properties import NOTHING, CannotJudge, calm, near
+from metarobust.errors import is_number
+
+ANY = "any"  # in a known mistake, whatever that number is
+Properties = Callable[[Any], Iterable[tuple[Any, str, str]]]
 """An answer to its properties: whether each holds, what fails where it does not, a hint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """Whether an answer passed; what holds, or the first property that fails; and what to look at."""
 
@@ -36,45 +40,41 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.passed
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"Passed: {self.message}" if self.passed else f"Not yet: {self.message}\nHint: {self.hint}"
-
-    __repr__ = __str__
 
 
 def number(
-    right: float | tuple[float, ...], mistakes: Mapping[Any, str], *, first: str, passed: str, exact: bool = False
+    right: Any, mistakes: Iterable[tuple[Any, str]], *, first: str, passed: str, exact: bool = False
 ) -> Callable[..., Verdict]:
-    """Make an exercise whose answer is a number, or so many numbers.
+    """Make an exercise whose answer is a number, or so many numbers; what is given is said in `numbers.toml`."""
 
-    Args:
-        right: The right answer.
-        mistakes: A known mistake to its hint. Of several numbers, None stands for any.
-        first: The hint for who has not begun, and for mistakes that are not known.
-        passed: What is said of the right answer.
-        exact: Whether an answer has to be equal to a known number, and not only to half a per cent.
-    """
+    def listed(value: Any) -> list[Any]:
+        return list(value) if isinstance(value, tuple | list) else [value]
 
-    def numbers(value: Any) -> tuple[Any, ...]:
-        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    def equal(given: list[float], known: Any) -> bool:
+        pairs = zip(given, listed(known), strict=True)
+        return all(k == ANY or abs(g - k) <= (0 if exact else 0.005 * abs(k)) for g, k in pairs)
 
-    def equal(given: tuple[float, ...], known: Any) -> bool:
-        pairs = zip(given, numbers(known), strict=True)
-        return all(k is None or abs(g - k) <= (0 if exact else 0.005 * abs(k)) for g, k in pairs)
-
-    size = len(numbers(right))
+    size = len(listed(right))
     nothing = "is no number" if size == 1 else f"are no {'two' if size == 2 else 'four'} numbers"
 
     def check(*answer: Any) -> Verdict:
-        given = numbers(answer[0] if len(answer) == 1 else answer)
-        if len(given) != size or any(isinstance(n, bool) or not isinstance(n, int | float) for n in given):
+        given = listed(answer[0] if len(answer) == 1 else answer)
+        if len(given) != size or not all(map(is_number, given)):
             return Verdict(False, f"there {nothing} yet.", first)
         if equal(given, right):
             return Verdict(True, passed)
-        hint = next((hint for wrong, hint in mistakes.items() if equal(given, wrong)), first)
+        hint = next((hint for wrong, hint in mistakes if equal(given, wrong)), first)
         return Verdict(False, f"{', '.join(f'{n:,g}' for n in given)}: that is not it.", hint)
 
     return check
+
+
+def numbers(*names: str) -> list[Callable[..., Verdict]]:
+    """The exercises of these names in `numbers.toml`."""
+    known = tomllib.loads(Path(__file__).with_name("numbers.toml").read_text(encoding="utf-8"))
+    return [number(**known[name]) for name in names]
 
 
 def function(*, first: str, stops: str = "") -> Callable[[Properties], Callable[[Any], Verdict]]:
@@ -91,11 +91,12 @@ def function(*, first: str, stops: str = "") -> Callable[[Properties], Callable[
         @functools.wraps(properties)
         def check(answer: Any) -> Verdict:
             try:
-                for holds, message, hint in properties(_guarded(answer, first)):
-                    if not holds:
-                        return Verdict(False, message, hint)
-            except _Fails as failed:
-                return Verdict(False, *failed.args)
+                with calm():
+                    for holds, message, hint in properties(_guarded(answer)):
+                        if not holds:
+                            return Verdict(False, message, hint)
+            except CannotJudge as why:
+                return Verdict(False, str(why), why.hint or first)
             except Exception as error:
                 return Verdict(False, f"it stops with {type(error).__name__}: {error}".splitlines()[0], stops or first)
             return Verdict(True, "every property that was asked for holds.")
@@ -105,25 +106,12 @@ def function(*, first: str, stops: str = "") -> Callable[[Properties], Callable[
     return decorate
 
 
-def near(result: Any, expected: Any, tolerance: float = CLOSE) -> bool:
-    """Whether two numbers or tensors are equal up to rounding."""
-    pair = (torch.as_tensor(value).detach().double() for value in (result, expected))
-    return torch.allclose(*pair, rtol=1e-5, atol=tolerance)
+def hint_for(found: Any, mistakes: Mapping[str, Any], otherwise: str, tolerance: float = 1e-5) -> str:
+    """The hint for the mistake that leads to what was found; `otherwise` where none of them does."""
+    return next((hint for hint, wrong in mistakes.items() if near(found, wrong, tolerance)), otherwise)
 
 
-def like(result: Any, given: Tensor) -> tuple[bool, str, str]:
-    """The property that a result has the shape of what was given."""
-    hint = (
-        f"it gives {type(result).__name__} {list(getattr(result, 'shape', []))}, and should give {list(given.shape)}."
-    )
-    return getattr(result, "shape", None) == given.shape, "it returns something of another shape.", hint
-
-
-class _Fails(Exception):
-    """A message and a hint."""
-
-
-def _guarded(answer: Callable[..., Any], first: str) -> Callable[..., Any]:
+def _guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
     def state(given: Any) -> list[Any]:  # of tensors as small as those of a check
         return [(x.tolist(), x.requires_grad) if isinstance(x, Tensor) else x for x in leaves(given)]
 
@@ -131,9 +119,9 @@ def _guarded(answer: Callable[..., Any], first: str) -> Callable[..., Any]:
         before = state(given)
         result = answer(*given)
         if result is None:
-            raise _Fails("it returns nothing yet.", first)
+            raise CannotJudge(NOTHING)
         if state(given) != before:
-            raise _Fails("it changes what it was given.", "work on copies: x.clone(), and neither += nor mul_.")
+            raise CannotJudge("it changes what it was given.", "work on copies: x.clone(), and neither += nor mul_.")
         return result
 
     return call

@@ -52,6 +52,13 @@ def wrong_share(of):
     return restored(lambda m, x, y, attack: (right(m, x, y), right(m, attack(m, x, y), y)), lambda two: of(*two))
 
 
+def asked_in_train_mode(model, x, y, attack):
+    kept = model.training
+    moved = attack(model.eval(), x, y)
+    model.train(kept)
+    return share(right(model, x, y) & right(model, moved, y))
+
+
 NUMBERS = {
     "numpy_float": lambda mask: np.float32(mask.float().mean()),
     "fraction": lambda mask: Fraction(int(mask.sum()), len(mask)),
@@ -71,8 +78,11 @@ ACCURACY = answers(
     share__counts_what_the_attack_repairs=wrong_share(lambda before, after: share(after)),
     share__of_the_right_ones_only=wrong_share(lambda before, after: ((before & after).sum() / before.sum()).item()),
     share__product_of_two_accuracies=wrong_share(lambda before, after: share(before) * share(after)),
+    share__lower_of_two_accuracies=wrong_share(lambda before, after: min(share(before), share(after))),
+    share__errors_added_up=wrong_share(lambda before, after: 1 - share(~before) - share(~after)),
     share__of_what_is_not_turned=wrong_share(lambda before, after: share(before == after)),
     eval_mode__train_mode=lambda *given: share(stands(*given)),
+    eval_mode__attacks_in_eval_mode_and_asks_in_train_mode=asked_in_train_mode,
     eval_mode__attacks_in_train_mode=lambda net, x, y, attack: (lambda moved: RIGHT(net, x, y, lambda *_:
         moved))(attack(net, x, y)), restored__left_in_eval_mode=lambda net, *given: (RIGHT(net, *given), net.eval())[0],
     restored__left_in_train_mode=lambda net, *given: (RIGHT(net, *given), net.train())[0],
@@ -183,17 +193,21 @@ REPORT = answers(
 )  # fmt: skip
 
 
+def pieces(model, x, size=1):
+    return torch.cat([model(x[i : i + size]) for i in range(0, len(x), size)])
+
+
 def examined(without=(), honest_gap=30.0, order=("random", "batch", "probabilities", "saturated", "rounded"), times=2,
-             flat=slope, gap=torch.median, alone=1):  # fmt: skip
+             flat=slope, gap=torch.median, apart=pieces, of=torch.Tensor.clone):  # fmt: skip
     def diagnose(model, x, y):
         with torch.no_grad():
             first, *more = (model(x) for _ in range(times))
-            apart = torch.cat([model(x[i : i + alone]) for i in range(0, len(x), alone)])
-        best = first.topk(2, dim=1).values
+            alone = apart(model, x)
+        best = of(first).topk(2, dim=1).values
         wide = gap(best[:, 0] - best[:, 1])
         shown = {
             "random": not all(torch.allclose(first, one) for one in more),
-            "batch": not torch.allclose(first, apart, rtol=1e-3, atol=1e-4),
+            "batch": not torch.allclose(first, alone, rtol=1e-3, atol=1e-4),
             "probabilities": bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones_like(first[:, 0])),
             "saturated": bool(wide > 30), "rounded": bool((flat(model, x, y) == 0).all()),
         }  # fmt: skip
@@ -209,7 +223,7 @@ DIAGNOSE = answers(
     batch_last=examined(order=("saturated", "random", "probabilities", "rounded", "batch")),
     probabilities_first=examined(order=("probabilities", "random", "batch", "saturated", "rounded")),
     once_more=examined(times=3), mean_gap=examined(gap=torch.mean), largest_gap=examined(gap=torch.max),
-    in_pairs=examined(alone=2),
+    in_pairs=examined(apart=lambda model, x: pieces(model, x, 2)),
     of_the_margin=examined(flat=lambda model, x, y: slope(model, x, y, lambda model, x, y:
         model(x).topk(2).values.diff().sum())),
     of_the_logits=examined(flat=lambda model, x, y: slope(model, x, y, lambda model, x, y: model(x)[:, 0].sum())),
@@ -217,9 +231,11 @@ DIAGNOSE = answers(
         torch.cat([slope(model, x[i:][:1], y[i:][:1]) for i in range(len(x))])),
     rounded__never_looks_at_the_gradient=examined(without=["rounded"]),
     saturated__blames_rounding_for_every_gradient_of_zero=examined(without=["saturated"]),
+    saturated__gap_between_probabilities=examined(of=lambda z: z.softmax(1)),
     random__asks_only_once=examined(without=["random"]),
     probabilities__takes_probabilities_for_logits=examined(without=["probabilities"]),
     batch__never_asks_about_an_image_alone=examined(without=["batch"]),
+    batch__asks_in_another_order=examined(apart=lambda model, x: model(x.flip(0)).flip(0)),
     honest__accuses_the_honest=examined(honest_gap=0.0),
     everything__name_of_the_class=lambda model, x, y: type(model).__name__,
     everything__what_is_printed=lambda model, x, y: repr(model), everything__says_honest=lambda model, x, y: "honest",
