@@ -119,6 +119,6 @@ def turned(rule: LearnedPenalties, name: str, knot: int, factor: float) -> Learn
 def what_was_learned(scale: str, dataset: str) -> tuple[Part, ...]:
     """The rule for fresh models as it is shipped, each of its knock-outs, and two plain rules to hold them against."""
     knocked = (replace(SHIPPED, name=f"{PENALTIES}, {name}", shape=shape) for name, shape in KNOCKOUTS.items())
-    unseen = (FRESH[0], FRESH[4]) if scale == "smoke" else FRESH
+    unseen = (FRESH[0], FRESH[4]) if scale == "smoke" else (FRESH[0], FRESH[3], FRESH[4])
     methods = ("adam", "curvature penalty")
     return (Part(PART, 100, 64, uses=(SHIPPED, *knocked), methods=methods, unseen=unseen, trained=False),)

@@ -20,8 +20,9 @@ from metarobust.storage import load_tensors, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    *("patch", "patch-digits", "patch-digits-joint", "patch-fashion-mnist", "patch-mnist", "patch-mnist-joint"),
-    *("train", "train-digits", "train-digits-steering", "train-mnist"),
+    *("patch", "patch-digits", "patch-digits-joint", "patch-digits-penalties", "patch-fashion-mnist"),
+    *("patch-mnist", "patch-mnist-joint"),
+    *("train", "train-digits", "train-digits-penalties", "train-digits-steering", "train-mnist"),
 ]
 
 
@@ -55,7 +56,8 @@ def test_each_is_what_its_card_says_and_trained(name):
     ("name", "network", "shape", "says"),
     [
         ("patch", "mlp-900-relu", (1, 8, 8), ""),
-        ("patch", "mlp-32-relu", (1, 28, 28), "no network that reads images of 1 x 28 x 28:"),
+        ("patch", "mlp-32-relu", (1, 28, 28), ""),
+        ("patch-digits-penalties", "mlp-32-relu", (1, 28, 28), "no network that reads images of 1 x 28 x 28:"),
         ("patch-mnist", "cnn-8-16-relu", (1, 28, 28), ""),
         ("train", "resnet-16-1-relu", (3, 8, 8), "that normalises between its layers or reads images of 3 x 8 x 8:"),
         ("train", "mlp-2000-relu", (1, 8, 8), "train learned on no network that has 150,010 parameters:"),
