@@ -14,7 +14,6 @@ from metarobust.lab.provenance import facts, took
 from metarobust.lab.results import (
     ATTACKED,
     FLAGS,
-    GROUP,
     JOINT,
     LEARNED,
     PENALTIES,
@@ -22,7 +21,6 @@ from metarobust.lab.results import (
     accuracy,
     as_rows,
     best_baselines,
-    interval,
     load,
     lowered,
     names,
@@ -72,7 +70,7 @@ def report(folder: Path, name: str) -> str:
         learned = names(rows[rows["learned"] == 1], "method")
         if compares and not {LEARNED, JOINT, PENALTIES}.issuperset(learned):
             blocks.append(variants(frame, part))
-        blocks += filter(None, [strongest(rows), trust(rows)])
+        blocks += filter(None, [trust(rows)])
         if learned:
             blocks.append(tests(rows, LEARNED if LEARNED in learned else learned[0]))
     return "\n\n".join(blocks)
@@ -102,27 +100,6 @@ def device_of(manifest: dict[str, Any]) -> str:
     """The GPU, or the kind of processor."""
     device = manifest["device"]
     return device["name"] if device["type"] != "cpu" else f"{device['name']}, no GPU"
-
-
-def strongest(rows: pd.DataFrame) -> str:
-    """Robust accuracy under the standard ensemble, a line a method, where some models of a part met it; else "".
-
-    In brackets: how many points that is above (+) or below (−) the two PGDs, on the same models. The ensemble may have
-    had fewer images than they, so that the difference is not of the attacks alone.
-    """
-    strong = rows[rows["scope"] == "ensemble"]
-    if strong.empty:
-        return ""
-    under = accuracy(strong, scope="ensemble")
-    change = under - accuracy(rows.merge(strong[[*GROUP, "meta_seed"]].drop_duplicates()))
-    cells: dict[str, dict[str, str]] = {}
-    for (_, model, method), values in under.groupby(level=GROUP, sort=False):
-        mean, half = (100 * x for x in interval(values))
-        points = 100 * change[values.index].mean()
-        cells.setdefault(method, {})[model] = f"{mean:.1f} ±{half:.1f} ({points:+.1f})".replace("-", "−")
-    models = names(strong, "model")  # the best plain rule of one network need not be that of another
-    lines = [[method, *(line.get(model, "–") for model in models)] for method, line in cells.items()]
-    return to_markdown([["standard ensemble", *models], *lines])
 
 
 def trust(rows: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 A row is one value. Columns that carry what names used to: `learned` (1 or 0), `start` ("trained" or "fresh" models),
 `network` ("dense" or "convolutional"), `images_per_class` (missing: all images), and `scope` of a robust accuracy:
-"worst case" over all attacks of the run, "pair" over two PGDs, "ensemble" for the standard one, "single" for any other.
+"worst case" over all attacks of the run, "pair" over two PGDs, "single" for any other.
 """
 
 from __future__ import annotations
@@ -205,18 +205,14 @@ def best_baseline(frame: pd.DataFrame, part: str, model: str, tiers: Sequence[st
 
 
 def lowered(frame: pd.DataFrame) -> pd.DataFrame:
-    """How far stronger attacks lower the robust accuracy of the models that two PGDs attacked, too.
-
-    The standard ensemble came after the two, on what they had left; or by itself, and then perhaps on a part of the
-    images. Where no ensemble was run, the worst case over all attacks stands for it.
+    """How far stronger attacks, on what two PGDs had left, lower the robust accuracy of the same models.
 
     Returns:
         A row for each model and step, whose `value` is the fall on test images, as a share. Empty where none was run.
     """
     robust = frame[(frame["metric"] == "robust accuracy") & (frame["split"] != "train")]
-    strong, weak = (robust[robust["scope"] == scope] for scope in ("ensemble", "worst case"))
-    if strong.empty:
-        strong, weak = weak, robust[(robust["scope"] == "pair") & robust["eps"].isin(weak["eps"])]
+    strong = robust[robust["scope"] == "worst case"]
+    weak = robust[(robust["scope"] == "pair") & robust["eps"].isin(strong["eps"])]
     same = [*GROUP, "meta_seed", "seed", "step"]
     both = strong.merge(weak[[*same, "value"]], on=same, suffixes=("", "_weak"))
     return both.assign(value=both["value_weak"] - both["value"]).drop(columns="value_weak")

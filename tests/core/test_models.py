@@ -15,7 +15,7 @@ from metarobust.models import ACTIVATIONS, MADRY, Predictor, build, fresh
 from metarobust.params import ParamSpec
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
-KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]
+KINDS = ["mlp-20", "mlp-6-5-4", "cnn-4", "cnn-4-6", "gncnn-4-6", "resnet-4-1", "resnet-8", "resnet-12-2"]
 SOME = ["mlp-5-4-tanh", "cnn-3-4-relu", "resnet-4-2-relu", MADRY]
 
 
@@ -158,7 +158,7 @@ def test_madrys_network_is_that_of_the_released_code():
 
 
 BAD = {
-    "transformer-20-relu": r"madry-cnn.*'transformer'.*mlp, cnn, resnet",
+    "transformer-20-relu": r"madry-cnn.*'transformer'.*mlp, cnn, gncnn, resnet",
     "mpl-20-relu": r"'mpl'.*did you mean 'mlp'",
     "mlp": r"activation|widths",
     "": r"mlp-20-sigmoid.*''",

@@ -364,6 +364,14 @@ def test_rules_learn_from_what_they_are_given_and_are_judged_by_what_is_said():
     assert meta(here, FEATURES) == Mixed(Adversarial(0.12, 2), 0.3)
 
 
+def test_a_rule_that_learns_on_several_data_sets_draws_them_evenly():
+    pool = load("digits").train[:20]
+    some = [Family(("mlp-3-relu",), pool, 10, images).sample for images in (5, 3)]
+    drawn = [meta_train.evenly(some)(1, torch.Generator().manual_seed(seed)).train.shape[1] for seed in range(40)]
+    assert 10 < drawn.count(3) < 30
+    assert meta_train.evenly(some[:1]) is some[0], "without a draw, so that older rules see what they saw"
+
+
 def test_adversarial_gradients_inside_are_counted_and_a_rule_goes_on_from_another(compare):
     inside = replace(FEATURES, inner="fgsm")
     further = OptimizerConfig("learned, PGD-7 inside", "features", PLAN, begins=LEARNED, inner="pgd")

@@ -11,7 +11,7 @@ from metarobust import storage
 from metarobust.errors import InputError
 from metarobust.lab.cards import ahead
 from metarobust.lab.experiments import EXPERIMENTS
-from metarobust.lab.report import report, strongest
+from metarobust.lab.report import report
 from metarobust.lab.results import ATTACKED, RECORDED, accuracy, names, recorded, select
 from metarobust.lab.summary import brief, headline
 
@@ -94,20 +94,3 @@ def test_a_run_with_attacks_inside_stands_beside_the_best_adversarial_training()
     assert best == {model: both[model].idxmax() for model in names(frame, "model")}
     assert "the learned rules and adversarial training make adversarial examples" in brief(frame)
     assert "only PGD-7 training makes adversarial examples" in brief(recorded(RUN).frame)
-
-
-def test_what_the_standard_ensemble_left_is_shown_with_its_fall():
-    """Of the same models: another seed and the second meta-seed were not under the ensemble."""
-    frame = recorded("trade-off-digits-small").frame
-    rows = select(frame, part="patch, weight 0.5", model="mlp-64-sigmoid")
-    head, _, *lines = strongest(rows).splitlines()
-    assert head == "| standard ensemble | mlp-64-sigmoid |"
-    strong = select(rows, scope="ensemble")
-    assert len(lines) == strong["method"].nunique()
-    mine = select(strong, method="learned")
-    weak = select(rows, method="learned", scope="worst case", meta_seed=names(mine, "meta_seed"))
-    under, quick = 100 * mine["value"].mean(), 100 * weak["value"].mean()
-    (line,) = (line for line in lines if line.startswith("| learned |"))
-    assert line.startswith(f"| learned | {under:.1f} ±")
-    assert line.endswith(f"(−{quick - under:.1f}) |")
-    assert strongest(rows[rows["scope"] != "ensemble"]) == ""

@@ -4,6 +4,7 @@ import pandas as pd
 
 from metarobust.book.claims.claim import ADDED, CHOICE, PARTLY, Range, claim
 from metarobust.lab.compare import acc, best, fact, gap, lowered, p_value
+from metarobust.lab.results import PENALTIES
 
 RUNS = "patch-mnist-small", "patch-digits-small"
 FRESH = "train-mnist-small", "train-digits-small"
@@ -69,25 +70,14 @@ def matches_adversarial_training():
     return {"patch": _ahead(RUNS, "patch", **attacked), "train": _ahead(FRESH, "train", **attacked)}
 
 
-@claim(ADDED, "README", "deviations", "learning-from-mistakes", mnist=Range(10), digits=Range(0, 10))
-def speaking_pixels():
-    """Where an attacker may move no other pixels than those that say something about the digit, a patch still gains
-    {mnist} on MNIST, a good part of what it gains where any pixel may move; on the digits {digits}, a small part."""
-    how = {"part": "patch, weight 0.5", "attack": "pgd-40 ce, margin on speaking pixels", "scope": None}
-    mnist, digits = (
-        gap(run, "learned", "before", **how) for run in ("trade-off-mnist-small", "trade-off-digits-small")
-    )
-    return {"mnist": mnist, "digits": digits}
-
-
-@claim(ADDED, "deviations", "learning-from-mistakes", price=Range(1, 3), prune=Range(-4, 4))
-def trade_off():
-    """A meta-loss that counts the attack for a tenth, in place of a half, teaches a patch of MNIST that costs {price}
-    of clean accuracy, less than half of the usual price; under attack it differs by {prune} from std-prune, tuned
-    alike."""
-    run, how = "trade-off-mnist-small", {"part": "patch, weight 0.1"}
-    price = gap(run, "before", "learned", "clean", **how)
-    return {"price": price, "prune": gap(run, "learned", "std-prune", network="dense", **how)}
+@claim(ADDED, "deviations", "learning-penalties", gain=Range(0), few=Range(-5, 2), pgd=Range(0))
+def few_pixels():
+    """Where an attacker may move the half of the pixels that says most about the digit, a patch by the learned
+    penalties still gains {gain}; where no more than a sixth, it changes robust accuracy by {few}, and PGD-7 training
+    in as many steps by {pgd}."""
+    how = [{"attack": f"pgd-40 ce, margin on {few} pixels", "scope": None} for few in (32, 10)]
+    half, sixth = (gap("pixels-digits-small", PENALTIES, "before", **one) for one in how)
+    return {"gain": half, "few": sixth, "pgd": gap("pixels-digits-small", "PGD-7 training", "before", **how[1])}
 
 
 @claim(ADDED, "README", "deviations", "costs-and-limits", most=Range(0, 6), average=Range(-0.5, 3))

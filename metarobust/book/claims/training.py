@@ -60,7 +60,7 @@ def few_images_clean_gradients():
 
 
 def lost(run: str, knockout: str, metric: str = "robust") -> float:
-    """By how much the learned penalties do worse without a part: the mean over three kinds of networks of the digits."""
+    """By how much the learned penalties do worse without a part: the mean over kinds of networks of the digits."""
     return gap(run, PENALTIES, f"{PENALTIES}, {knockout}", metric).mean()
 
 
