@@ -101,7 +101,7 @@ def frontier_both_digits():
     return {"change": gap(DIGITS, FROM_BOTH, PENALTIES, **FRESH), "ahead": (ahead > 0).sum()}
 
 
-@claim(ADDED, *PAGES, gain=Range(0), cost=Range(high=5))
+@claim(ADDED, *PAGES, gain=Range(20), cost=Range(high=8))
 def frontier_both_patch():
     """Trained networks of MNIST, patched in a hundred steps by the rule that learned on both, gain {gain} under attack,
     for {cost} of clean accuracy."""
