@@ -78,7 +78,8 @@ def describe(
     attack = {"norm": "linf", "eps": part["meta_eps"] * (numbers["eps"] / spec["eps"])}
     attack |= {"steps": part["attack_steps"], "weight": part["weight"]}
     past = {"dataset": dataset, **({"beside": list(rule["beside"])} if rule.get("beside") else {})}
-    past |= {"images": numbers["meta_images"], "images_of_one_task": "per_class of each class"}
+    images = numbers["meta_images"] + sum(sizes(each).meta_images for each in rule.get("beside", ()))
+    past |= {"images": images, "images_of_one_task": "per_class of each class"}
     past |= {"per_class": numbers["per_class"], "family": family(part, rule) or spec["family"]}
     past |= {"models_of_each": spec["victims"], "their_training": spec["training"] if part["trained"] else None}
     past |= {"attack": attack, "plan": rule["plan"], "begins": rule["begins"]}
