@@ -14,7 +14,12 @@ from metarobust.params import ParamSpec
 
 __all__ = ["curves", "differences", "kept", "kept_weights", "pixel_spread", "variants", "verdicts"]
 
-LEARNED = PANELS | {"noise": "noise, in eps", "smooth": "label smoothing"}
+LEARNED = {
+    **{("rate last" if name == "rate middle" else name): title for name, title in PANELS.items()},
+    "rate last": "step, last layer",
+    "noise": "noise, in eps",
+    "smooth": "label smoothing",
+}
 ROLES = ("learned", "rule", "robust")
 
 
