@@ -59,7 +59,8 @@ def test_each_is_what_its_card_says_and_trained(name):
         ("patch", "mlp-32-relu", (1, 28, 28), ""),
         ("patch-digits-penalties", "mlp-32-relu", (1, 28, 28), "no network that reads images of 1 x 28 x 28:"),
         ("patch-mnist", "cnn-8-16-relu", (1, 28, 28), ""),
-        ("train", "resnet-16-1-relu", (3, 8, 8), "that normalises between its layers or reads images of 3 x 8 x 8:"),
+        ("train", "resnet-16-1-relu", (3, 8, 8), "train learned on no network that reads images of 3 x 8 x 8:"),
+        ("train-digits-penalties", "gncnn-4-relu", (1, 8, 8), "on no network that normalises between its layers:"),
         ("train", "mlp-2000-relu", (1, 8, 8), "train learned on no network that has 150,010 parameters:"),
     ],
 )
