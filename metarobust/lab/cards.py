@@ -150,7 +150,8 @@ def results(frame: pd.DataFrame, part: str, rule: str, meta_seed: int) -> dict[s
     before = [BEFORE] if rows["start"].iloc[0] == "trained" else []
     by_model = {}
     for model in names(rows, "model"):
-        methods = [*before, ADAM, best_baseline(rows, part, model), REFERENCE]
+        attacked = [REFERENCE] if REFERENCE in names(rows, "method") else []
+        methods = [*before, ADAM, best_baseline(rows, part, model), *attacked]
         by_model[model] = {"this": cells(part, model, rule)}
         by_model[model] |= {method: cells(part, model, method) for method in methods}
     return by_model

@@ -39,7 +39,7 @@ def cost_prune_on_mnist():
     return {"share": 100 * std_prune / learned}
 
 
-@claim(ADDED, "README", "attacks", level=Range(-0.5, 0.5), share=Range(0, 0.65, "", 2))
+@claim(ADDED, "README", "attacks", "results", level=Range(-0.5, 0.5), share=Range(0, 0.65, "", 2))
 def attacks_level():
     """The standard evaluation is as strong as AutoAttack on five networks in two norms: robust accuracies differ by
     {level}, in {share} of the time."""
@@ -51,7 +51,7 @@ def attacks_level():
     return {"level": level, "share": seconds["metarobust"] / seconds["AutoAttack"]}
 
 
-@claim(ADDED, "evaluation", robust=Range(82.93, 92.52, "%"))
+@claim(ADDED, "evaluation", "results", robust=Range(82.93, 92.52, "%"))
 def anchor_madry():
     """Adversarial training of Madry's network, done here, reaches {robust} under the standard ensemble at eps 0.3:
     between the lowest and the highest published figure of one network each."""

@@ -4,11 +4,11 @@ import pandas as pd
 
 from metarobust.book.claims.claim import ADDED, Range, claim
 from metarobust.lab.compare import acc, best, gap, made, value
-from metarobust.lab.results import FROM_BOTH, FROM_DIGITS, PENALTIES, REFERENCE
+from metarobust.lab.results import FROM_DIGITS, PENALTIES, REFERENCE
 
 DIGITS, MNIST = "frontier-digits-small", "frontier-mnist-small"
 FRESH, TRAINED = {"part": "train, 100 steps"}, {"part": "patch, 100 steps"}
-PAGES = "README", "learning-penalties", "which-method"
+PAGES = "README", "learning-penalties", "results", "which-method"
 
 
 def ahead(**rivals: object) -> pd.Series:
@@ -85,23 +85,7 @@ def frontier_both():
     }
 
 
-@claim(ADDED, "learning-penalties", lead=Range(0), more=Range(0))
-def frontier_both_plain():
-    """On MNIST it ends {lead} above the best of three plain rules, tuned, and {more} above the rule that learned on the
-    digits alone."""
-    lead = acc(MNIST, PENALTIES, **FRESH) - best(MNIST, by="robust", **FRESH)
-    return {"lead": lead, "more": gap(MNIST, PENALTIES, FROM_DIGITS, **FRESH)}
-
-
-@claim(ADDED, "learning-penalties", change=Range(-3, 3), ahead=Range(3, 6, "", 0))
-def frontier_both_digits():
-    """On the digits it is as good as the rule that learned on these alone: it differs by {change} under attack, and is
-    on {ahead} of six kinds of fresh networks ahead of PGD-7 training."""
-    ahead = gap(DIGITS, FROM_BOTH, REFERENCE, **FRESH)
-    return {"change": gap(DIGITS, FROM_BOTH, PENALTIES, **FRESH), "ahead": (ahead > 0).sum()}
-
-
-@claim(ADDED, *PAGES, gain=Range(20), cost=Range(high=8))
+@claim(ADDED, "README", "which-method", gain=Range(20), cost=Range(high=8))
 def frontier_both_patch():
     """Trained networks of MNIST, patched in a hundred steps by the rule that learned on both, gain {gain} under attack,
     for {cost} of clean accuracy."""

@@ -8,9 +8,9 @@ from metarobust.lab.results import PENALTIES
 
 FEW = "few-images-digits-small"
 KNOCKED = "what-was-learned-digits-small"
-FEW_PAGES = "README", "deviations", "few-images", "which-method"
+FEW_PAGES = "README", "deviations", "few-images", "results", "which-method"
 PGD, CURVATURE = "PGD-7 training", "curvature penalty"
-FRESH = "README", "deviations", "costs-and-limits", "learning-from-mistakes"
+FRESH = "README", "deviations", "costs-and-limits", "learning-from-mistakes", "results"
 
 
 @claim(ADDED, *FRESH, networks=Range(2, 2, "", 0))
@@ -64,7 +64,7 @@ def lost(run: str, knockout: str, metric: str = "robust") -> float:
     return gap(run, PENALTIES, f"{PENALTIES}, {knockout}", metric).mean()
 
 
-@claim(ADDED, "what-was-learned", curvature=Range(0.5), everything=Range(10))
+@claim(ADDED, "results", "what-was-learned", curvature=Range(0.5), everything=Range(10))
 def parts_penalties():
     """Fresh networks of the digits, trained by the learned penalties, lose {curvature} under attack on average where
     the penalty on curvature is knocked out, and {everything} where all penalties are."""
