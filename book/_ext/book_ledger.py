@@ -60,7 +60,8 @@ def chapters() -> str:
 def run(name: str) -> str:
     """All that is known of a run, folded. Raises InputError for a run that is not recorded."""
     inside = report(RECORDED, name)
-    return f"``````{{dropdown}} `{name}`: where it was made, tables, tests\n{inside}\n``````"
+    # Tildes: what opens a fence of backticks may hold none itself.
+    return f"~~~~~~{{dropdown}} `{name}`: where it was made, tables, tests\n{inside}\n~~~~~~"
 
 
 def figure(chapter: str, cell: str) -> str:
