@@ -79,7 +79,7 @@ def figure(chapter: str, cell: str) -> str:
 def drawn(name: str, *part: str) -> str:
     """The headline figure of a part of a run."""
     made, file = headline(recorded(name).frame, " ".join(part)), io.BytesIO()
-    made.savefig(file, dpi=110, metadata={"Software": ""})
+    made.savefig(file, dpi=90, metadata={"Software": ""})
     alt = "A panel for each unseen network. In each, a line for every method, from robust accuracy to clean accuracy."
     plt.close(made)
     return shown(name, file.getvalue(), alt, "Filled: under attack. Hollow: on images as they are.")
