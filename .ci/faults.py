@@ -106,15 +106,21 @@ WORK = {
 }
 
 
+HEARD: dict[Path, list[int]] = {}
+"""For the folder of each run the ends of pipes, where what is printed arrives: a file would meet the full disk, too."""
+
+
 def begin(work: Work, here: Path, before: Callable[[], Any] = lambda: None, *more: str) -> int:
     """Starts the work in a process of its own. before: what happens in it first."""
+    heard, told = os.pipe()
+    os.set_blocking(heard, False)
+    HEARD.setdefault(here, []).append(heard)
     pid = os.fork()
     if not pid:
         code = 1
         try:
-            said = os.open(here.with_suffix(".said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
+            os.dup2(told, 1)
+            os.dup2(told, 2)
             before()
             code = work.go(here, *more)
         except InputError as error:
@@ -125,11 +131,18 @@ def begin(work: Work, here: Path, before: Callable[[], Any] = lambda: None, *mor
         finally:
             sys.stdout.flush()
             os._exit(code)
+    os.close(told)
     return pid
 
 
 def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def said(here: Path) -> str:
+    """What the last process in a folder printed, once it has ended; asked once."""
+    with open(HEARD[here].pop(), "rb", buffering=0) as pipe:
+        return (pipe.read(2**16) or b"").decode()
 
 
 class Faults:
@@ -146,7 +159,7 @@ class Faults:
             with contextlib.redirect_stdout(io.StringIO()):
                 work.go(place / f"warm-{name}")  # what torch loads on first use is loaded here, not in every child
             began = time.perf_counter()
-            assert not ended(begin(work, place / name)), (place / name).with_suffix(".said").read_text()
+            assert not ended(begin(work, place / name)), said(place / name)
             self.lasts[name] = time.perf_counter() - began
             self.ends[name] = (place / name / work.end).read_bytes()
 
@@ -159,17 +172,17 @@ class Faults:
 
     def after(self, name: str, here: Path, code: int, codes: set[int], word: str) -> str:
         """What is wrong after a fault, and after the run that goes on."""
-        said = here.with_suffix(".said").read_text()
-        if code not in codes or (code > 0 and (word not in said or "Traceback" in said)):
-            return f"{name} ended with {code}: {said[-300:]}"
+        words = said(here)
+        if code not in codes or (code > 0 and (word not in words or "Traceback" in words)):
+            return f"{name} ended with {code}: {words[-300:]}"
         for path in here.rglob("*"):
             if path.suffix == ".json":
                 read_json(path)
             elif path.suffix == ".safetensors" and TEMPORARY not in path.name:
                 load_tensors(path)
-        again = ended(begin(WORK[name], here))
+        again, words = ended(begin(WORK[name], here)), said(here)
         if again or (here / WORK[name].end).read_bytes() != self.ends[name]:
-            return f"{name} went on and ended with {again}: {here.with_suffix('.said').read_text()[-300:]}"
+            return f"{name} went on and ended with {again}: {words[-300:]}"
         left = [path for path in here.rglob(f".*{TEMPORARY}") if name != "meta-training"]
         return f"left behind: {left}" if left else ""
 
@@ -189,7 +202,7 @@ class Faults:
         sizes = [path.stat().st_size for path in (self.place / name).rglob("*") if path.is_file()]
         most = self.chance.randint(1, max(sizes) - 1)
         code = ended(begin(WORK[name], here, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))))
-        return self.after(name, here, code, {2}, "make room" if most > 400 else "")
+        return self.after(name, here, code, {2}, "make room")
 
     def read_only(self, name: str) -> str:
         here = self.new()
@@ -216,7 +229,6 @@ class Faults:
                 break
             os.kill(first, signal.SIGCONT)
             ended(first)  # it was over
-        here.with_suffix(".said").unlink()
         code = ended(begin(WORK[name], here))
         os.kill(first, signal.SIGCONT)
         one = ended(first)
@@ -282,9 +294,9 @@ def report(tries: int, place: Path, seed: int) -> tuple[list[tuple[str, str, int
     ]  # fmt: skip
     for what, fault, times, names in plan:
         for name in names if times else ():
-            said = [fault(name) for _ in range(times)]
-            wrong += [f"{what}: {each}" for each in said if each]
-            rows.append((what, name, times, said.count("")))
+            amiss = [fault(name) for _ in range(times)]
+            wrong += [f"{what}: {each}" for each in amiss if each]
+            rows.append((what, name, times, amiss.count("")))
     return rows, wrong
 
 

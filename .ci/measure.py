@@ -72,7 +72,7 @@ def shown(cell: dict) -> str:
 
 # What chapters and README keep to today; limits may only become stricter. The aims are a first figure by word 120 in
 # every chapter, and three figures in a thousand words.
-MOST = {"first": 720, "per_hundred": 1.3, "crowd": 9}
+MOST = {"first": 140, "per_hundred": 1.3, "crowd": 9}
 MEDIAN_FIRST = 120
 LEAST_FIGURES = 0.9
 README_WORDS, README_NUMBERS = 650, 3.5

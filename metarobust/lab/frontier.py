@@ -72,7 +72,7 @@ def on_mnist(scale: str) -> tuple[Part, ...]:
     """What learns on both, and is measured on MNIST; patching beside Adam alone."""
     short = {"episodes": 4, "groups": 1} if scale == "smoke" else {}
     home = replace(FIRST, name=PENALTIES, pretrained=None, beside=("digits",))
-    deep = (*DENSE, *DEEPER, *DEEPER, *DEEPEST, *DEEPEST)  # twice, so that half of all tasks are of them
+    deep = (*DENSE, *DEEPER, *DEEPER, *DEEPEST, *DEEPEST)  # twice, so that more than half of all draws are of these
     dense = replace(home, name=PENALTIES_DENSE, plan=replace(BOTH, **short), family=deep, compared=False)
     plan = replace(BOTH, **({"episodes": 40, "tasks": 2} | short))
     both = replace(home, plan=plan, family=(*CONVOLUTIONAL, *WIDER, *NORMALISED), begins=PENALTIES_DENSE)

@@ -70,7 +70,7 @@ def report(folder: Path, name: str) -> str:
         learned = names(rows[rows["learned"] == 1], "method")
         if compares and not {LEARNED, JOINT, PENALTIES}.issuperset(learned):
             blocks.append(variants(frame, part))
-        blocks += filter(None, [trust(rows)])
+        blocks += [remark] if (remark := trust(rows)) else []
         if learned:
             blocks.append(tests(rows, LEARNED if LEARNED in learned else learned[0]))
     return "\n\n".join(blocks)
