@@ -27,8 +27,8 @@ NEW = ("mlp-80-gelu", "mlp-56-56-relu", "mlp-24-24-24-24-softplus", "cnn-10-14-t
 """The same for the experiments that came later: no trial of ours and no earlier run has measured anything on these."""
 FRESH = ("mlp-88-relu", "mlp-76-gelu", "mlp-42-32-tanh", "mlp-28-28-28-28-elu", "cnn-8-11-gelu", "cnn-5-7-9-tanh")
 """And for those of the learned penalties, whose trials looked at all of the above."""
-KINDS = ("mlp-22-22-22-22-22-22-relu", "gncnn-9-12-elu")
-"""Deeper than any that a rule learned on, and one that normalises; nor had anything been measured on these."""
+KINDS = ("mlp-22-22-22-22-22-22-relu", "gncnn-9-12-elu", "resnet-10-1-elu")
+"""Deeper than any that a rule learned on, and two that normalise; nor had anything been measured on these."""
 DEEPER = ("mlp-24-24-24-relu", "mlp-16-16-16-16-tanh", "mlp-24-24-softplus", "mlp-24-gelu")
 """What they learn on beside DENSE; and CONVOLUTIONAL with these."""
 WIDER = ("cnn-8-8-gelu", "cnn-4-6-8-relu")
