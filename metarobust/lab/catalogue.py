@@ -171,6 +171,16 @@ def pixels(scale: str, dataset: str) -> tuple[Part, ...]:
     return (Part("patch, 100 steps", 100, 64, uses=(rule,), **shared),)
 
 
+def adaptive(scale: str, dataset: str) -> tuple[Part, ...]:
+    """Does what came out stand attacks by hand, too, made by somebody who knows how it was trained?"""
+    shared = {"methods": ("PGD-7 training",), "unseen": (FRESH[0], FRESH[4]), "measures": "by hand"}
+    patching = replace(SHIPPED, pretrained="patch")
+    return (
+        Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, **shared),
+        Part("patch, 100 steps", 100, 64, uses=(patching,), **shared),
+    )
+
+
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "patch": patch,
     "train": train,
@@ -180,13 +190,14 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "low-data": low_data,
     "few-images": few_images,
     "new-kinds": new_kinds,
+    "adaptive": adaptive,
     "transfer-architecture": transfer_architecture,
     "transfer-data": transfer_data,
     "attack-transfer": attack_transfer,
     "ablation": ablation,
     "what-was-learned": what_was_learned,
 }
-SHIPPED_ALONE = ("few-images", "new-kinds", "pixels", "what-was-learned")
+SHIPPED_ALONE = ("adaptive", "few-images", "new-kinds", "pixels", "what-was-learned")
 """Where nothing is learned, and rules are compared as they are shipped."""
 
 
@@ -211,7 +222,7 @@ def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps
     others = [part.dataset for part in parts]
     others += [source for part in parts for rule in part.rules for source in (rule.source, *rule.beside)]
     numbers["elsewhere"] = {other: sizes(other, scale) for other in others if other is not None}
-    if name in ("frontier", "new-kinds", "pixels"):  # patched are models as people have them: trained to the end
+    if name in ("adaptive", "frontier", "new-kinds", "pixels"):  # as people have them: trained to the end
         numbers["training"] = replace(numbers["training"], steps=3 * numbers["training"].steps)
     annealed = name in ("frontier", *SHIPPED_ALONE)
     if scale == "smoke":

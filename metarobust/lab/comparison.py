@@ -33,6 +33,7 @@ SUMMARIES = {
     "low-data": "train with few images a class; how much is lost from training to test images",
     "few-images": "the same by the learned penalties as they are shipped, against all that may look as closely",
     "new-kinds": "patch deep networks and ones that normalise by the learned penalties as they are shipped",
+    "adaptive": "attack by hand what the learned penalties made, knowing how",
     "transfer-architecture": "patch networks of every kind; learn on some kinds only",
     "transfer-data": "learn on one data set, patch on another",
     "attack-transfer": "learn from one attack, stand others: other radii, norms and methods",

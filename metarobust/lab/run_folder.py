@@ -48,7 +48,8 @@ COLUMNS: dict[str, type] = {
 
 n is the number of images behind the value; learned, 1 for a learned optimizer, else 0; start, whether it began from
 `trained` or `fresh` models; network, `dense` or `convolutional`; images_per_class, of a model's training set, None for
-all images. scope, of a robust accuracy: the `worst case` over all attacks, the `pair` of two PGDs, or a `single` one.
+all images. scope, of a robust accuracy: the `worst case` over the ensemble of attacks, the worst case with those
+`by hand` too, the `pair` of two PGDs, or a `single` one.
 """
 
 LOCK = ".lock"

@@ -88,7 +88,7 @@ class Part:
         methods: Names of baselines, where not all are compared; robust, take them from `robust_methods`.
         unseen, dataset, per_class: Instead of the spec's; with per_class ALL a model has every image that is left.
         marks: Earlier steps at which accuracy is measured too.
-        measures: `quick`, `standard`, `attacks` or `pixels`, see `metarobust.lab.stages.evaluate`.
+        measures: `quick`, `standard`, `attacks`, `pixels` or `by hand`, see `metarobust.lab.stages.evaluate`.
         gap: Whether to measure on the training images as well.
     """
 

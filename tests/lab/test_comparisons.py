@@ -12,10 +12,12 @@ import torch
 
 from metarobust.data import Dataset, Split, load
 from metarobust.errors import InputError
+from metarobust.evaluation import quick
 from metarobust.family import Family, Training
 from metarobust.lab import attacked, catalogue, engine
 from metarobust.lab import spec as specs
 from metarobust.lab.ablation import ablation
+from metarobust.lab.adaptive import by_hand
 from metarobust.lab.attacked import confined, informative, several, together, under_quick
 from metarobust.lab.baselines import methods
 from metarobust.lab.comparison import Comparison
@@ -418,6 +420,27 @@ def test_a_confined_attack_moves_no_other_pixel_and_still_does_harm(compare):
     at = {row["attack"]: row["value"] for row in rows if row["metric"] != FLAGS}
     fewer = [at[f"pgd-2 ce, margin on {few} pixels"] for few in (32, 19, 10)]
     assert [at["pgd-2 ce, margin"], *fewer, at["none"]] == sorted([at["pgd-2 ce, margin"], *fewer, at["none"]])
+
+
+def test_attacks_by_hand_follow_a_slope_that_is_hidden_in_ripples(compare):
+    data = load("digits")
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    images = data.test.images[:50]
+
+    def rippled(x):  # what the gradient says is the ripple's alone
+        return linear(x) + (0.01 * torch.sin(1000 * x)).flatten(1).sum(1, keepdim=True) * torch.linspace(-1, 1, 10)
+
+    labels, left = rippled(images).argmax(1), {}
+    for attack in [*quick(eps=0.1, steps=20), *by_hand(linear, eps=0.1, steps=20)]:
+        moved = attack.move(rippled, images, labels, generator=torch.Generator().manual_seed(0))
+        assert (moved - images).abs().max() <= 0.1 + 1e-6
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+        left[attack.name] = (rippled(moved).argmax(1) == labels).float().mean()
+    assert max(left[name] for name in ("long-margin", "smoothed", "transfer-20")) < left["pgd-20-margin"]
+    rows = pick(compare(Part("patch", methods=("adam",), measures="by hand", **SIZE)), "adam", seed=0)
+    at = {(row["scope"], round(row["eps"], 3)): row["value"] for row in rows if row["metric"] == "robust accuracy"}
+    assert at["pair", 0.4] <= at["by hand", 0.1] <= at["worst case", 0.1]
 
 
 def test_the_standard_measure_is_the_worst_case_and_one_model_of_each_method_is_checked(compare):

@@ -4,7 +4,7 @@ What a part `measures` is `standard` for what is recorded: two runs of PGD and t
 on one model of each method the checks that know how such figures go wrong. `quick` is the two PGDs alone, for when
 somebody waits. `attacks` asks what kind of attack a model stands: others than it learned from, other radii, another
 norm. `pixels` asks whether more was learned than to give up pixels that say nothing: beside `standard`, an attacker may
-move no others than those that say most.
+move no others than those that say most. `by hand` adds attacks made for the learned penalties.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from metarobust.attacks import counting
 from metarobust.data import Split
 from metarobust.evaluation import evaluate
+from metarobust.lab.adaptive import under_hand
 from metarobust.lab.attacked import (
     SHORTER,
     Measured,
@@ -141,6 +142,8 @@ def measured(
     numbers = {"eps": spec.eps, "steps": spec.attack_steps, "generator": rng}
     if kind == "attacks":
         yield from under_attacks(tasks, params, images, classes=context.dataset.classes, **numbers)
+    elif kind == "by hand":
+        yield from under_hand(tasks, params, images, classes=context.dataset.classes, **numbers)
     elif kind == "quick":
         yield from under_pair(tasks, params, images, **numbers)
     else:
