@@ -22,7 +22,7 @@ RIVALS = (
     *("FGSM training", "N-FGSM training", "PGD-7 training", "TRADES"),
 )
 FEWER = ("adam", "noise", "curvature penalty", "N-FGSM training", "PGD-7 training", "TRADES")
-PATCHING = ("adam", "std-prune", "curvature penalty", "N-FGSM training", "PGD-7 training", "TRADES")
+PATCHING = ("adam", "std-prune", "N-FGSM training", "PGD-7 training")
 PLAN = MetaTrainConfig(
     24, horizons=(100,), tasks=4, held_out=256, lr=0.03, beta2=0.98, warmup=5, estimator="exact", validate_every=8
 )
