@@ -63,8 +63,8 @@ def by_hand(surrogate: Predict, *, eps: float, steps: int) -> list[Attack]:
 def under_hand(
     tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, classes: int, generator: torch.Generator
 ) -> Iterator[Measured]:
-    """Attack, scope, radius and the accuracy of each of T models: as they are, under the standard ensemble, under that
-    and all attacks by hand, and under two PGDs at the larger radius.
+    """Attack, scope, radius and the accuracy of each of T models: as they are, under two PGDs, under these and the
+    standard ensemble, under those and all attacks by hand, and under two PGDs at the larger radius.
 
     The surrogate of a model is the next of the T; of the last it is the first.
     """
@@ -77,6 +77,7 @@ def under_hand(
         for name, values in one.items():
             found.setdefault(name, []).extend(values)
     yield "none", "", 0.0, found["clean"]
+    yield f"pgd-{steps} ce, margin", "pair", eps, found[ensemble[1].name]
     yield worst(ensemble), "worst case", eps, found[ensemble[-1].name]
     yield worst(attacks), "by hand", eps, found["robust"]
     far = over_models(tasks, params, test, quick(eps=FARTHER * eps, steps=steps), generator, independent=False)

@@ -440,7 +440,8 @@ def test_attacks_by_hand_follow_a_slope_that_is_hidden_in_ripples(compare):
     assert max(left[name] for name in ("long-margin", "smoothed", "transfer-20")) < left["pgd-20-margin"]
     rows = pick(compare(Part("patch", methods=("adam",), measures="by hand", **SIZE)), "adam", seed=0)
     at = {(row["scope"], round(row["eps"], 3)): row["value"] for row in rows if row["metric"] == "robust accuracy"}
-    assert at["pair", 0.4] <= at["by hand", 0.1] <= at["worst case", 0.1]
+    falls = [at["pair", 0.1], at["worst case", 0.1], at["by hand", 0.1], at["pair", 0.4]]
+    assert falls == sorted(falls, reverse=True)
 
 
 def test_the_standard_measure_is_the_worst_case_and_one_model_of_each_method_is_checked(compare):
