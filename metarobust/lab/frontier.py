@@ -70,15 +70,15 @@ def on_digits(scale: str) -> tuple[Part, ...]:
 
 
 def on_mnist(scale: str) -> tuple[Part, ...]:
-    """What learns on both, and is measured on MNIST; to patch, it learns for twice as long."""
+    """What learns on both, and is measured on MNIST; to patch perceptrons, it learns for twice as long."""
     short = {"episodes": 4, "groups": 1} if scale == "smoke" else {}
     home = replace(FIRST, name=PENALTIES, pretrained=None, beside=("digits",))
     deep = (*DENSE, *DEEPER, *DEEPER, *DEEPEST, *DEEPEST)  # twice, so that more than half of all draws are of these
     parts = []
-    for name, trained, methods, times in (("train", False, FEWER, 1), ("patch", True, PATCHING, 2)):
-        plan = replace(BOTH, **({"episodes": 60 * times} | short))
+    for name, trained, methods, longer in (("train", False, FEWER, 1), ("patch", True, PATCHING, 2)):
+        plan = replace(BOTH, **({"episodes": 60 * longer} | short))
         dense = replace(home, name=PENALTIES_DENSE, plan=plan, family=deep, compared=False)
-        plan = replace(BOTH, **({"episodes": 40 * times, "tasks": 2} | short))
+        plan = replace(BOTH, **({"episodes": 40, "tasks": 2} | short))
         both = replace(home, plan=plan, family=(*CONVOLUTIONAL, *WIDER, *NORMALISED), begins=PENALTIES_DENSE)
         far = replace(FIRST, pretrained=f"{name}-digits-penalties")
         shared = {"uses": (far,), "methods": methods, "unseen": FRESH, "trained": trained}
