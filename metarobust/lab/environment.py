@@ -3,10 +3,13 @@
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from metarobust import __version__
 from metarobust.storage import sha256
 
 
@@ -21,17 +24,13 @@ def code() -> dict[str, Any]:
     names = sorted(file.relative_to(package).as_posix() for file in package.rglob("*.py"))
     own = [name for name in names if name.partition("/")[0] not in ("book", "course")]
     content = b"".join(f"{name}\0".encode() + (package / name).read_bytes() for name in own)
-    try:
-        number = version("metarobust")
-    except PackageNotFoundError:
-        number = None
     commit = changed = None
     # A package installed below some checkout is not of that checkout: git must know its files.
     if _git(package, "ls-files", "--", "__init__.py", "lab/results.py"):
         commit = _git(package, "rev-parse", "HEAD")
         status = _git(package, "status", "--porcelain", "--", ".")
         changed = None if status is None else bool(status)
-    return {"version": number, "sha256": sha256(content), "commit": commit, "changed": changed}
+    return {"version": __version__, "sha256": sha256(content), "commit": commit, "changed": changed}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -50,8 +49,7 @@ def peak_memory() -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     own = most // 2**20 if sys.platform == "darwin" else most // 2**10  # bytes there, KiB elsewhere
-    torch = sys.modules.get("torch")
-    return own + (torch.cuda.max_memory_allocated() // 2**20 if torch and torch.cuda.is_initialized() else 0)
+    return own + (torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_initialized() else 0)
 
 
 def versions() -> dict[str, str]:

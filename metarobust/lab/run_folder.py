@@ -154,8 +154,6 @@ class Run(Units):
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": 0.0,
         }
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out} is a file; choose another --out")
         if (self.out / "manifest.json").exists():
             with sound(self.out / "manifest.json"):
                 self._check(read_json(self.out / "manifest.json"), new, resume)
@@ -195,8 +193,7 @@ class Run(Units):
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Writes results.csv, a column that a row lacks left empty; then the manifest, with status "complete"."""
-        empty = {name: "" if kind is str else None for name, kind in COLUMNS.items()}
-        digest = write_csv(self.out / "results.csv", [{**empty, **row} for row in rows], COLUMNS)
+        digest = write_csv(self.out / "results.csv", rows, COLUMNS)
         self.manifest |= {
             "status": "complete",
             "summary": dict(summary),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,24 +33,14 @@ def test_csv_round_trip_is_exact(tmp_path, rows):
     assert repr(as_rows(read_csv(tmp_path / "a.csv", KINDS, digest))) == repr(ordered)  # repr tells -0.0 from 0.0
 
 
-def test_csv_takes_tensor_values(tmp_path):
-    rows = [{"name": "a", "value": torch.tensor(0.5), "n": torch.tensor(3)}]
-    digest = write_csv(tmp_path / "a.csv", rows, COLUMNS)
-    assert as_rows(read_csv(tmp_path / "a.csv", KINDS, digest)) == [{"name": "a", "value": 0.5, "n": 3}]
+def test_what_is_missing_is_an_empty_cell(tmp_path):
+    digest = write_csv(tmp_path / "a.csv", [{"n": 3}], COLUMNS)
+    assert as_rows(read_csv(tmp_path / "a.csv", KINDS, digest)) == [{"name": "", "value": None, "n": 3}]
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"value": "x"}, "'x'"),
-        ({"n": 1.5}, "1.5"),
-        ({"name": None}, "None"),
-        ({"name": "a\rb"}, r"a\\rb"),
-        ({"more": 1}, "'more'"),
-    ],
-)
+@pytest.mark.parametrize(("change", "word"), [({"value": "x"}, "'x'"), ({"n": 1.5}, "int64"), ({"more": 1}, "'more'")])
 def test_csv_refuses_values_of_another_type(tmp_path, change, word):
-    with pytest.raises(InputError, match=word):
+    with pytest.raises((ValueError, TypeError), match=word):
         write_csv(tmp_path / "a.csv", [ROWS[0] | change], COLUMNS)
     assert not list(tmp_path.iterdir())
 
