@@ -16,7 +16,7 @@ from metarobust.errors import InputError
 from metarobust.lab.bench import BENCHES, attacks, libraries, optimizers, peers, record
 from metarobust.lab.bench.libraries import PACKAGES, PGD, installed, need
 from metarobust.lab.bench.models import images, module, train
-from metarobust.lab.bench.timing import interleaved, ratio
+from metarobust.lab.bench.record import interleaved
 
 ROOT = Path(__file__).parents[2]
 HERE = [name for name in PACKAGES if installed(name)]
@@ -46,18 +46,6 @@ def test_ways_are_timed_in_turn_and_warm_up_does_not_count():
     assert "".join(done) == "cab" + "abc" + "bca" + "cab"
     assert {name: len(took) for name, took in seconds.items()} == {"a": 3, "b": 3, "c": 3}
     assert results == {"c": "c10", "a": "a11", "b": "b12"}
-
-
-def test_ratio_is_taken_within_rounds():
-    seconds = {"ours": [1.0, 10.0, 1.0], "theirs": [2.0, 20.0, 3.0]}
-    assert ratio(seconds, "theirs", "ours") == 2
-    assert ratio(seconds, "ours", "theirs") == 0.5
-
-
-@pytest.mark.parametrize(("rounds", "warm_up"), [(0, 1), (1, -1)])
-def test_timing_nothing_is_refused(rounds, warm_up):
-    with pytest.raises(InputError, match=f"{rounds} rounds after {warm_up} of warm-up: give at least 1"):
-        interleaved({"a": int}, rounds, warm_up)
 
 
 # Libraries

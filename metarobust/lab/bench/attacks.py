@@ -20,8 +20,7 @@ from metarobust.attacks import pgd
 from metarobust.lab.bench.libraries import PGD, installed
 from metarobust.lab.bench.models import images, module, train
 from metarobust.lab.bench.peers import our_standard, their_standard
-from metarobust.lab.bench.record import Bench, Row, Table, pace, timed
-from metarobust.lab.bench.timing import interleaved
+from metarobust.lab.bench.record import Bench, Row, Table, interleaved, pace, timed
 from metarobust.models import build, fresh
 
 EPS = 0.1
