@@ -6,27 +6,12 @@ from typing import Any
 import pandas as pd
 
 from metarobust.errors import InputError, choose
+from metarobust.lab import results
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.paired import holm, paired
 from metarobust.lab.provenance import facts, took
-from metarobust.lab.results import (
-    ATTACKED,
-    FLAGS,
-    JOINT,
-    LEARNED,
-    PENALTIES,
-    PLAIN,
-    accuracy,
-    as_rows,
-    best_baselines,
-    load,
-    lowered,
-    names,
-    select,
-    to_markdown,
-)
 from metarobust.lab.summary import variants
 
 KEPT = {"learned": "All that is learned is", "searched": "The rivals' settings are", "measured": "Most of it is"}
@@ -40,23 +25,23 @@ def experiments(folder: Path) -> str:
         mine = [run for run in runs if run["experiment"] == name]
         links = [f"[{run['dataset']}, {run['scale']}](#run-{run['name']}): {took(run['wall_seconds'])}" for run in mine]
         lines.append([f"`{name}`", experiment.SUMMARY, "; ".join(links) or "not yet"])
-    return to_markdown(lines)
+    return results.to_markdown(lines)
 
 
 def report(folder: Path, name: str) -> str:
     """Facts, tables and tests of a run that is recorded in the folder. Raises InputError as `load` does."""
     runs = {run["name"]: run for run in facts(folder)}
     run = runs[choose(name, runs, "recorded run")]
-    manifest, frame = load(folder / name)
+    manifest, frame = results.load(folder / name)
     blocks = [about(manifest, run)]
     if "bench" in manifest:
-        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, as_rows(frame))])
+        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, results.as_rows(frame))])
     experiment = EXPERIMENTS.get(run["experiment"])
     if experiment is None:
         return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
-    parts = names(frame, "part")
+    parts = results.names(frame, "part")
     for part in parts:
-        rows = select(frame, part=part)
+        rows = results.select(frame, part=part)
         compares = isinstance(experiment, Comparison)
         try:
             shown = experiment.markdown(frame, part)
@@ -65,14 +50,14 @@ def report(folder: Path, name: str) -> str:
                 blocks.append(f"**{part}**: {remark}")
             continue
         blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
-        if "robust accuracy" not in names(rows, "metric"):
+        if "robust accuracy" not in results.names(rows, "metric"):
             continue
-        learned = names(rows[rows["learned"] == 1], "method")
-        if compares and not {LEARNED, JOINT, PENALTIES}.issuperset(learned):
+        learned = results.names(rows[rows["learned"] == 1], "method")
+        if compares and not {results.LEARNED, results.JOINT, results.PENALTIES}.issuperset(learned):
             blocks.append(variants(frame, part))
         blocks += [remark] if (remark := trust(rows)) else []
         if learned:
-            blocks.append(tests(rows, LEARNED if LEARNED in learned else learned[0]))
+            blocks.append(tests(rows, results.LEARNED if results.LEARNED in learned else learned[0]))
     return "\n\n".join(blocks)
 
 
@@ -104,10 +89,10 @@ def device_of(manifest: dict[str, Any]) -> str:
 
 def trust(rows: pd.DataFrame) -> str:
     """What the standard ensemble and the checks say of the models of a part; "" where no check looked at any."""
-    flags = select(rows, metric=FLAGS) if FLAGS in names(rows, "metric") else rows[:0]
+    flags = results.select(rows, metric=results.FLAGS) if results.FLAGS in results.names(rows, "metric") else rows[:0]
     if flags.empty:
         return ""
-    falls = 100 * lowered(rows)["value"]
+    falls = 100 * results.lowered(rows)["value"]
     more = f"{falls.mean():.1f} points more under attack on average, and for one model {falls.max():.1f}"
     sentence = "" if falls.empty else f"Two PGDs alone would have said {more}."
     raised = flags[flags["value"] > 0]
@@ -119,7 +104,7 @@ def trust(rows: pd.DataFrame) -> str:
 def tests(rows: pd.DataFrame, method: str) -> str:
     """The paired tests of a part, folded away: they are many."""
     try:
-        inside = to_markdown(against_baselines(rows, method))
+        inside = results.to_markdown(against_baselines(rows, method))
     except InputError as error:
         return f"No paired test: {error}."
     return f"````{{dropdown}} {method} minus the best rule of each tier, seed by seed\n{inside}\n````"
@@ -134,12 +119,12 @@ def against_baselines(rows: pd.DataFrame, method: str) -> list[list[str]]:
     Raises:
         InputError: the method is not there, or has fewer than two seeds in common with a baseline.
     """
-    select(rows, method=method)
-    clean, robust = accuracy(rows, "clean"), accuracy(rows)
+    results.select(rows, method=method)
+    clean, robust = results.accuracy(rows, "clean"), results.accuracy(rows)
     head = ["unseen network", "tier", "best rule of the tier", "robust", "clean", "p, t-test", "p, Holm", "p, Wilcoxon"]
     lines = [head]
-    for tier in (*PLAIN, ATTACKED):
-        rivals = best_baselines(rows, (tier,))
+    for tier in (*results.PLAIN, results.ATTACKED):
+        rivals = results.best_baselines(rows, (tier,))
         pairs = [
             [paired(values[part, model, method], values[part, model, rival]) for values in (robust, clean)]
             for (part, model), rival in rivals.items()

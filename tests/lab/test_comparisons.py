@@ -16,9 +16,8 @@ from metarobust.evaluation import quick
 from metarobust.family import Family, Training
 from metarobust.lab import attacked, catalogue, engine
 from metarobust.lab import spec as specs
-from metarobust.lab.ablation import ablation
 from metarobust.lab.adaptive import by_hand
-from metarobust.lab.attacked import confined, informative, several, together, under_quick
+from metarobust.lab.attacked import confined, informative, several, together
 from metarobust.lab.baselines import methods
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.engine import Worker
@@ -471,12 +470,6 @@ def test_models_attacked_together_stand_as_they_do_alone():
     assert once["clean"] == pytest.approx(alone["clean"])
     assert once["robust"] == pytest.approx(alone["robust"], abs=0.04)
     assert max(once["robust"]) > min(once["robust"]) + 0.1
-    apart, batched = (
-        under_quick(tasks, spread, images, eps=0.05, steps=5, generator=rng.manual_seed(0), at_once=many)
-        for many in (None, 4)
-    )
-    assert batched["clean"] == apart["clean"]
-    assert batched["robust"] == pytest.approx(apart["robust"], abs=0.1)
 
 
 def test_a_model_that_hides_its_gradient_is_flagged():
@@ -584,7 +577,7 @@ def test_families_never_mix():
 
 
 def test_an_ablation_changes_one_thing():
-    (part,) = ablation("small", "digits")
+    (part,) = catalogue.ablation("small", "digits")
     base, *others = part.rules
     assert len(others) >= 15
     for rule in others:

@@ -8,7 +8,7 @@ import torch
 
 from metarobust import pretrained
 from metarobust.data import SUMMARIES
-from metarobust.errors import InputError, choose
+from metarobust.errors import InputError
 from metarobust.lab import catalogue
 from metarobust.lab import spec as specs
 from metarobust.lab.baselines import Baseline, methods, settings
@@ -68,7 +68,6 @@ def make_spec(scale: str, dataset: str, seeds: list[int] | None) -> dict[str, An
     Raises:
         InputError: Where no learned optimizer that patches knows the data set.
     """
-    choose(scale, SCALES, f"scale of {NAME}")
     name, known = f"patch-{dataset}", [each for each in SUMMARIES if f"patch-{each}" in pretrained.available()]
     if dataset not in known:
         raise InputError(
