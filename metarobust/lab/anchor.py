@@ -167,7 +167,7 @@ def train(
         about = dict(resume[1])
     shown = {"desc": label, "disable": label is None, "leave": False}
     bar = trange(about["step"], recipe.steps, initial=about["step"], total=recipe.steps, **shown)
-    with counting() as tally, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with counting() as tally:
         before = about["made"]
         for step in bar:
             generator, progress = generator_of(device, seed, step), step / recipe.steps

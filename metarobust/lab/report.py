@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from metarobust.errors import InputError, choose
+from metarobust.errors import InputError
 from metarobust.lab import results
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.paired import holm, paired
-from metarobust.lab.provenance import facts, took
+from metarobust.lab.provenance import code, facts, took
 from metarobust.lab.summary import variants
 
 KEPT = {"learned": "All that is learned is", "searched": "The rivals' settings are", "measured": "Most of it is"}
@@ -30,19 +30,14 @@ def experiments(folder: Path) -> str:
 
 def report(folder: Path, name: str) -> str:
     """Facts, tables and tests of a run that is recorded in the folder. Raises InputError as `load` does."""
-    runs = {run["name"]: run for run in facts(folder)}
-    run = runs[choose(name, runs, "recorded run")]
     manifest, frame = results.load(folder / name)
-    blocks = [about(manifest, run)]
+    blocks = [about(manifest)]
     if "bench" in manifest:
         return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, results.as_rows(frame))])
-    experiment = EXPERIMENTS.get(run["experiment"])
-    if experiment is None:
-        return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
+    experiment = EXPERIMENTS[manifest["spec"]["experiment"]]
     parts = results.names(frame, "part")
     for part in parts:
         rows = results.select(frame, part=part)
-        compares = isinstance(experiment, Comparison)
         try:
             shown = experiment.markdown(frame, part)
         except InputError:  # a part that the experiment does not show: rows that others are made of
@@ -53,7 +48,8 @@ def report(folder: Path, name: str) -> str:
         if "robust accuracy" not in results.names(rows, "metric"):
             continue
         learned = results.names(rows[rows["learned"] == 1], "method")
-        if compares and not {results.LEARNED, results.JOINT, results.PENALTIES}.issuperset(learned):
+        in_headline = {results.LEARNED, results.JOINT, results.PENALTIES}
+        if isinstance(experiment, Comparison) and not in_headline.issuperset(learned):
             blocks.append(variants(frame, part))
         blocks += [remark] if (remark := trust(rows)) else []
         if learned:
@@ -61,17 +57,18 @@ def report(folder: Path, name: str) -> str:
     return "\n\n".join(blocks)
 
 
-def about(manifest: dict[str, Any], run: dict[str, Any]) -> str:
+def about(manifest: dict[str, Any]) -> str:
     """What the manifest says, as a list."""
-    date = (manifest.get("started") or manifest["finished"])[:10]
+    date, made_by = (manifest.get("started") or manifest["finished"])[:10], manifest["code"]
     versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
     memory = f", {manifest['peak_memory_mb'] / 1024:.1f} GiB of memory" if manifest.get("peak_memory_mb") else ""
-    lines = [f"`{run['command']}`", f"{date}; {took(run['wall_seconds'])} on {device_of(run)}{memory}; {versions}"]
-    if run["dataset"]:
-        seeds = " ".join(map(str, run["seeds"]))
-        lines.append(f"Data set {run['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
-    since = "is the same here" if run["code"] == "same" else "has changed since"
-    lines.append(f"Made by commit {(run['commit'] or 'unknown')[:7]}; the code {since}")
+    spent = f"{took(manifest['wall_seconds'])} on {device_of(manifest)}{memory}"
+    lines = [f"`{manifest['command']}`", f"{date}; {spent}; {versions}"]
+    if "spec" in manifest:
+        dataset, seeds = manifest["spec"]["dataset"], " ".join(map(str, manifest["spec"]["seeds"]))
+        lines.append(f"Data set {dataset} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
+    since = "is the same here" if made_by["sha256"] == code()["sha256"] else "has changed since"
+    lines.append(f"Made by commit {(made_by['commit'] or 'unknown')[:7]}; the code {since}")
     for key, what in KEPT.items():
         if key in manifest:
             first = manifest[key]

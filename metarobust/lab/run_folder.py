@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from metarobust.errors import InputError
-from metarobust.lab.environment import code, peak_memory, versions
+from metarobust.lab.provenance import code, peak_memory, versions
 from metarobust.lab.tables import sound, write_csv
 from metarobust.storage import TEMPORARY, load_tensors, read_json, save_tensors, sha256, write_json
 

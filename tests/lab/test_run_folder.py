@@ -17,8 +17,8 @@ import pytest
 from metarobust import storage
 from metarobust.data import load
 from metarobust.errors import InputError
-from metarobust.lab import engine, environment, run_folder
-from metarobust.lab.environment import code
+from metarobust.lab import engine, provenance, run_folder
+from metarobust.lab.provenance import code
 from metarobust.lab.results import as_rows
 from metarobust.lab.results import load as load_run
 from metarobust.lab.run_folder import COLUMNS, LOCK, Run
@@ -123,7 +123,7 @@ def test_other_code_or_versions_are_refused(tmp_path, monkeypatch):
         patch.setattr(run_folder, "code", lambda: {"sha256": "other"})
         with pytest.raises(InputError, match="other code"):
             start(tmp_path, resume=True)
-    monkeypatch.setattr(environment, "version", lambda name: "0")
+    monkeypatch.setattr(provenance, "version", lambda name: "0")
     with pytest.raises(InputError, match=r"versions\.torch is .* there and '0' here"):
         start(tmp_path, resume=True)
 
@@ -230,7 +230,7 @@ def test_the_code_is_identified(tmp_path, monkeypatch):
     (package / "lab").mkdir(parents=True)
     for name in ("__init__.py", "lab/results.py"):
         (package / name).write_text("a = 1\n")
-    monkeypatch.setattr(environment, "__file__", str(package / "lab" / "environment.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "lab" / "provenance.py"))
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
 

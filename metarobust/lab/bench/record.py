@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from metarobust.lab.bench.libraries import INSTALL, installed, need
-from metarobust.lab.environment import code, versions
+from metarobust.lab.provenance import code, versions
 from metarobust.lab.results import load, to_markdown, to_text
 from metarobust.lab.tables import write_csv
 from metarobust.storage import write_json
