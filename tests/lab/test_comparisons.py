@@ -57,11 +57,11 @@ def context(part, **numbers):
     return Context(tiny(part, **numbers), part, Worker(None, load("digits"), CPU))
 
 
-def execute(out, spec, **pool):
+def execute(out, spec):
     """Runs what is missing of a comparison, and returns the manifest and the rows."""
     dataset = load("digits")
     run = Run(out, spec.as_dict(), resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
-    engine.complete(Comparison("patch"), run, dataset, CPU, **pool)
+    engine.complete(Comparison("patch"), run, dataset, CPU)
     manifest, frame = load_run(out)
     return manifest, as_rows(frame)
 
@@ -283,12 +283,6 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(whole, tmp_path, mon
     assert kills >= 4
     assert (tmp_path / "run" / "results.csv").read_bytes() == (whole[0] / "results.csv").read_bytes()
     assert manifest["summary"] == whole[1]["summary"]
-
-
-@pytest.mark.slow
-def test_two_workers_find_what_one_finds_to_the_byte(whole, tmp_path):
-    execute(tmp_path / "run", WHOLE, workers=2)
-    assert (tmp_path / "run" / "results.csv").read_bytes() == (whole[0] / "results.csv").read_bytes()
 
 
 def test_what_is_frozen_is_what_runs(whole, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -162,49 +161,6 @@ def test_wall_time_adds_up_over_sessions(tmp_path, monkeypatch):
     start(tmp_path).keep("u", [])  # made at 100, manifest at 101, unit done at 103, then killed
     start(tmp_path, resume=True).finish([], {})  # 200, 200.5 and 205
     assert storage.read_json(tmp_path / "manifest.json")["wall_seconds"] == 8.0
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_write_and_resumed_it_gives_the_same_table(tmp_path):
-    """In one folder, so that kills follow one another, each a few writes further; later sessions have less to do."""
-    execute(tmp_path / "whole", seeds=[0])
-    out, kills, k = tmp_path / "killed", 0, 0
-    while (status := run_and_die(out, k)) != 0:
-        assert status == 9
-        kills += 1
-        k = (5 * k + 3) % 31
-    assert kills >= 5
-    assert (out / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
-
-
-def run_and_die(out, k):
-    """Run or resume in a child that dies, with no clean-up, before its k-th sync, replacement or removal.
-
-    Returns its exit status: 9, or 0 when the run was finished before.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads: the child starts none
-        child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        count = iter(range(10**6))
-
-        def deadly(real):
-            def call(*arguments, **options):
-                if next(count) == k:
-                    os._exit(9)
-                return real(*arguments, **options)
-
-            return call
-
-        for name in ("fsync", "replace", "unlink"):
-            setattr(os, name, deadly(getattr(os, name)))
-        execute(out, resume=True, seeds=[0])
-        os._exit(0)
-    except BaseException as error:
-        print(repr(error))
-    os._exit(1)
 
 
 def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path):
