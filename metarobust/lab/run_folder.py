@@ -7,7 +7,6 @@ results.csv      one row for each value, the same to the byte whether or not the
 """
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -120,8 +119,6 @@ class Units:
         return self.out / "checkpoints" / f"{name}.safetensors"
 
     def _path(self, name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):
-            raise ValueError(f"unit name {name!r} is not of letters, digits and . _ = + -")
         return self.out / "units" / f"{name}.json"
 
 
@@ -193,13 +190,8 @@ class Run(Units):
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Writes results.csv, a column that a row lacks left empty; then the manifest, with status "complete"."""
-        digest = write_csv(self.out / "results.csv", rows, COLUMNS)
-        self.manifest |= {
-            "status": "complete",
-            "summary": dict(summary),
-            "columns": {name: kind.__name__ for name, kind in COLUMNS.items()},
-            "files_sha256": {"results.csv": digest},
-        }
+        written = write_csv(self.out / "results.csv", rows, COLUMNS)
+        self.manifest |= {"status": "complete", "summary": dict(summary), **written}
         self._write_manifest()
 
     def _write_manifest(self) -> None:

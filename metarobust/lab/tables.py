@@ -16,13 +16,16 @@ from metarobust.errors import InputError
 from metarobust.storage import damaged, read_bytes, sha256, write_atomic
 
 
-def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> str:
-    """Writes rows atomically, and returns the file's SHA-256.
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> dict[str, Any]:
+    """Writes rows atomically.
 
     Args:
         path: of the file.
         rows: by column; what is missing or None is an empty cell. A float reads back as the same float.
         columns: name to str, int or float, in order.
+
+    Returns:
+        What a manifest says of the file, for `read_csv`: `columns` with the names of their types, and `files_sha256`.
 
     Raises:
         ValueError or TypeError: a row has another column, or a value that is not of its column's type.
@@ -33,7 +36,8 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapp
     frame = pd.DataFrame(list(rows), columns=[*columns]).astype(numbers)
     text = frame.to_csv(index=False, lineterminator="\n")
     write_atomic(path, text)
-    return sha256(text)
+    types = {name: kind.__name__ for name, kind in columns.items()}
+    return {"columns": types, "files_sha256": {Path(path).name: sha256(text)}}
 
 
 def read_csv(path: str | Path, columns: Mapping[str, str], digest: str) -> pd.DataFrame:

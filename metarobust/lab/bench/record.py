@@ -76,9 +76,7 @@ class Bench:
         }
         if out is not None:
             self.keep(out)
-            digest = write_csv(out / "results.csv", rows, self.columns)
-            types = {name: kind.__name__ for name, kind in self.columns.items()}
-            write_json(out / "manifest.json", manifest | {"columns": types, "files_sha256": {"results.csv": digest}})
+            write_json(out / "manifest.json", manifest | write_csv(out / "results.csv", rows, self.columns))
         return self.table(manifest, rows)
 
     def table(self, manifest: Row, rows: Sequence[Row]) -> str:

@@ -17,7 +17,6 @@ from metarobust.storage import sha256
 
 NAME = "cost"
 SUMMARY = "what a given robustness costs, and after how many patched models meta-training has paid"
-SCALES = ("smoke", "small", "full")
 # Fixed before anything was measured on them, and in no other experiment: no meta-training, tuning or choice of ours has
 # looked at them.
 NETWORKS = ("mlp-72-elu", "cnn-5-10-gelu", "mlp-40-20-gelu", "cnn-12-24-relu", "mlp-200-relu")
