@@ -129,26 +129,6 @@ def ahead(frame: pd.DataFrame, rule: str, meta_seed: int) -> dict[str, dict[str,
     return by_part
 
 
-def measured(frame: pd.DataFrame, part: str, rule: str, meta_seed: int) -> dict[str, dict[str, str]]:
-    """For each unseen network of a part what an optimizer is held against: `this`, and methods by name.
-
-    Clean and robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds; see `summary.Cells`.
-
-    Raises:
-        InputError: one of the methods was not measured.
-    """
-    rows = results.select(frame, part=part)
-    cells = Cells(rows[(rows["method"] != rule) | (rows["meta_seed"] == meta_seed)])
-    before = [results.BEFORE] if rows["start"].iloc[0] == "trained" else []
-    by_model = {}
-    for model in results.names(rows, "model"):
-        attacked = [results.REFERENCE] if results.REFERENCE in results.names(rows, "method") else []
-        methods = [*before, results.ADAM, results.best_baseline(rows, part, model), *attacked]
-        by_model[model] = {"this": cells(part, model, rule)}
-        by_model[model] |= {method: cells(part, model, method) for method in methods}
-    return by_model
-
-
 def card(name: str) -> dict[str, Any]:
     """All that is known of a pretrained optimizer.
 
@@ -159,14 +139,24 @@ def card(name: str) -> dict[str, Any]:
         A JSON object. `works` are the unseen networks where it was more robust than every method that makes no
         adversarial example; `fails` names for each other network the methods that were ahead; `elsewhere` has both for
         the other parts of its run, with fewer images or on other data sets. `results` are taken out of the recorded run
-        `run` now: of this optimizer and what it is held against, clean/robust accuracy in per cent, ± 95 % over seeds.
+        `run` now: for each unseen network of `this` optimizer and of the methods that it is held against, by name,
+        clean/robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds.
 
     Raises:
         InputError: another name, a damaged card, or an installation without the recorded run.
     """
     about = pretrained.card(name)
-    frame = results.recorded(about["run"]).frame
-    return about | {"results": measured(frame, about["part"], about.get("rule", "learned"), about["meta_seed"])}
+    part, rule, meta_seed = about["part"], about.get("rule", results.LEARNED), about["meta_seed"]
+    rows = results.select(results.recorded(about["run"]).frame, part=part)
+    cells = Cells(rows[(rows["method"] != rule) | (rows["meta_seed"] == meta_seed)])
+    before = [results.BEFORE] if rows["start"].iloc[0] == "trained" else []
+    attacked = [results.REFERENCE] if results.REFERENCE in results.names(rows, "method") else []
+    by_model = {}
+    for model in results.names(rows, "model"):
+        methods = [*before, results.ADAM, results.best_baseline(rows, part, model), *attacked]
+        by_model[model] = {"this": cells(part, model, rule)}
+        by_model[model] |= {method: cells(part, model, method) for method in methods}
+    return about | {"results": by_model}
 
 
 def export(run: str | Path, part: str, out: str | Path = ".", *, rule: str = "learned") -> Path:
