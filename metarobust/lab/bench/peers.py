@@ -47,11 +47,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 def keep_models(folder: Path) -> None:
     """Stores the models' parameters beside the result, so that every machine can attack the same."""
-    save_tensors(
-        folder / "models.safetensors",
-        {name: train(name) for name in MODELS},
-        {"models": {name: architecture for name, (architecture, _) in MODELS.items()}},
-    )
+    save_tensors(folder / "models.safetensors", {name: train(name) for name in MODELS})
 
 
 def recorded_models(folder: Path = FOLDER / NAME) -> dict[str, nn.Module]:
