@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarobust.attacks import counting
 from metarobust.data import Split
@@ -166,7 +166,7 @@ def checks(context: Context, tasks: Tasks, params: Tensor) -> dict[str, Any]:
     """How many flags the checks of `evaluate` raise on the model of the first seed, and which, as a row's end."""
     few = context.test[:CHECKED]
     report = evaluate(
-        Model(tasks.predictor(params)), few.images, few.labels, eps=context.spec.eps, restarts=1, checks=len(few),
+        tasks.predictor(params), few.images, few.labels, eps=context.spec.eps, restarts=1, checks=len(few),
         label=None, **attacked.SHORTER,
     )  # fmt: skip
     return {
@@ -177,14 +177,3 @@ def checks(context: Context, tasks: Tasks, params: Tensor) -> dict[str, Any]:
         "value": float(len(report.flags)),
         "n": len(few),
     }
-
-
-class Model(nn.Module):
-    """Prediction with given parameters, as a module: `evaluate` asks for one."""
-
-    def __init__(self, predict: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.predict = predict
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.predict(x)
