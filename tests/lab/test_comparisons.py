@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
@@ -60,7 +60,7 @@ def context(part, **numbers):
 def execute(out, spec):
     """Runs what is missing of a comparison, and returns the manifest and the rows."""
     dataset = load("digits")
-    run = Run(out, spec.as_dict(), resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
+    run = Run(out, asdict(spec), resume=out.exists(), about={"data_sha256": dataset.sha256, "device": "cpu"})
     engine.complete(Comparison("patch"), run, dataset, CPU)
     manifest, frame = load_run(out)
     return manifest, as_rows(frame)
@@ -288,7 +288,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(whole, tmp_path, mon
 def test_what_is_frozen_is_what_runs(whole, tmp_path, monkeypatch):
     """The catalogue may have changed since: the manifest alone says what to do."""
     monkeypatch.setattr(catalogue, "make", lambda *_: pytest.fail("looked up again"))
-    assert from_dict(Spec, json.loads(json.dumps(WHOLE.as_dict()))) == WHOLE
+    assert from_dict(Spec, json.loads(json.dumps(asdict(WHOLE)))) == WHOLE
     assert from_dict(Spec, whole[1]["spec"]) == WHOLE
     units = Comparison("patch").units(whole[1]["spec"], load("digits"))
     assert {unit.name for unit in units} == {path.stem for path in (whole[0] / "units").iterdir()}
@@ -527,13 +527,13 @@ def test_a_data_set_that_cannot_be_shared_out_is_refused_before_anything_is_lear
 def test_every_experiment_can_be_begun(name, scale, dataset):
     """Its baselines are known, no rule is missing, and names tell parts, rules and units apart."""
     spec = catalogue.make(name, scale, dataset, None)
-    assert from_dict(Spec, json.loads(json.dumps(spec.as_dict()))) == spec
+    assert from_dict(Spec, json.loads(json.dumps(asdict(spec)))) == spec
     labels = torch.arange(35_000) % 10
     large = Dataset(
         "large", Split(torch.zeros(35_000, 1, 1, 1), labels), Split(torch.zeros(9, 1, 1, 1), labels[:9]), 10, ""
     )
     done = set()
-    for unit in Comparison(name).units(spec.as_dict(), large):
+    for unit in Comparison(name).units(asdict(spec), large):
         assert unit.name not in done
         assert done.issuperset(unit.needs)
         done.add(unit.name)
