@@ -154,8 +154,8 @@ def card(name: str) -> dict[str, Any]:
     by_model = {}
     for model in results.names(rows, "model"):
         methods = [*before, results.ADAM, results.best_baseline(rows, part, model), *attacked]
-        by_model[model] = {"this": cells(part, model, rule)}
-        by_model[model] |= {method: cells(part, model, method) for method in methods}
+        by_model[model] = {"this": cells[part, model, rule]}
+        by_model[model] |= {method: cells[part, model, method] for method in methods}
     return about | {"results": by_model}
 
 

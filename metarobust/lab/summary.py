@@ -10,23 +10,17 @@ from metarobust.lab import results
 TITLES = {results.ADAM: "Adam"}
 
 
-class Cells:
-    """`clean/robust ±half-width` in per cent, by part, network and method."""
+class Cells(dict[tuple[str, str, str], str]):
+    """`clean/robust ±half-width` in per cent, by part, network and method; InputError for what was not measured."""
 
     def __init__(self, frame: pd.DataFrame):
         clean, robust = (100 * results.intervals(results.accuracy(frame, metric)) for metric in ("clean", "robust"))
-        self._cells = {
-            key: f"{clean['mean'][key]:.1f}/{mean:.1f} ±{half:.1f}"
-            for key, mean, half in robust.itertuples()
-            if key in clean.index
-        }
+        for key, mean, half in robust.loc[robust.index.isin(clean.index)].itertuples():
+            self[key] = f"{clean['mean'][key]:.1f}/{mean:.1f} ±{half:.1f}"
 
-    def __call__(self, part: str, model: str, method: str) -> str:
-        """Raises InputError where there is no such accuracy."""
-        try:
-            return self._cells[part, model, method]
-        except KeyError:
-            raise InputError(f"these results hold no accuracy of {method!r} on {model} in part {part!r}") from None
+    def __missing__(self, key: tuple[str, str, str]) -> str:
+        part, model, method = key
+        raise InputError(f"these results hold no accuracy of {method!r} on {model} in part {part!r}")
 
 
 def title(part: pd.DataFrame) -> str:
@@ -75,8 +69,8 @@ def headline(frame: pd.DataFrame, part: str) -> list[list[str]]:
     rivals = {name: rival for name, rival in rivals.items() if len(rival)}  # a part may lack plain rules
     lines = [["unseen network", *first, *rivals, *(TITLES.get(name, name) for name in last)]]
     for model in results.names(rows, "model"):
-        picked = [f"{cells(part, model, rival[part, model])} ({rival[part, model]})" for rival in rivals.values()]
-        line = [cells(part, model, method) for method in (*first, *last)]
+        picked = [f"{cells[part, model, rival[part, model]]} ({rival[part, model]})" for rival in rivals.values()]
+        line = [cells[part, model, method] for method in (*first, *last)]
         lines.append([model, *line[: len(first)], *picked, *line[len(first) :]])
     return lines
 
@@ -100,7 +94,7 @@ def variants(frame: pd.DataFrame, part: str) -> str:
     rows = results.select(frame, part=part)
     cells, models = Cells(rows), results.names(rows, "model")
     methods = results.names(results.select(rows, learned=1), "method")
-    lines = [[method, *(cells(part, model, method) for model in models)] for method in methods]
+    lines = [[method, *(cells[part, model, method] for model in models)] for method in methods]
     return results.to_markdown([["learned rule", *models], *lines])
 
 
@@ -115,7 +109,7 @@ def table(frame: pd.DataFrame) -> str:
         made = rows[rows["metric"] == "adversarial examples"].groupby("method")["value"].max()
         tiers = rows.groupby("method")["tier"].first()
         for method in results.names(rows, "method"):
-            values = [cells(part, model, method) for model in models]
+            values = [cells[part, model, method] for model in models]
             lines.append(f"{method:35}{tiers[method][:3]:>5}{made[method]:>10,.0f}{_columns(values, models)}")
         lines.append("")
     note = "tier: what a method may look at; 0 clean gradients, 1 noised, 2 input gradients, adv attacks"
