@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name as load
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ RECORDED_RUN = RECORDED / "patch-digits-small"
 BOOK_RUN = Path("_build/runs/patch-digits-smoke")
 """Where `make book` leaves the run of its live chapter."""
 EXPERIMENTS, BENCHES = "metarobust.lab.experiments:EXPERIMENTS", "metarobust.lab.bench:BENCHES"
+"""Where `load` finds them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_all(options: argparse.Namespace) -> None:
     """Experiments, comparisons with other libraries, learned optimizers and data sets, a line each."""
-    data, experiments = load("metarobust.data"), load(EXPERIMENTS).items()
-    benches, pretrained = load(BENCHES).items(), load("metarobust.pretrained")
+    data, experiments = import_module("metarobust.data"), load(EXPERIMENTS).items()
+    benches, pretrained = load(BENCHES).items(), import_module("metarobust.pretrained")
     for title, summaries in {
         "experiments (metarobust run NAME)": {n: f"{e.SUMMARY} [{', '.join(e.SCALES)}]" for n, e in experiments},
         "comparisons with other libraries (metarobust bench NAME)": {n: b.summary for n, b in benches},
@@ -79,7 +81,7 @@ def list_all(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs an experiment and prints its table, or runs all of them."""
-    running = load("metarobust.lab.running")
+    running = import_module("metarobust.lab.running")
     names = ("scale", "dataset", "seeds", "device", "data_root", "workers", "cluster")
     given = {name: getattr(options, name) for name in names}
     if options.name == "all":
@@ -99,7 +101,7 @@ def show(options: argparse.Namespace) -> None:
 
 def results(options: argparse.Namespace) -> None:
     """Lists the recorded runs."""
-    provenance = load("metarobust.lab.provenance")
+    provenance = import_module("metarobust.lab.provenance")
     facts = provenance.facts(RECORDED)
     print(json.dumps(facts, indent=1) if options.json else provenance.listing(facts))
 
@@ -142,7 +144,7 @@ def grade(options: argparse.Namespace) -> None:
 
 def describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError where the folder holds no finished run."""
-    results, known = load("metarobust.lab.results"), load(EXPERIMENTS)
+    results, known = import_module("metarobust.lab.results"), load(EXPERIMENTS)
     manifest, frame = results.load(folder)
     with results.sound(folder / "manifest.json"):
         spec, took, where = manifest["spec"], f"{manifest['wall_seconds']:.0f} s", manifest["device"]["name"]
