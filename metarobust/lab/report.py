@@ -129,11 +129,7 @@ def against_baselines(rows: pd.DataFrame, method: str) -> list[list[str]]:
         raised = holm([test.p_t for test, _ in pairs])
         for (_, model), (test, other), p in zip(rivals.index, pairs, raised, strict=True):
             points = [f"{100 * one.difference:+.1f} ±{100 * one.half:.1f}" for one in (test, other)]
-            p_values = [p_text(x) for x in (test.p_t, p, test.p_wilcoxon)]
+            # No finite number of seeds shows a zero.
+            p_values = [f"{x:.3f}" if x >= 0.001 else "< 0.001" for x in (test.p_t, p, test.p_wilcoxon)]
             lines.append([model, tier, rivals[_, model], *points, *p_values])
     return lines
-
-
-def p_text(p: float) -> str:
-    """Three decimals, and no zero: no finite number of seeds shows that."""
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
