@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
     if options.name == "all":
         if options.eps is not None:
             raise InputError("run all takes the radius of each data set; give --eps to one experiment at a time")
-        running.run_all(out=options.out or Path("runs"), say=lambda line: print(line, flush=True), **given)
+        running.run_all(out=options.out or Path("runs"), **given)
         return
     out, _, frame = running.run(options.name, eps=options.eps, out=options.out, resume=options.resume, **given)
     print(load(EXPERIMENTS)[options.name].table(frame))
