@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name as load
 from typing import Any, NoReturn
 
 from metarobust.errors import InputError, choose
@@ -24,23 +25,8 @@ RECORDED = Path(__file__).parent / "lab" / "recorded"
 RECORDED_RUN = RECORDED / "patch-digits-small"
 BOOK_RUN = Path("_build/runs/patch-digits-smoke")
 """Where `make book` leaves the run of its live chapter."""
-
-LOADED = {
-    "benches": "metarobust.lab.bench:BENCHES",
-    "class table": "metarobust.course.classroom:class_table",
-    "data": "metarobust.data",
-    "experiments": "metarobust.lab.experiments:EXPERIMENTS",
-    "export": "metarobust.lab.cards:export",
-    "grade": "metarobust.course.grade:grade_file",
-    "limits": "metarobust.course.sandbox:Limits",
-    "pretrained": "metarobust.pretrained",
-    "provenance": "metarobust.lab.provenance",
-    "results": "metarobust.lab.results:load",
-    "run": "metarobust.lab.running:run",
-    "run all": "metarobust.lab.running:run_all",
-    "sound": "metarobust.lab.tables:sound",
-}
-"""What the commands call, of all layers: module, or module and name."""
+EXPERIMENTS, BENCHES = "metarobust.lab.experiments:EXPERIMENTS", "metarobust.lab.bench:BENCHES"
+"""Where `load` finds them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,20 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load(name: str) -> Any:
-    """What `LOADED` has under this name."""
-    module, _, attribute = LOADED[name].partition(":")
-    loaded = import_module(module)
-    return getattr(loaded, attribute) if attribute else loaded
-
-
 def list_all(options: argparse.Namespace) -> None:
     """Experiments, comparisons with other libraries, learned optimizers and data sets, a line each."""
-    data, experiments = load("data"), load("experiments").items()
+    data, experiments = import_module("metarobust.data"), load(EXPERIMENTS).items()
+    benches, pretrained = load(BENCHES).items(), import_module("metarobust.pretrained")
     for title, summaries in {
         "experiments (metarobust run NAME)": {n: f"{e.SUMMARY} [{', '.join(e.SCALES)}]" for n, e in experiments},
-        "comparisons with other libraries (metarobust bench NAME)": {n: b.summary for n, b in load("benches").items()},
-        "learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))": load("pretrained").summaries(),
+        "comparisons with other libraries (metarobust bench NAME)": {n: b.summary for n, b in benches},
+        "learned optimizers (metarobust.patch(model, images, labels, optimizer=NAME))": pretrained.summaries(),
         "data sets (--dataset NAME)": data.SUMMARIES,
     }.items():
         print("\n".join([title, *(f"  {name:24}{summary}" for name, summary in summaries.items())]))
@@ -101,15 +81,16 @@ def list_all(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs an experiment and prints its table, or runs all of them."""
+    running = import_module("metarobust.lab.running")
     names = ("scale", "dataset", "seeds", "device", "data_root", "workers", "cluster")
     given = {name: getattr(options, name) for name in names}
     if options.name == "all":
         if options.eps is not None:
             raise InputError("run all takes the radius of each data set; give --eps to one experiment at a time")
-        load("run all")(out=options.out or Path("runs"), say=lambda line: print(line, flush=True), **given)
+        running.run_all(out=options.out or Path("runs"), **given)
         return
-    out, _, frame = load("run")(options.name, eps=options.eps, out=options.out, resume=options.resume, **given)
-    print(load("experiments")[options.name].table(frame))
+    out, _, frame = running.run(options.name, eps=options.eps, out=options.out, resume=options.resume, **given)
+    print(load(EXPERIMENTS)[options.name].table(frame))
     print(f"results: {out / 'results.csv'}")
 
 
@@ -120,7 +101,7 @@ def show(options: argparse.Namespace) -> None:
 
 def results(options: argparse.Namespace) -> None:
     """Lists the recorded runs."""
-    provenance = load("provenance")
+    provenance = import_module("metarobust.lab.provenance")
     facts = provenance.facts(RECORDED)
     print(json.dumps(facts, indent=1) if options.json else provenance.listing(facts))
 
@@ -136,36 +117,38 @@ def headline(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Writes a learned optimizer out of a finished run."""
-    print(load("export")(options.folder, options.part, options.out, rule=options.rule))
+    print(load("metarobust.lab.cards:export")(options.folder, options.part, options.out, rule=options.rule))
 
 
 def bench(options: argparse.Namespace) -> None:
     """Compares with other libraries."""
-    benches = load("benches")
+    benches = load(BENCHES)
     print(benches[choose(options.name, benches, "comparison")].run(out=options.out, quick=options.quick))
 
 
 def grade(options: argparse.Namespace) -> None:
     """Grades a student's notebook, or a folder of them."""
-    limits = load("limits")(options.time_limit, int(options.memory * 1e9))
     if options.csv == options.path.is_file():
         raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
     if options.json if options.csv else options.out or options.workers or options.retry:
         raise InputError("--json is for one notebook, --out, --workers and --retry are for a folder, with --csv")
+    limits = load("metarobust.course.sandbox:Limits")(options.time_limit, int(options.memory * 1e9))
     given = {"number": options.assignment, "seed": options.seed, "limits": limits, "trust": options.trust}
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
-        print(load("class table")(options.path, out, workers=options.workers, retry=options.retry, **given), end="")
+        class_table = load("metarobust.course.classroom:class_table")
+        print(class_table(options.path, out, workers=options.workers, retry=options.retry, **given), end="")
     else:
-        print(load("grade")(options.path, **given).text(options.json))
+        print(load("metarobust.course.grade:grade_file")(options.path, **given).text(options.json))
 
 
 def describe(folder: Path, brief: bool = False) -> str:
     """What was run, and its table. Raises InputError where the folder holds no finished run."""
-    manifest, frame = load("results")(folder)
-    with load("sound")(folder / "manifest.json"):
+    results, known = import_module("metarobust.lab.results"), load(EXPERIMENTS)
+    manifest, frame = results.load(folder)
+    with results.sound(folder / "manifest.json"):
         spec, took, where = manifest["spec"], f"{manifest['wall_seconds']:.0f} s", manifest["device"]["name"]
-        experiment = load("experiments")[choose(spec["experiment"], load("experiments"), "experiment")]
+        experiment = known[choose(spec["experiment"], known, "experiment")]
         seeds = " ".join(map(str, spec["seeds"]))
         head = f"{spec['experiment']} on {spec['dataset']}, scale {spec['scale']}, seeds {seeds}; {took} on {where}"
     return f"{head}\n{experiment.brief(frame) if brief else experiment.table(frame)}"

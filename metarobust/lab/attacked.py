@@ -179,25 +179,18 @@ def together(
 
 
 def under_quick(
-    tasks: Tasks,
-    params: Tensor,
-    test: Split,
-    *,
-    eps: float,
-    steps: int,
-    generator: torch.Generator,
-    at_once: int | None = None,
+    tasks: Tasks, params: Tensor, test: Split, *, eps: float, steps: int, generator: torch.Generator
 ) -> dict[str, list[float]]:
     """For each of the T models its `clean` and `robust` accuracy, under two PGDs.
 
-    at_once: how many models are attacked together; None for AT_ONCE on a GPU, where a small model mostly waits, and for
-    one after the other on a processor, where images that are fooled can leave.
+    On a GPU, where a small model mostly waits, AT_ONCE of them are attacked together; on a processor one after the
+    other, where images that are fooled can leave.
     """
-    many, how = at_once or (AT_ONCE if params.is_cuda else 1), {"eps": eps, "steps": steps}
-    if many == 1:
+    how = {"eps": eps, "steps": steps}
+    if not params.is_cuda:
         return over_models(tasks, params, test, quick(**how), generator, independent=False)
     accuracies: dict[str, list[float]] = {}
-    for some in params.split(many):
+    for some in params.split(AT_ONCE):
         for name, values in together(tasks, some, test, quick(**how, early_exit=False), generator).items():
             accuracies.setdefault(name, []).extend(values)
     return accuracies

@@ -8,19 +8,7 @@ import pandas as pd
 
 from metarobust import pretrained
 from metarobust.errors import InputError, choose
-from metarobust.lab.results import (
-    ADAM,
-    BEFORE,
-    GROUP,
-    PLAIN,
-    REFERENCE,
-    accuracy,
-    best_baseline,
-    load,
-    names,
-    recorded,
-    select,
-)
+from metarobust.lab import results
 from metarobust.lab.run_folder import Units
 from metarobust.lab.spec import sizes, slug
 from metarobust.lab.summary import Cells
@@ -47,52 +35,52 @@ def learned_on(spec: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
 
 
 def describe(
-    manifest: Mapping[str, Any],
-    frame: pd.DataFrame,
-    part: Mapping[str, Any],
-    rule: Mapping[str, Any],
-    meta_seed: int,
-    log: Sequence[Mapping[str, Any]],
+    run: results.Results, part: Mapping[str, Any], rule: Mapping[str, Any], log: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """All that the card says, but for its results, which are read when they are asked for.
+    """All that the card says, as a JSON object, but for its results, which are read when they are asked for.
 
     Args:
-        manifest: of the finished run. Where only baselines were searched and measured again, it names under `learned`
+        run: that is finished. Where only baselines were searched and measured again, its manifest names under `learned`
             the run that everything learned was kept from.
-        frame: the run's values.
         part: an entry of its spec, whose networks and baselines the card names.
         rule: an entry of the part: the learned optimizer.
-        meta_seed: of the weights that are shipped.
         log: of its meta-training, `meta_loss` for each outer step.
-
-    Returns:
-        A JSON object.
     """
+    manifest, frame = run
     spec, name, dataset = manifest["spec"], part["name"], learned_on(manifest["spec"], rule)
-    run = "-".join((spec["experiment"], spec["dataset"].replace(":", "-"), spec["scale"]))
     numbers, made = spec if rule["source"] is None else vars(sizes(rule["source"])), manifest.get("learned", manifest)
     # Parts that use what was learned in the same one: another part may have learned by the same name.
     home = {each["name"]: each.get("home") or each["name"] for each in spec["parts"]}
-    by_part = {part: found for part, found in ahead(frame, rule["name"], meta_seed).items() if home[part] == home[name]}
-    seen = [each.removeprefix("folder:") for each in names(frame, "dataset")]
-    attack = {"norm": "linf", "eps": part["meta_eps"] * (numbers["eps"] / spec["eps"])}
-    attack |= {"steps": part["attack_steps"], "weight": part["weight"]}
-    past = {"dataset": dataset, **({"beside": list(rule["beside"])} if rule.get("beside") else {})}
-    images = numbers["meta_images"] + sum(sizes(each).meta_images for each in rule.get("beside", ()))
-    past |= {"images": images, "images_of_one_task": "per_class of each class"}
-    past |= {"per_class": numbers["per_class"], "family": family(part, rule) or spec["family"]}
-    past |= {"models_of_each": spec["victims"], "their_training": spec["training"] if part["trained"] else None}
-    past |= {"attack": attack, "plan": rule["plan"], "begins": rule["begins"]}
-    past |= {"meta_loss": [log[0]["meta_loss"], log[-1]["meta_loss"]]}
+    by_part = {part: found for part, found in ahead(frame, rule["name"], META_SEED).items() if home[part] == home[name]}
+    seen = [each.removeprefix("folder:") for each in results.names(frame, "dataset")]
+    past = {
+        "dataset": dataset,
+        **({"beside": list(rule["beside"])} if rule.get("beside") else {}),
+        "images": numbers["meta_images"] + sum(sizes(each).meta_images for each in rule.get("beside", ())),
+        "images_of_one_task": "per_class of each class",
+        "per_class": numbers["per_class"],
+        "family": family(part, rule) or spec["family"],
+        "models_of_each": spec["victims"],
+        "their_training": spec["training"] if part["trained"] else None,
+        "attack": {
+            "norm": "linf",
+            "eps": part["meta_eps"] * (numbers["eps"] / spec["eps"]),
+            "steps": part["attack_steps"],
+            "weight": part["weight"],
+        },
+        "plan": rule["plan"],
+        "begins": rule["begins"],
+        "meta_loss": [log[0]["meta_loss"], log[-1]["meta_loss"]],
+    }
     # Its kind and the numbers outside theta are as the library makes it, which is how experiments do.
     return shape(make(rule["kind"])) | {
         "summary": f"{GOALS[part['trained']][1]} in {part['steps']} steps; meta-trained on "
         + " and ".join([dataset, *rule.get("beside", ())])
         + {"0": "", "1": f" ({rule['kind']}, tier 1)", "2": " (tier 2)"}[TIERS[rule["kind"]]],
         "rule": rule["name"],
-        "run": run,
+        "run": "-".join((spec["experiment"], spec["dataset"].replace(":", "-"), spec["scale"])),
         "part": name,
-        "meta_seed": meta_seed,
+        "meta_seed": META_SEED,
         "why_this_meta_seed": "the first of the run, whatever its test results",
         "meta_trained_on": past,
         "steps": part["steps"],
@@ -122,9 +110,13 @@ def ahead(frame: pd.DataFrame, rule: str, meta_seed: int) -> dict[str, dict[str,
         By part `works`: unseen networks where it was more robust than every baseline that makes no adversarial example;
         and `fails`: for each other network the baselines that were as robust.
     """
-    own = accuracy(select(frame, method=rule, meta_seed=meta_seed)).groupby(level=GROUP, sort=False).mean()
-    rivals = frame[(frame["learned"] == 0) & frame["tier"].isin(PLAIN)]
-    others = accuracy(rivals).groupby(level=GROUP, sort=False).mean()
+    own = (
+        results.accuracy(results.select(frame, method=rule, meta_seed=meta_seed))
+        .groupby(level=results.GROUP, sort=False)
+        .mean()
+    )
+    rivals = frame[(frame["learned"] == 0) & frame["tier"].isin(results.PLAIN)]
+    others = results.accuracy(rivals).groupby(level=results.GROUP, sort=False).mean()
     by_part: dict[str, dict[str, Any]] = {}
     own = own[own.index.droplevel("method").isin(others.index.droplevel("method"))]  # where a plain rule was measured
     for (part, model, _), robust in own.items():
@@ -137,26 +129,6 @@ def ahead(frame: pd.DataFrame, rule: str, meta_seed: int) -> dict[str, dict[str,
     return by_part
 
 
-def results(frame: pd.DataFrame, part: str, rule: str, meta_seed: int) -> dict[str, dict[str, str]]:
-    """For each unseen network of a part what an optimizer is held against: `this`, and methods by name.
-
-    Clean and robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds; see `summary.Cells`.
-
-    Raises:
-        InputError: one of the methods was not measured.
-    """
-    rows = select(frame, part=part)
-    cells = Cells(rows[(rows["method"] != rule) | (rows["meta_seed"] == meta_seed)])
-    before = [BEFORE] if rows["start"].iloc[0] == "trained" else []
-    by_model = {}
-    for model in names(rows, "model"):
-        attacked = [REFERENCE] if REFERENCE in names(rows, "method") else []
-        methods = [*before, ADAM, best_baseline(rows, part, model), *attacked]
-        by_model[model] = {"this": cells(part, model, rule)}
-        by_model[model] |= {method: cells(part, model, method) for method in methods}
-    return by_model
-
-
 def card(name: str) -> dict[str, Any]:
     """All that is known of a pretrained optimizer.
 
@@ -167,19 +139,27 @@ def card(name: str) -> dict[str, Any]:
         A JSON object. `works` are the unseen networks where it was more robust than every method that makes no
         adversarial example; `fails` names for each other network the methods that were ahead; `elsewhere` has both for
         the other parts of its run, with fewer images or on other data sets. `results` are taken out of the recorded run
-        `run` now: of this optimizer and what it is held against, clean/robust accuracy in per cent, ± 95 % over seeds.
+        `run` now: for each unseen network of `this` optimizer and of the methods that it is held against, by name,
+        clean/robust accuracy in per cent, ± half the width of robust's 95 % interval over seeds.
 
     Raises:
         InputError: another name, a damaged card, or an installation without the recorded run.
     """
     about = pretrained.card(name)
-    frame = recorded(about["run"]).frame
-    return about | {"results": results(frame, about["part"], about.get("rule", "learned"), about["meta_seed"])}
+    part, rule, meta_seed = about["part"], about.get("rule", results.LEARNED), about["meta_seed"]
+    rows = results.select(results.recorded(about["run"]).frame, part=part)
+    cells = Cells(rows[(rows["method"] != rule) | (rows["meta_seed"] == meta_seed)])
+    before = [results.BEFORE] if rows["start"].iloc[0] == "trained" else []
+    attacked = [results.REFERENCE] if results.REFERENCE in results.names(rows, "method") else []
+    by_model = {}
+    for model in results.names(rows, "model"):
+        methods = [*before, results.ADAM, results.best_baseline(rows, part, model), *attacked]
+        by_model[model] = {"this": cells[part, model, rule]}
+        by_model[model] |= {method: cells[part, model, method] for method in methods}
+    return about | {"results": by_model}
 
 
-def export(
-    run: str | Path, part: str, out: str | Path = ".", *, rule: str = "learned", meta_seed: int = META_SEED
-) -> Path:
+def export(run: str | Path, part: str, out: str | Path = ".", *, rule: str = "learned") -> Path:
     """Writes an optimizer that a finished run meta-trained, with its card.
 
     Args:
@@ -187,7 +167,6 @@ def export(
         part: of the run, where the card's results are taken.
         out: the folder to write to.
         rule: the optimizer's name in the run's tables.
-        meta_seed: of its meta-training.
 
     Returns:
         The file: `train.safetensors` or `patch.safetensors` for what learned on several data sets, the rules that serve
@@ -197,8 +176,8 @@ def export(
     Raises:
         InputError: the run is unfinished, of another experiment, or without its checkpoints.
     """
-    manifest, frame = load(run)
-    spec = manifest["spec"]
+    finished = results.load(run)
+    spec = finished.manifest["spec"]
     if spec["experiment"] not in FROM:
         raise InputError(
             f"the run in {run} is of {spec['experiment']}, which learns no optimizer; give one of {' or '.join(FROM)}"
@@ -206,22 +185,20 @@ def export(
     parts = {each["name"]: each for each in spec["parts"]}
     here = parts[choose(part, parts, "part of the run")]
     rules = {each["name"]: each for each in (*here["rules"], *here["uses"])}
-    found = rules[choose(rule, rules, "learned rule of the run")]
-    if meta_seed not in spec["meta_seeds"]:
-        raise InputError(f"meta-seed {meta_seed} is not in the run; give one of {spec['meta_seeds']}")
-    home = here["home"] if found in here["uses"] else part
-    units, learned = Units(Path(run)), f"{slug(home)}.{slug(found['name'])}.{meta_seed}"
+    config = rules[choose(rule, rules, "learned rule of the run")]
+    home = here["home"] if config in here["uses"] else part
+    units, learned = Units(Path(run)), f"{slug(home)}.{slug(rule)}.{META_SEED}"
     stored, held = units.checkpoint(learned), units.restore(learned)
     if held is None:
         raise InputError(f"{stored} is missing; run the meta-training again in another folder")
     tensors, about = held
     # A run that is complete has the checkpoint of its end last.
-    if about["episode"] != found["plan"]["episodes"]:
+    if about["episode"] != config["plan"]["episodes"]:
         raise InputError(f"{stored} is not the end of this run's meta-training; run it again in another folder")
     # Sorted: safetensors reads them in any order, and the card should be the same to the byte each time.
     theta = dict(sorted(theta_of(tensors).items()))
-    own = "" if found["kind"] == "features" else f"-{found['kind']}"
-    name = "" if found.get("beside") else f"-{learned_on(spec, found)}{own}"
+    own = "" if config["kind"] == "features" else f"-{config['kind']}"
+    name = "" if config.get("beside") else f"-{learned_on(spec, config)}{own}"
     path = Path(out) / f"{GOALS[here['trained']][0]}{name}.safetensors"
-    pretrained.save(path, theta, describe(manifest, frame, here, found, meta_seed, about["log"]))
+    pretrained.save(path, theta, describe(finished, here, config, about["log"]))
     return path

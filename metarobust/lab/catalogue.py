@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from metarobust.attacks.threat import check_eps
-from metarobust.lab.ablation import ablation
 from metarobust.lab.frontier import FEWER, SHIPPED, frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
 from metarobust.lab.results import FROM_DIGITS, JOINT, LEARNED
@@ -179,6 +178,40 @@ def adaptive(scale: str, dataset: str) -> tuple[Part, ...]:
         Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, **shared),
         Part("patch, 100 steps", 100, 64, uses=(patching,), **shared),
     )
+
+
+def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
+    """One thing at a time is taken away, or done another way, in the same number of episodes: what does it hang on?"""
+    plan = MetaTrainConfig(episodes=60, groups=1, tasks=16 if scale == "full" else 4)
+
+    def rule(name: str, kind: str = "features", *, plan: MetaTrainConfig = plan, **how) -> OptimizerConfig:
+        return OptimizerConfig(f"{LEARNED}, {name}", kind, plan, **how)
+
+    rules = [OptimizerConfig(LEARNED, "features", plan)]
+    if scale != "smoke":
+        rules += [
+            # What the rule sees and may do.
+            rule("blind to the weight", shape={"masked_features": ["weight"]}),
+            rule("blind to rows and columns", shape={"masked_features": ["rows and columns"]}),
+            rule("blind to time", shape={"masked_features": ["time"]}),
+            rule("without a decay", shape={"cap": 0.0}),
+            rule("LSTM on gradients", "lstm"),
+            rule("LSTM on features", "feature-lstm"),
+            # The two-by-two: what is clean and what is adversarial, inside and outside.
+            rule("clean inside and outside", meta="clean"),
+            rule("FGSM inside, clean outside", inner="fgsm", meta="clean"),
+            rule("FGSM inside, PGD outside", inner="fgsm"),
+            # How the meta-gradient is found.
+            rule("truncated after 5 steps", plan=replace(plan, truncation=5)),
+            rule("not truncated", plan=replace(plan, truncation=20)),
+            rule("second order", plan=replace(plan, second_order=True)),
+            rule("ES", plan=replace(plan, estimator="es", truncation=20)),
+            rule("PES", plan=replace(plan, estimator="pes")),
+            # How many networks it learns on.
+            rule("one network", family=("mlp-24-tanh",)),
+            rule("four networks", family=("mlp-12-relu", "mlp-24-tanh", "mlp-24-24-sigmoid", "cnn-4-8-relu")),
+        ]
+    return (Part("patch", 20, 64, tuple(rules), methods=(*FAST_RULES[:3], FAST_RULES[4]), unseen=FEW),)
 
 
 PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {

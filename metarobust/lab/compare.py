@@ -12,12 +12,10 @@ from typing import Any
 import pandas as pd
 
 from metarobust.errors import InputError, choose
+from metarobust.lab import results
 from metarobust.lab.paired import holm, paired
 from metarobust.lab.results import GROUP, RECORDED, accuracy, intervals, recorded, select
-from metarobust.lab.results import lowered as _lowered
 from metarobust.storage import read_json
-
-PLAIN = ("0", "1", "2")
 
 
 def acc(run: str, method: str | list[str], metric: str = "robust", **columns: Any) -> pd.Series:
@@ -41,7 +39,7 @@ def best(run: str, metric: str = "robust", *, by: str = "both", learned: bool = 
         columns: rows to choose from, such as tier="adversarial".
     """
     choose(by, ("both", "robust", "clean"), "way to be best")
-    columns = {"tier": list(PLAIN), "learned": None if learned else 0} | columns
+    columns = {"tier": list(results.PLAIN), "learned": None if learned else 0} | columns
     means = pd.DataFrame({one: intervals(_accuracy(run, one, **columns))["mean"] for one in ("clean", "robust")})
     score = means.sum(axis=1) if by == "both" else means[by]
     winners = score.groupby(level=GROUP[:2], sort=False).idxmax()
@@ -55,8 +53,10 @@ def gap(run: str, method: str, rival: str, metric: str = "robust", **columns: An
 
 def p_value(run: str, method: str, rival: str, metric: str = "robust", **columns: Any) -> pd.Series:
     """Of the paired t-test over seeds; for several networks raised by Holm's correction."""
-    tests = _paired(run, method, rival, metric, columns)
-    return _short(pd.Series(holm([test.p_t for test in tests]), index=tests.index))
+    ours, theirs = (_accuracy(run, metric, method=one, **columns).droplevel("method") for one in (method, rival))
+    networks = ours.groupby(level=GROUP[:2], sort=False)
+    p_values = pd.Series({key: paired(values, theirs.loc[key]).p_t for key, values in networks}).rename_axis(GROUP[:2])
+    return _short(pd.Series(holm(p_values.tolist()), index=p_values.index))
 
 
 def made(run: str, method: str | list[str] | None = None, **columns: Any) -> float:
@@ -67,7 +67,7 @@ def made(run: str, method: str | list[str] | None = None, **columns: Any) -> flo
 
 def lowered(run: str, method: str | list[str] | None = None, **columns: Any) -> pd.Series:
     """By how much stronger attacks lower a robust accuracy after the last step, mean over seeds, by meta-seed."""
-    falls = _lowered(select(recorded(run).frame, method=method, **columns))
+    falls = results.lowered(select(recorded(run).frame, method=method, **columns))
     if falls.empty:
         raise InputError(f"{run}: nothing here was measured by two PGDs and by the standard ensemble")
     falls = falls[falls["step"] == falls.groupby(GROUP)["step"].transform("max")]
@@ -90,12 +90,6 @@ def fact(run: str, *path: str | int, file: str = "manifest.json") -> Any:
 def _accuracy(run: str, metric: str, **columns: Any) -> pd.Series:
     asked = {name: columns.pop(name) for name in ("split", "step", "scope") if name in columns}
     return accuracy(select(recorded(run).frame, **columns), metric, **asked)
-
-
-def _paired(run: str, method: str, rival: str, metric: str, columns: dict[str, Any]) -> pd.Series:
-    ours, theirs = (_accuracy(run, metric, method=one, **columns).droplevel("method") for one in (method, rival))
-    networks = ours.groupby(level=GROUP[:2], sort=False)
-    return pd.Series({key: paired(values, theirs.loc[key]) for key, values in networks}).rename_axis(GROUP[:2])
 
 
 def _short(values: pd.Series) -> pd.Series:

@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
@@ -58,7 +58,7 @@ class Comparison:
 
     def make_spec(self, scale: str, dataset: str, seeds: list[int] | None, eps: float | None = None) -> dict[str, Any]:
         """The frozen specification. Raises InputError for a bad radius."""
-        return catalogue.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None, eps).as_dict()
+        return asdict(catalogue.make(self.NAME, scale, dataset, tuple(seeds) if seeds else None, eps))
 
     def units(self, spec: Mapping[str, Any], dataset: Dataset) -> list[Unit]:
         """Meta-trainings of all parts, which take longest, then searches, then comparisons."""

@@ -43,7 +43,7 @@ from tqdm.auto import tqdm
 
 from metarobust.data import Dataset, load
 from metarobust.errors import InputError
-from metarobust.lab.environment import code
+from metarobust.lab.provenance import code
 from metarobust.lab.run_folder import Run, Units
 
 Rows = list[dict[str, Any]]

@@ -5,28 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from metarobust.errors import InputError, choose
+from metarobust.errors import InputError
+from metarobust.lab import results
 from metarobust.lab.bench import BENCHES
 from metarobust.lab.comparison import Comparison
 from metarobust.lab.experiments import EXPERIMENTS
 from metarobust.lab.paired import holm, paired
-from metarobust.lab.provenance import facts, took
-from metarobust.lab.results import (
-    ATTACKED,
-    FLAGS,
-    JOINT,
-    LEARNED,
-    PENALTIES,
-    PLAIN,
-    accuracy,
-    as_rows,
-    best_baselines,
-    load,
-    lowered,
-    names,
-    select,
-    to_markdown,
-)
+from metarobust.lab.provenance import code, facts, took
 from metarobust.lab.summary import variants
 
 KEPT = {"learned": "All that is learned is", "searched": "The rivals' settings are", "measured": "Most of it is"}
@@ -40,24 +25,19 @@ def experiments(folder: Path) -> str:
         mine = [run for run in runs if run["experiment"] == name]
         links = [f"[{run['dataset']}, {run['scale']}](#run-{run['name']}): {took(run['wall_seconds'])}" for run in mine]
         lines.append([f"`{name}`", experiment.SUMMARY, "; ".join(links) or "not yet"])
-    return to_markdown(lines)
+    return results.to_markdown(lines)
 
 
 def report(folder: Path, name: str) -> str:
     """Facts, tables and tests of a run that is recorded in the folder. Raises InputError as `load` does."""
-    runs = {run["name"]: run for run in facts(folder)}
-    run = runs[choose(name, runs, "recorded run")]
-    manifest, frame = load(folder / name)
-    blocks = [about(manifest, run)]
+    manifest, frame = results.load(folder / name)
+    blocks = [about(manifest)]
     if "bench" in manifest:
-        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, as_rows(frame))])
-    experiment = EXPERIMENTS.get(run["experiment"])
-    if experiment is None:
-        return "\n\n".join([*blocks, "The experiment is not there any more; its table is in the package."])
-    parts = names(frame, "part")
+        return "\n\n".join([*blocks, BENCHES[manifest["bench"]].markdown(manifest, results.as_rows(frame))])
+    experiment = EXPERIMENTS[manifest["spec"]["experiment"]]
+    parts = results.names(frame, "part")
     for part in parts:
-        rows = select(frame, part=part)
-        compares = isinstance(experiment, Comparison)
+        rows = results.select(frame, part=part)
         try:
             shown = experiment.markdown(frame, part)
         except InputError:  # a part that the experiment does not show: rows that others are made of
@@ -65,28 +45,30 @@ def report(folder: Path, name: str) -> str:
                 blocks.append(f"**{part}**: {remark}")
             continue
         blocks += [f"**{part}**"] * (len(parts) > 1) + [shown]
-        if "robust accuracy" not in names(rows, "metric"):
+        if "robust accuracy" not in results.names(rows, "metric"):
             continue
-        learned = names(rows[rows["learned"] == 1], "method")
-        if compares and not {LEARNED, JOINT, PENALTIES}.issuperset(learned):
+        learned = results.names(rows[rows["learned"] == 1], "method")
+        in_headline = {results.LEARNED, results.JOINT, results.PENALTIES}
+        if isinstance(experiment, Comparison) and not in_headline.issuperset(learned):
             blocks.append(variants(frame, part))
         blocks += [remark] if (remark := trust(rows)) else []
         if learned:
-            blocks.append(tests(rows, LEARNED if LEARNED in learned else learned[0]))
+            blocks.append(tests(rows, results.LEARNED if results.LEARNED in learned else learned[0]))
     return "\n\n".join(blocks)
 
 
-def about(manifest: dict[str, Any], run: dict[str, Any]) -> str:
+def about(manifest: dict[str, Any]) -> str:
     """What the manifest says, as a list."""
-    date = (manifest.get("started") or manifest["finished"])[:10]
+    date, made_by = (manifest.get("started") or manifest["finished"])[:10], manifest["code"]
     versions = ", ".join(f"{name} {number or 'missing'}" for name, number in manifest["versions"].items())
     memory = f", {manifest['peak_memory_mb'] / 1024:.1f} GiB of memory" if manifest.get("peak_memory_mb") else ""
-    lines = [f"`{run['command']}`", f"{date}; {took(run['wall_seconds'])} on {device_of(run)}{memory}; {versions}"]
-    if run["dataset"]:
-        seeds = " ".join(map(str, run["seeds"]))
-        lines.append(f"Data set {run['dataset']} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
-    since = "is the same here" if run["code"] == "same" else "has changed since"
-    lines.append(f"Made by commit {(run['commit'] or 'unknown')[:7]}; the code {since}")
+    spent = f"{took(manifest['wall_seconds'])} on {device_of(manifest)}{memory}"
+    lines = [f"`{manifest['command']}`", f"{date}; {spent}; {versions}"]
+    if "spec" in manifest:
+        dataset, seeds = manifest["spec"]["dataset"], " ".join(map(str, manifest["spec"]["seeds"]))
+        lines.append(f"Data set {dataset} ({manifest['data_sha256'][:12]}…), seeds {seeds}")
+    since = "is the same here" if made_by["sha256"] == code()["sha256"] else "has changed since"
+    lines.append(f"Made by commit {(made_by['commit'] or 'unknown')[:7]}; the code {since}")
     for key, what in KEPT.items():
         if key in manifest:
             first = manifest[key]
@@ -104,10 +86,10 @@ def device_of(manifest: dict[str, Any]) -> str:
 
 def trust(rows: pd.DataFrame) -> str:
     """What the standard ensemble and the checks say of the models of a part; "" where no check looked at any."""
-    flags = select(rows, metric=FLAGS) if FLAGS in names(rows, "metric") else rows[:0]
+    flags = results.select(rows, metric=results.FLAGS) if results.FLAGS in results.names(rows, "metric") else rows[:0]
     if flags.empty:
         return ""
-    falls = 100 * lowered(rows)["value"]
+    falls = 100 * results.lowered(rows)["value"]
     more = f"{falls.mean():.1f} points more under attack on average, and for one model {falls.max():.1f}"
     sentence = "" if falls.empty else f"Two PGDs alone would have said {more}."
     raised = flags[flags["value"] > 0]
@@ -119,7 +101,7 @@ def trust(rows: pd.DataFrame) -> str:
 def tests(rows: pd.DataFrame, method: str) -> str:
     """The paired tests of a part, folded away: they are many."""
     try:
-        inside = to_markdown(against_baselines(rows, method))
+        inside = results.to_markdown(against_baselines(rows, method))
     except InputError as error:
         return f"No paired test: {error}."
     return f"````{{dropdown}} {method} minus the best rule of each tier, seed by seed\n{inside}\n````"
@@ -134,12 +116,12 @@ def against_baselines(rows: pd.DataFrame, method: str) -> list[list[str]]:
     Raises:
         InputError: the method is not there, or has fewer than two seeds in common with a baseline.
     """
-    select(rows, method=method)
-    clean, robust = accuracy(rows, "clean"), accuracy(rows)
+    results.select(rows, method=method)
+    clean, robust = results.accuracy(rows, "clean"), results.accuracy(rows)
     head = ["unseen network", "tier", "best rule of the tier", "robust", "clean", "p, t-test", "p, Holm", "p, Wilcoxon"]
     lines = [head]
-    for tier in (*PLAIN, ATTACKED):
-        rivals = best_baselines(rows, (tier,))
+    for tier in (*results.PLAIN, results.ATTACKED):
+        rivals = results.best_baselines(rows, (tier,))
         pairs = [
             [paired(values[part, model, method], values[part, model, rival]) for values in (robust, clean)]
             for (part, model), rival in rivals.items()
@@ -147,11 +129,7 @@ def against_baselines(rows: pd.DataFrame, method: str) -> list[list[str]]:
         raised = holm([test.p_t for test, _ in pairs])
         for (_, model), (test, other), p in zip(rivals.index, pairs, raised, strict=True):
             points = [f"{100 * one.difference:+.1f} ±{100 * one.half:.1f}" for one in (test, other)]
-            p_values = [p_text(x) for x in (test.p_t, p, test.p_wilcoxon)]
+            # No finite number of seeds shows a zero.
+            p_values = [f"{x:.3f}" if x >= 0.001 else "< 0.001" for x in (test.p_t, p, test.p_wilcoxon)]
             lines.append([model, tier, rivals[_, model], *points, *p_values])
     return lines
-
-
-def p_text(p: float) -> str:
-    """Three decimals, and no zero: no finite number of seeds shows that."""
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

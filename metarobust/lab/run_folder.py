@@ -7,7 +7,6 @@ results.csv      one row for each value, the same to the byte whether or not the
 """
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from metarobust.errors import InputError
-from metarobust.lab.environment import code, peak_memory, versions
+from metarobust.lab.provenance import code, peak_memory, versions
 from metarobust.lab.tables import sound, write_csv
 from metarobust.storage import TEMPORARY, load_tensors, read_json, save_tensors, sha256, write_json
 
@@ -120,8 +119,6 @@ class Units:
         return self.out / "checkpoints" / f"{name}.safetensors"
 
     def _path(self, name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):
-            raise ValueError(f"unit name {name!r} is not of letters, digits and . _ = + -")
         return self.out / "units" / f"{name}.json"
 
 
@@ -154,8 +151,6 @@ class Run(Units):
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": 0.0,
         }
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out} is a file; choose another --out")
         if (self.out / "manifest.json").exists():
             with sound(self.out / "manifest.json"):
                 self._check(read_json(self.out / "manifest.json"), new, resume)
@@ -195,14 +190,8 @@ class Run(Units):
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Writes results.csv, a column that a row lacks left empty; then the manifest, with status "complete"."""
-        empty = {name: "" if kind is str else None for name, kind in COLUMNS.items()}
-        digest = write_csv(self.out / "results.csv", [{**empty, **row} for row in rows], COLUMNS)
-        self.manifest |= {
-            "status": "complete",
-            "summary": dict(summary),
-            "columns": {name: kind.__name__ for name, kind in COLUMNS.items()},
-            "files_sha256": {"results.csv": digest},
-        }
+        written = write_csv(self.out / "results.csv", rows, COLUMNS)
+        self.manifest |= {"status": "complete", "summary": dict(summary), **written}
         self._write_manifest()
 
     def _write_manifest(self) -> None:

@@ -5,7 +5,7 @@ import platform
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,15 @@ def run(
         return folder, *load(folder)
 
 
-def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], **options: Any) -> None:
+def run_all(*, scale: str, dataset: str, out: Path, **options: Any) -> None:
     """Runs each experiment into its own folder below `out`; what is complete is left, what is not goes on.
+
+    It prints a line before each, and at the end what became of all.
 
     Args:
         scale: As for `run`, like the data set and the other options.
         dataset: As for `run`.
         out: Where the folders are.
-        say: Told in a line what comes next, and at the end what became of each.
 
     Raises:
         InputError: For an unknown data set or device, before anything is run, and at the end where an experiment is not
@@ -106,8 +107,8 @@ def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], 
     became, failed = {}, []
     for number, name in enumerate(EXPERIMENTS, start=1):
         folder = out / default_folder(name, dataset, scale).name
-        after = ", ".join(list(EXPERIMENTS)[number:])
-        say(f"[{number}/{len(EXPERIMENTS)}] {name} on {dataset}, {scale}" + (f"; then {after}" if after else ""))
+        after = f"; then {', '.join(list(EXPERIMENTS)[number:])}" if number < len(EXPERIMENTS) else ""
+        print(f"[{number}/{len(EXPERIMENTS)}] {name} on {dataset}, {scale}{after}", flush=True)
         began = time.perf_counter()
         try:
             run(name, scale=scale, dataset=dataset, out=folder, resume=True, **options)
@@ -121,7 +122,7 @@ def run_all(*, scale: str, dataset: str, out: Path, say: Callable[[str], None], 
             failed.append(name)
     width = max(map(len, became))
     for name, line in became.items():
-        say(f"{name:{width}}  {line}")
+        print(f"{name:{width}}  {line}", flush=True)
     if failed:
         raise InputError(f"{len(failed)} of {len(became)} experiments are not complete: {', '.join(failed)}; see above")
 

@@ -1,12 +1,12 @@
 """What a comparison is made of, frozen: learned optimizers, parts that ask a question each, the whole with its seeds.
 
-Which comparisons there are, `metarobust.lab.catalogue` says. `Spec.as_dict` goes into the manifest of a run, and what
-is run is `from_dict` of what stands there.
+Which comparisons there are, `metarobust.lab.catalogue` says. A spec goes into the manifest of a run as JSON, has to be
+equal in a resumed one, and what is run is `from_dict` of what stands there.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -171,10 +171,6 @@ class Spec:
     validated: bool = True
     finalists: int = 0
     deciding_seeds: tuple[int, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON: what the manifest stores, and what has to be equal in a resumed run."""
-        return asdict(self)
 
 
 def from_dict(kind: Any, value: Any) -> Any:

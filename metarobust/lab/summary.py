@@ -5,44 +5,22 @@ from collections.abc import Sequence
 import pandas as pd
 
 from metarobust.errors import InputError, choose
-from metarobust.lab.results import (
-    ADAM,
-    ATTACKED,
-    BEFORE,
-    JOINT,
-    LEARNED,
-    PENALTIES,
-    PLAIN,
-    REFERENCE,
-    accuracy,
-    best_baselines,
-    intervals,
-    names,
-    select,
-    to_markdown,
-    to_text,
-)
+from metarobust.lab import results
 
-TITLES = {ADAM: "Adam"}
+TITLES = {results.ADAM: "Adam"}
 
 
-class Cells:
-    """`clean/robust ±half-width` in per cent, by part, network and method."""
+class Cells(dict[tuple[str, str, str], str]):
+    """`clean/robust ±half-width` in per cent, by part, network and method; InputError for what was not measured."""
 
     def __init__(self, frame: pd.DataFrame):
-        clean, robust = (100 * intervals(accuracy(frame, metric)) for metric in ("clean", "robust"))
-        self._cells = {
-            key: f"{clean['mean'][key]:.1f}/{mean:.1f} ±{half:.1f}"
-            for key, mean, half in robust.itertuples()
-            if key in clean.index
-        }
+        clean, robust = (100 * results.intervals(results.accuracy(frame, metric)) for metric in ("clean", "robust"))
+        for key, mean, half in robust.loc[robust.index.isin(clean.index)].itertuples():
+            self[key] = f"{clean['mean'][key]:.1f}/{mean:.1f} ±{half:.1f}"
 
-    def __call__(self, part: str, model: str, method: str) -> str:
-        """Raises InputError where there is no such accuracy."""
-        try:
-            return self._cells[part, model, method]
-        except KeyError:
-            raise InputError(f"these results hold no accuracy of {method!r} on {model} in part {part!r}") from None
+    def __missing__(self, key: tuple[str, str, str]) -> str:
+        part, model, method = key
+        raise InputError(f"these results hold no accuracy of {method!r} on {model} in part {part!r}")
 
 
 def title(part: pd.DataFrame) -> str:
@@ -62,7 +40,7 @@ def setting(frame: pd.DataFrame, part: str) -> str:
     Raises:
         InputError: an unknown part, or one in which nothing was attacked.
     """
-    rows = frame[frame["part"] == choose(part, names(frame, "part"), "part of these results")]
+    rows = frame[frame["part"] == choose(part, results.names(frame, "part"), "part of these results")]
     attacked = rows[rows["scope"] == "worst case"]
     if attacked.empty:
         raise InputError(f"part {part!r} holds no accuracy under attack; name a part in which models were attacked")
@@ -79,58 +57,59 @@ def headline(frame: pd.DataFrame, part: str) -> list[list[str]]:
     What matters most stands first: a phone shows three columns, and the others after a swipe. Where adversarial
     training was done by several optimizers, the best of them stands in for it, picked as the best baseline is.
     """
-    rows = select(frame, part=part)
-    cells, methods = Cells(rows), names(rows, "method")
-    before = [BEFORE] if rows["start"].iloc[0] == "trained" else []
-    first = [*before, *(name for name in (LEARNED, JOINT, PENALTIES) if name in methods)]
-    last = [name for name in (ADAM, REFERENCE) if name in methods]
-    best = {"best plain rule": PLAIN}
-    if REFERENCE not in methods and ((rows["tier"] == ATTACKED) & (rows["learned"] == 0)).any():
-        best["best adversarial training"] = (ATTACKED,)
-    rivals = {name: best_baselines(rows, tiers) for name, tiers in best.items()}  # one of them may be Adam
+    rows = results.select(frame, part=part)
+    cells, methods = Cells(rows), results.names(rows, "method")
+    before = [results.BEFORE] if rows["start"].iloc[0] == "trained" else []
+    first = [*before, *(name for name in (results.LEARNED, results.JOINT, results.PENALTIES) if name in methods)]
+    last = [name for name in (results.ADAM, results.REFERENCE) if name in methods]
+    best = {"best plain rule": results.PLAIN}
+    if results.REFERENCE not in methods and ((rows["tier"] == results.ATTACKED) & (rows["learned"] == 0)).any():
+        best["best adversarial training"] = (results.ATTACKED,)
+    rivals = {name: results.best_baselines(rows, tiers) for name, tiers in best.items()}  # one of them may be Adam
     rivals = {name: rival for name, rival in rivals.items() if len(rival)}  # a part may lack plain rules
     lines = [["unseen network", *first, *rivals, *(TITLES.get(name, name) for name in last)]]
-    for model in names(rows, "model"):
-        picked = [f"{cells(part, model, rival[part, model])} ({rival[part, model]})" for rival in rivals.values()]
-        line = [cells(part, model, method) for method in (*first, *last)]
+    for model in results.names(rows, "model"):
+        picked = [f"{cells[part, model, rival[part, model]]} ({rival[part, model]})" for rival in rivals.values()]
+        line = [cells[part, model, method] for method in (*first, *last)]
         lines.append([model, *line[: len(first)], *picked, *line[len(first) :]])
     return lines
 
 
 def brief(frame: pd.DataFrame) -> str:
     """The headline as text for a terminal."""
-    blocks = [f"{setting(frame, part)}\n{to_text(headline(frame, part))}" for part in names(frame, "part")]
-    inside = ((frame["learned"] == 1) & (frame["tier"] == ATTACKED)).any()
+    parts = results.names(frame, "part")
+    blocks = [f"{setting(frame, part)}\n{results.to_text(headline(frame, part))}" for part in parts]
+    inside = ((frame["learned"] == 1) & (frame["tier"] == results.ATTACKED)).any()
     who = "the learned rules and adversarial training make" if inside else "only PGD-7 training makes"
     return "\n\n".join([*blocks, f"clean/robust accuracy in %, ± 95 % over seeds; {who} adversarial examples"])
 
 
 def markdown(frame: pd.DataFrame, part: str) -> str:
     """The headline as a Markdown table."""
-    return to_markdown(headline(frame, part))
+    return results.to_markdown(headline(frame, part))
 
 
 def variants(frame: pd.DataFrame, part: str) -> str:
     """Every learned optimizer as a line of a Markdown table: what the headline has no room for."""
-    rows = select(frame, part=part)
-    cells, models = Cells(rows), names(rows, "model")
-    methods = names(select(rows, learned=1), "method")
-    lines = [[method, *(cells(part, model, method) for model in models)] for method in methods]
-    return to_markdown([["learned rule", *models], *lines])
+    rows = results.select(frame, part=part)
+    cells, models = Cells(rows), results.names(rows, "model")
+    methods = results.names(results.select(rows, learned=1), "method")
+    lines = [[method, *(cells[part, model, method] for model in models)] for method in methods]
+    return results.to_markdown([["learned rule", *models], *lines])
 
 
 def table(frame: pd.DataFrame) -> str:
     """The whole comparison, a block a part: a line a method, a column an unseen network."""
     cells, lines = Cells(frame), []
-    for part in names(frame, "part"):
+    for part in results.names(frame, "part"):
         rows = frame[frame["part"] == part]
-        models = names(rows, "model")
+        models = results.names(rows, "model")
         lines += [setting(frame, part), f"{'clean/robust accuracy in %, ± 95 %':35}{'tier':>5}{'adv. ex.':>10}"]
         lines[-1] += _columns(models, models)
         made = rows[rows["metric"] == "adversarial examples"].groupby("method")["value"].max()
         tiers = rows.groupby("method")["tier"].first()
-        for method in names(rows, "method"):
-            values = [cells(part, model, method) for model in models]
+        for method in results.names(rows, "method"):
+            values = [cells[part, model, method] for model in models]
             lines.append(f"{method:35}{tiers[method][:3]:>5}{made[method]:>10,.0f}{_columns(values, models)}")
         lines.append("")
     note = "tier: what a method may look at; 0 clean gradients, 1 noised, 2 input gradients, adv attacks"

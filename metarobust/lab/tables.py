@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import zlib
@@ -17,23 +16,28 @@ from metarobust.errors import InputError
 from metarobust.storage import damaged, read_bytes, sha256, write_atomic
 
 
-def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> str:
-    """Write rows atomically and return the file's SHA-256; `columns` gives each column's type, in order.
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> dict[str, Any]:
+    """Writes rows atomically.
 
-    A float is written so that reading it gives the same float; None is an empty cell.
+    Args:
+        path: of the file.
+        rows: by column; what is missing or None is an empty cell. A float reads back as the same float.
+        columns: name to str, int or float, in order.
 
-    Raises InputError when a row has other columns or a value that is not of its column's type.
+    Returns:
+        What a manifest says of the file, for `read_csv`: `columns` with the names of their types, and `files_sha256`.
+
+    Raises:
+        ValueError or TypeError: a row has another column, or a value that is not of its column's type.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for number, row in enumerate(rows, 1):
-        if set(row) != set(columns):
-            odd = sorted(set(row) ^ set(columns))
-            raise InputError(f"row {number} for {path}: column {odd[0]!r} is missing or unknown")
-        writer.writerow([_cell(row[name], kind, name) for name, kind in columns.items()])
-    write_atomic(path, text.getvalue())
-    return sha256(text.getvalue())
+    if unknown := set().union(*rows) - set(columns):
+        raise ValueError(f"rows for {path} have a column {min(unknown)!r} that the table lacks")
+    numbers = {name: "Int64" if kind is int else kind for name, kind in columns.items() if kind is not str}
+    frame = pd.DataFrame(list(rows), columns=[*columns]).astype(numbers)
+    text = frame.to_csv(index=False, lineterminator="\n")
+    write_atomic(path, text)
+    types = {name: kind.__name__ for name, kind in columns.items()}
+    return {"columns": types, "files_sha256": {Path(path).name: sha256(text)}}
 
 
 def read_csv(path: str | Path, columns: Mapping[str, str], digest: str) -> pd.DataFrame:
@@ -73,17 +77,3 @@ def sound(path: Path) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         raise damaged(path) from error
-
-
-def _cell(value: Any, kind: type, name: str) -> str:
-    if value is None and kind is not str:
-        return ""
-    try:
-        if kind is str and (not isinstance(value, str) or "\r" in value):  # csv reads it as the end of a line
-            raise TypeError
-        converted = kind(value)
-        if kind is int and converted != value:
-            raise ValueError
-    except (TypeError, ValueError) as error:
-        raise InputError(f"column {name!r} holds {value!r}; give a value of type {kind.__name__}") from error
-    return converted if kind is str else repr(converted)

@@ -14,7 +14,7 @@ import torch
 from metarobust import attacks
 from metarobust.data import load
 from metarobust.evaluation import Flag
-from metarobust.lab import anchor, anchor_text, engine
+from metarobust.lab import anchor, engine
 from metarobust.lab.anchor import Recipe
 from metarobust.lab.results import as_rows
 from metarobust.lab.results import load as load_run
@@ -68,7 +68,7 @@ def test_a_scale_is_a_whole_specification(scale, dataset):
 
 
 def test_full_is_near_the_released_code():
-    spec = anchor.make("full", "mnist", None)
+    spec = from_dict(anchor.Spec, anchor.make_spec("full", "mnist", None))
     recipe = spec.recipes[1]
     assert recipe.attack_steps == 40
     assert recipe.reach * spec.eps / recipe.attack_steps == pytest.approx(0.01)
@@ -239,7 +239,7 @@ def test_the_table_shows_clean_beside_robust_the_spread_and_what_is_published():
         assert needed in text, needed
     assert page[3] == "| ours, PGD-5 training | worst of a, b | 97.5 ±6.4 | 88.0 ±25.4 | 2 seeds, 86.0 to 90.0 |"
     published = [f"| {model} | {attack} | {clean:.2f} | {robust:.2f} | {source} |"
-                 for model, attack, clean, robust, source in anchor_text.PUBLISHED]  # fmt: skip
+                 for model, attack, clean, robust, source in anchor.PUBLISHED]  # fmt: skip
     assert page[4:] == published
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as metadata_version
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +18,7 @@ from metarobust.errors import InputError
 from metarobust.lab.bench import BENCHES, attacks, libraries, optimizers, peers, record
 from metarobust.lab.bench.libraries import PACKAGES, PGD, installed, need
 from metarobust.lab.bench.models import images, module, train
-from metarobust.lab.bench.timing import interleaved, ratio
+from metarobust.lab.bench.record import interleaved
 
 ROOT = Path(__file__).parents[2]
 HERE = [name for name in PACKAGES if installed(name)]
@@ -31,9 +33,13 @@ def usual():
 
 def gone(monkeypatch, *names):
     """As if these libraries were not installed."""
-    real = libraries.find_spec
-    modules = {PACKAGES[name][1] for name in names}
-    monkeypatch.setattr(libraries, "find_spec", lambda module: None if module in modules else real(module))
+
+    def version(package):
+        if package in {PACKAGES[name] for name in names}:
+            raise PackageNotFoundError
+        return metadata_version(package)
+
+    monkeypatch.setattr(libraries, "version", version)
 
 
 # Timing
@@ -48,25 +54,13 @@ def test_ways_are_timed_in_turn_and_warm_up_does_not_count():
     assert results == {"c": "c10", "a": "a11", "b": "b12"}
 
 
-def test_ratio_is_taken_within_rounds():
-    seconds = {"ours": [1.0, 10.0, 1.0], "theirs": [2.0, 20.0, 3.0]}
-    assert ratio(seconds, "theirs", "ours") == 2
-    assert ratio(seconds, "ours", "theirs") == 0.5
-
-
-@pytest.mark.parametrize(("rounds", "warm_up"), [(0, 1), (1, -1)])
-def test_timing_nothing_is_refused(rounds, warm_up):
-    with pytest.raises(InputError, match=f"{rounds} rounds after {warm_up} of warm-up: give at least 1"):
-        interleaved({"a": int}, rounds, warm_up)
-
-
 # Libraries
 
 
 def test_make_test_installs_every_library():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["peers"]
     names = {re.match(r"[\w-]+", one)[0] for one in extra}
-    assert names >= {package for package, _ in PACKAGES.values()}
+    assert names >= set(PACKAGES.values())
 
 
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch):

@@ -131,8 +131,6 @@ def test_export_of_what_is_not_there(run, tmp_path, capsys):
         cards.export(folder, "patch", tmp_path, rule="joint")
     with pytest.raises(InputError, match="did you mean 'patch'"):
         cards.export(folder, "patches", tmp_path)
-    with pytest.raises(InputError, match=r"meta-seed 9 .*\[0, 1, 2\]"):
-        cards.export(folder, "patch", tmp_path, meta_seed=9)
     units = Units(folder)
     tensors, about = units.restore("patch.learned.0")
     units.save("patch.learned.0", tensors, about | {"episode": 20})

@@ -201,7 +201,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case, bad_places, monkeypatch, ca
 def test_bench_hands_its_options_on_and_prints_what_comes_back(monkeypatch, capsys):
     given = []
     bench = SimpleNamespace(run=lambda **options: given.append(options) or "a table")
-    monkeypatch.setitem(cli.load("benches"), "peers", bench)
+    monkeypatch.setitem(cli.load(cli.BENCHES), "peers", bench)
     assert main(["bench", "peers"]) == main(["bench", "peers", "--quick", "--out", "there"]) == 0
     assert given == [{"out": None, "quick": False}, {"out": Path("there"), "quick": True}]
     assert capsys.readouterr().out == "a table\na table\n"

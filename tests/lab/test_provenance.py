@@ -8,8 +8,7 @@ import pytest
 
 from metarobust import storage
 from metarobust.cli import main
-from metarobust.lab.environment import code
-from metarobust.lab.provenance import facts, listing
+from metarobust.lab.provenance import code, facts, listing
 from metarobust.lab.results import RECORDED
 
 RUN = "patch-digits-small"

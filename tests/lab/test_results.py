@@ -17,10 +17,8 @@ from metarobust.lab.report import against_baselines
 from metarobust.lab.results import (
     BEFORE,
     LEARNED,
-    RECORDED,
     accuracy,
     as_rows,
-    available,
     best_baseline,
     best_baselines,
     interval,
@@ -33,7 +31,6 @@ from metarobust.lab.results import (
     to_text,
 )
 from metarobust.lab.run_folder import COLUMNS
-from metarobust.storage import read_json
 
 RUN = "patch-mnist-small"
 
@@ -219,11 +216,3 @@ def test_numbers_for_claims_are_those_of_the_table():
     assert compare.value("bench/peers", "n") > 0
     with pytest.raises(InputError, match="entry of manifest"):
         compare.fact(RUN, "specs")
-
-
-def test_every_recorded_run_can_be_had():
-    folders = {path.parent.relative_to(RECORDED).as_posix() for path in RECORDED.glob("**/manifest.json")}
-    assert set(available()) == {folder for folder in folders if "/" not in folder}
-    for name in folders:
-        assert len(recorded(name).frame) > 0
-        assert list(recorded(name).frame) == list(read_json(RECORDED / name / "manifest.json")["columns"])

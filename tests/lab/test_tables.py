@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metarobust.errors import InputError
 from metarobust.lab.results import as_rows
 from metarobust.lab.tables import read_csv, write_csv
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COLUMNS = {"name": str, "value": float, "n": int}
-KINDS = {name: kind.__name__ for name, kind in COLUMNS.items()}
-ROWS = [{"name": "a", "value": 0.1, "n": 3}, {"name": 'b, "c"\nd', "value": 1 / 3, "n": -2}]
+ROW = {"name": "a", "value": 0.1, "n": 3}
 
 
 cells = st.fixed_dictionaries(
@@ -26,38 +23,25 @@ cells = st.fixed_dictionaries(
 )
 
 
+def again(folder, written):
+    return read_csv(folder / "a.csv", written["columns"], written["files_sha256"]["a.csv"])
+
+
 @QUICK
 @given(st.lists(cells, min_size=1))
 def test_csv_round_trip_is_exact(tmp_path, rows):
-    digest = write_csv(tmp_path / "a.csv", rows, COLUMNS)
+    written = write_csv(tmp_path / "a.csv", rows, COLUMNS)
     ordered = [{name: row[name] for name in COLUMNS} for row in rows]
-    assert repr(as_rows(read_csv(tmp_path / "a.csv", KINDS, digest))) == repr(ordered)  # repr tells -0.0 from 0.0
+    assert repr(as_rows(again(tmp_path, written))) == repr(ordered)  # repr tells -0.0 from 0.0
 
 
-def test_csv_takes_tensor_values(tmp_path):
-    rows = [{"name": "a", "value": torch.tensor(0.5), "n": torch.tensor(3)}]
-    digest = write_csv(tmp_path / "a.csv", rows, COLUMNS)
-    assert as_rows(read_csv(tmp_path / "a.csv", KINDS, digest)) == [{"name": "a", "value": 0.5, "n": 3}]
+def test_what_is_missing_is_an_empty_cell(tmp_path):
+    written = write_csv(tmp_path / "a.csv", [{"n": 3}], COLUMNS)
+    assert as_rows(again(tmp_path, written)) == [{"name": "", "value": None, "n": 3}]
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"value": "x"}, "'x'"),
-        ({"n": 1.5}, "1.5"),
-        ({"name": None}, "None"),
-        ({"name": "a\rb"}, r"a\\rb"),
-        ({"more": 1}, "'more'"),
-    ],
-)
+@pytest.mark.parametrize(("change", "word"), [({"value": "x"}, "'x'"), ({"n": 1.5}, "int64"), ({"more": 1}, "'more'")])
 def test_csv_refuses_values_of_another_type(tmp_path, change, word):
-    with pytest.raises(InputError, match=word):
-        write_csv(tmp_path / "a.csv", [ROWS[0] | change], COLUMNS)
+    with pytest.raises((ValueError, TypeError), match=word):
+        write_csv(tmp_path / "a.csv", [ROW | change], COLUMNS)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_changed_byte_is_refused_by_the_digest(tmp_path):
-    digest = write_csv(tmp_path / "a.csv", ROWS, COLUMNS)
-    (tmp_path / "a.csv").write_bytes((tmp_path / "a.csv").read_bytes().replace(b"0.1", b"0.2"))
-    with pytest.raises(InputError, match="damaged"):
-        read_csv(tmp_path / "a.csv", KINDS, digest)

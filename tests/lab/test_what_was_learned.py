@@ -1,7 +1,7 @@
 """Knock-outs: each changes what it names and nothing else, and is compared with the whole rule on the same models."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ def test_one_knot_is_turned():
 def test_every_knock_out_is_a_rule_of_the_experiment():
     """It stands in the spec as JSON, so that the manifest of a run says what was knocked out."""
     spec = catalogue.make("what-was-learned", "small", "digits", None)
-    (part,) = from_dict(Spec, json.loads(json.dumps(spec.as_dict()))).parts
+    (part,) = from_dict(Spec, json.loads(json.dumps(asdict(spec)))).parts
     whole, *others = part.uses
     assert [rule.name for rule in others] == [f"{PENALTIES}, {name}" for name in KNOCKOUTS]
     assert all(replace(rule, name=whole.name, shape={}) == whole for rule in others)

@@ -115,7 +115,7 @@ def against(frame: pd.DataFrame, part: str, method: str = PENALTIES) -> str:
     for model in names(rows, "model"):
         gaps = [paired(values[part, model, method], values[part, model, rival]) for rival in rivals]
         gaps = [in_points(gap.difference, gap.half) for gap in gaps]
-        lines.append([f"`{model}`", cells(part, model, method), *gaps])
+        lines.append([f"`{model}`", cells[part, model, method], *gaps])
     return to_markdown(lines)
 
 

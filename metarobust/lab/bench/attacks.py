@@ -8,7 +8,6 @@ An honest ratio needs a quiet machine. The spread over rounds, slowest beside fa
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,7 @@ from metarobust.attacks import pgd
 from metarobust.lab.bench.libraries import PGD, installed
 from metarobust.lab.bench.models import images, module, train
 from metarobust.lab.bench.peers import our_standard, their_standard
-from metarobust.lab.bench.record import Bench, Row, Table, pace, timed
-from metarobust.lab.bench.timing import interleaved
+from metarobust.lab.bench.record import Bench, Row, Table, interleaved, pace, timed
 from metarobust.models import build, fresh
 
 EPS = 0.1
@@ -33,28 +31,9 @@ COLUMNS: dict[str, type] = {
 """ratio: seconds in units of ours. steps: of PGD. robust: for a whole evaluation."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """networks, batch, steps, rounds: of PGD. The others are of the whole evaluation; queries: of Square."""
-
-    networks: tuple[str, ...] = ("mlp-100-relu", "cnn-8-16-relu")
-    batch: int = 256
-    steps: int = 20
-    rounds: int = 15
-    models: tuple[str, ...] = ("trained as usual", "trained against PGD", "CNN, trained against PGD")
-    norms: tuple[str, ...] = ("linf", "l2")
-    test_images: int = 500
-    queries: int = 5000
-    evaluations: int = 3
-
-
-QUICK = Size(("mlp-4-relu",), 8, 2, 2, ("trained as usual",), ("linf",), 6, 20, 1)
-
-
 def measure(quick: bool) -> list[dict[str, Any]]:
     """Both comparisons, a row for each way."""
-    size = QUICK if quick else Size()
-    return [*speed(size), *evaluations(size)]
+    return [*speed(quick), *evaluations(quick)]
 
 
 def plain(model: nn.Module, x: Tensor, labels: Tensor, eps: float, steps: int, step_size: float) -> Tensor:
@@ -67,41 +46,45 @@ def plain(model: nn.Module, x: Tensor, labels: Tensor, eps: float, steps: int, s
     return moved
 
 
-def speed(size: Size) -> list[dict[str, Any]]:
+def speed(quick: bool) -> list[dict[str, Any]]:
     """PGD on images of 28 x 28 pixels. What the model has learned does not matter here, so it has learned nothing."""
+    names = ("mlp-4-relu",) if quick else ("mlp-100-relu", "cnn-8-16-relu")
+    batch, steps, rounds = (8, 2, 2) if quick else (256, 20, 15)
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(size.batch, 1, 28, 28, generator=generator)
-    y = torch.randint(10, (size.batch,), generator=generator)
+    x = torch.rand(batch, 1, 28, 28, generator=generator)
+    y = torch.randint(10, (batch,), generator=generator)
     rows = []
-    for name in size.networks:
+    for name in names:
         model = build(name, (1, 28, 28), 10).eval()
         nn.utils.vector_to_parameters(fresh(model, 1, generator)[0], model.parameters())
-        step = 2.5 * EPS / size.steps
-        ours = partial(pgd, model, x, y, eps=EPS, steps=size.steps, step_size=step)
+        step = 2.5 * EPS / steps
+        ours = partial(pgd, model, x, y, eps=EPS, steps=steps, step_size=step)
         ways: dict[str, Callable[[], Tensor]] = {
             OURS: partial(ours, keep="last"),
             BEST: ours,
-            PLAIN: partial(plain, model, x, y, EPS, size.steps, step),
+            PLAIN: partial(plain, model, x, y, EPS, steps, step),
         }
         for library, make in PGD.items():
             if installed(library):
-                ways[library] = partial(make(model, "linf", eps=EPS, step_size=step, steps=size.steps), x, y)
-        times, _ = interleaved(ways, size.rounds)
-        common = {"part": "pgd", "model": name, "norm": "linf", "steps": size.steps, "n": size.batch, "robust": None}
+                ways[library] = partial(make(model, "linf", eps=EPS, step_size=step, steps=steps), x, y)
+        times, _ = interleaved(ways, rounds)
+        common = {"part": "pgd", "model": name, "norm": "linf", "steps": steps, "n": batch, "robust": None}
         rows += [common | {"way": way} | row for way, row in timed(times, OURS).items()]
     return rows
 
 
-def evaluations(size: Size) -> list[dict[str, Any]]:
-    """The whole standard evaluation beside the whole AutoAttack, both as cascades."""
-    data, rows = images(size.test_images), []
-    for name in size.models:
+def evaluations(quick: bool) -> list[dict[str, Any]]:
+    """The whole standard evaluation beside the whole AutoAttack, both as cascades; queries are Square's."""
+    names = ("trained as usual",) if quick else ("trained as usual", "trained against PGD", "CNN, trained against PGD")
+    norms, count, queries, rounds = (("linf",), 6, 20, 1) if quick else (("linf", "l2"), 500, 5000, 3)
+    data, rows = images(count), []
+    for name in names:
         model = module(name, train(name))
-        for norm in size.norms:
-            ways = {OURS: partial(our_standard, model, data, norm, size.queries)}
+        for norm in norms:
+            ways = {OURS: partial(our_standard, model, data, norm, queries)}
             if installed(STANDARD):
-                ways[STANDARD] = partial(their_standard, model, data, norm, size.queries)
-            times, robust = interleaved(ways, size.evaluations, warm_up=0)
+                ways[STANDARD] = partial(their_standard, model, data, norm, queries)
+            times, robust = interleaved(ways, rounds, warm_up=0)
             common = {"part": "standard", "model": name, "norm": norm, "steps": None, "n": len(data)}
             rows += [common | {"way": way, "robust": robust[way]} | row for way, row in timed(times, OURS).items()]
     return rows

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -28,19 +27,19 @@ INSTALL = "pip install -c .ci/constraints.txt -e '.[peers]'"
 Run = Callable[[Tensor, Tensor], Tensor]
 
 PACKAGES = {
-    "foolbox": ("foolbox", "foolbox"),
-    "ART": ("adversarial-robustness-toolbox", "art"),
-    "torchattacks": ("torchattacks", "torchattacks"),
-    "AutoAttack": ("pyautoattack", "pyautoattack"),
+    "foolbox": "foolbox",
+    "ART": "adversarial-robustness-toolbox",
+    "torchattacks": "torchattacks",
+    "AutoAttack": "pyautoattack",
 }
-"""By name: the package that is installed, and the module that is imported."""
+"""By name: the package that is installed."""
 
 
 def installed(name: str) -> str | None:
     """The version of a library that is installed, or None."""
-    package, module = PACKAGES[choose(name, PACKAGES, "library")]
+    package = PACKAGES[choose(name, PACKAGES, "library")]
     try:
-        return version(package) if find_spec(module) else None
+        return version(package)
     except PackageNotFoundError:
         return None
 
@@ -48,7 +47,7 @@ def installed(name: str) -> str | None:
 def need(name: str) -> None:
     """Raises InputError, saying how to install it, where a library is missing."""
     if installed(name) is None:
-        raise InputError(f"{name} ({PACKAGES[name][0]}) is not installed; install the libraries with: {INSTALL}")
+        raise InputError(f"{name} ({PACKAGES[name]}) is not installed; install the libraries with: {INSTALL}")
 
 
 def foolbox(model: nn.Module, norm: str, *, eps: float, step_size: float, steps: int, seed: int | None = None) -> Run:

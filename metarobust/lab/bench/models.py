@@ -5,7 +5,6 @@ download. Patched models are why this is asked at all: a patch that only hides t
 attack.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -20,13 +19,10 @@ from metarobust.meta import generator_of
 from metarobust.models import build
 from metarobust.objectives import Adversarial, clean
 from metarobust.optimizers import Adam
-from metarobust.tasks import Tasks
 from metarobust.training import Inner, fit, fit_learned
 
 RADIUS = {"linf": 0.1, "l2": 0.5}
 """The eps of each norm at which the models are compared, in pixel units."""
-
-MLP, CNN = "mlp-64-relu", "cnn-8-16-relu"
 
 
 def images(count: int | None = None) -> Split:
@@ -43,44 +39,28 @@ def module(name: str, params: Tensor) -> nn.Module:
 
 @cache
 def train(name: str) -> Tensor:
-    """The parameters `[N]` of a model of `MODELS`, in seconds."""
-    architecture, make = MODELS[name]
-    return make(architecture)[0].detach()
-
-
-def _fresh(architecture: str) -> Tasks:
-    """One task on all training images."""
+    """The parameters `[N]` of a model of `MODELS`, in seconds, on all training images of the digits."""
+    architecture, way = MODELS[name]
     data = load("digits")
     rows = torch.arange(len(data.train))[None]
-    return make_tasks(architecture, data.train, data.classes, rows, rows, generator_of("cpu", 0))
+    tasks = make_tasks(architecture, data.train, data.classes, rows, rows, generator_of("cpu", 0))
+    if way == "adversarial":
+        against = Adversarial(RADIUS["linf"], 7)
+        return fit(tasks, Adam(0.01), lambda progress: against, Inner(300, 128), generator_of("cpu", 2))[0][0]
+    tasks = replace(tasks, params=train_clean(tasks, Training(), generator_of("cpu", 1)).detach())
+    if way == "pruned":
+        cut = std_prune(tasks, {"threshold": torch.tensor([[0.2]]), "keep": torch.tensor([[0.6]])})
+        return fit(cut, Adam(0.001), lambda progress: clean, Inner(20, 64), generator_of("cpu", 3))[0][0]
+    if way == "patched":
+        return fit_learned(tasks, pretrained.load("patch-digits"), Inner(20, 64), generator_of("cpu", 3))[0][0]
+    return tasks.params[0]
 
 
-def _trained(architecture: str) -> Tasks:
-    tasks = _fresh(architecture)
-    return replace(tasks, params=train_clean(tasks, Training(), generator_of("cpu", 1)))
-
-
-def _adversarial(architecture: str) -> Tensor:
-    against = Adversarial(RADIUS["linf"], 7)
-    return fit(_fresh(architecture), Adam(0.01), lambda progress: against, Inner(300, 128), generator_of("cpu", 2))[0]
-
-
-def _pruned(architecture: str) -> Tensor:
-    setting = {"threshold": torch.tensor([[0.2]]), "keep": torch.tensor([[0.6]])}
-    cut = std_prune(_trained(architecture), setting)
-    return fit(cut, Adam(0.001), lambda progress: clean, Inner(20, 64), generator_of("cpu", 3))[0]
-
-
-def _learned(architecture: str) -> Tensor:
-    optimizer = pretrained.load("patch-digits")
-    return fit_learned(_trained(architecture), optimizer, Inner(20, 64), generator_of("cpu", 3))[0]
-
-
-MODELS: dict[str, tuple[str, Callable[[str], Tensor]]] = {
-    "trained as usual": (MLP, lambda architecture: _trained(architecture).params),
-    "trained against PGD": (MLP, _adversarial),
-    "patched by std-prune": (MLP, _pruned),
-    "patched by a learned optimizer": (MLP, _learned),
-    "CNN, trained against PGD": (CNN, _adversarial),
+MODELS = {
+    "trained as usual": ("mlp-64-relu", "usual"),
+    "trained against PGD": ("mlp-64-relu", "adversarial"),
+    "patched by std-prune": ("mlp-64-relu", "pruned"),
+    "patched by a learned optimizer": ("mlp-64-relu", "patched"),
+    "CNN, trained against PGD": ("cnn-8-16-relu", "adversarial"),
 }
-"""By name: its architecture, and how its parameters come to be."""
+"""By name: its architecture, and how its parameters come to be; see `train`."""

@@ -9,7 +9,6 @@ On a CPU the clock is the processor's time, of all threads, so that a busy machi
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -18,8 +17,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from metarobust.lab.bench.record import Bench, Row, Table, pace, timed
-from metarobust.lab.bench.timing import interleaved
+from metarobust.lab.bench.record import Bench, Row, Table, interleaved, pace, timed
 from metarobust.optim import MetaOptimizer
 
 ADAM, FUSED, SCALE = "Adam, foreach", "Adam, fused", "scaling in place"
@@ -32,41 +30,35 @@ COLUMNS |= dict.fromkeys(("seconds", "fastest", "slowest", "ratio", "share"), fl
 """ratio: seconds in units of Adam's. work: coordinate-steps. share: of the bandwidth."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """width: of the ResNet. rounds: of a step by each way."""
-
-    width: int = 64
-    rounds: int = 9
-
-
-QUICK = Size(width=2, rounds=2)
-
-
 def measure(quick: bool) -> list[dict[str, Any]]:
     """A row for each way; on a GPU, too, where there is one."""
-    size = QUICK if quick else Size()
+    width, rounds = (2, 2) if quick else (64, 9)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return [row for device in devices for row in stepping(size, device)]
+    return [row for device in devices for row in stepping(width, rounds, device)]
 
 
-def stepping(size: Size, device: str) -> list[dict[str, Any]]:
-    """Steps on a ResNet-18 with random gradients, which stay the same; and the bandwidth."""
+def stepping(width: int, rounds: int, device: str) -> list[dict[str, Any]]:
+    """Steps on a ResNet-18 of this width with random gradients, which stay the same; and the bandwidth."""
     optimizers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         ADAM: partial(torch.optim.Adam, foreach=True),
         FUSED: partial(torch.optim.Adam, fused=True),
-        SCHEDULE: partial(MetaOptimizer, optimizer="train", total_steps=size.rounds + 1),
-        NETWORK: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=size.rounds + 1),
+        SCHEDULE: partial(MetaOptimizer, optimizer="train", total_steps=rounds + 1),
+        NETWORK: partial(MetaOptimizer, optimizer="patch-mnist", total_steps=rounds + 1),
     }
-    ways: dict[str, Callable[[], Any]] = {}
+    steps: dict[str, Callable[[], Any]] = {}
     for way, make_optimizer in optimizers.items():
-        params = resnet_parameters(size.width, device)
-        ways[way] = partial(_finish, make_optimizer(params).step, device)
+        params = resnet_parameters(width, device)
+        steps[way] = make_optimizer(params).step
     count = sum(p.numel() for p in params)
-    numbers = torch.ones(MOVED[SCALE] // 2 * count, device=device)
-    ways[SCALE] = partial(_finish, partial(numbers.mul_, 1.0), device)
+    steps[SCALE] = partial(torch.ones(MOVED[SCALE] // 2 * count, device=device).mul_, 1.0)
+
+    def finished(step: Callable[[], Any]) -> None:
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     clock = time.process_time if device == "cpu" else time.perf_counter
-    times, _ = interleaved(ways, size.rounds, clock=clock)
+    times, _ = interleaved({way: partial(finished, step) for way, step in steps.items()}, rounds, clock=clock)
     bandwidth = MOVED[SCALE] / median(times[SCALE])
     common = {"device": device, "network": "resnet18", "work": count}
     return [
@@ -90,12 +82,6 @@ def resnet_parameters(width: int, device: str) -> list[nn.Parameter]:
         p.grad = 0.01 * torch.randn(slim, generator=generator).to(device)
         params.append(p)
     return params
-
-
-def _finish(step: Callable[[], Any], device: str) -> None:
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from metarobust.attacks import pgd
-from metarobust.attacks.criterion import misclassified
 from metarobust.attacks.losses import cross_entropy
 from metarobust.data import Split
-from metarobust.evaluation import evaluate
+from metarobust.evaluation import correct, evaluate
+from metarobust.evaluation.probe import share
 from metarobust.lab.bench.libraries import PGD, autoattack, installed
 from metarobust.lab.bench.models import MODELS, RADIUS, images, module, train
 from metarobust.lab.bench.record import FOLDER, Bench, Row, Table
@@ -47,11 +47,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 def keep_models(folder: Path) -> None:
     """Stores the models' parameters beside the result, so that every machine can attack the same."""
-    save_tensors(
-        folder / "models.safetensors",
-        {name: train(name) for name in MODELS},
-        {"models": {name: architecture for name, (architecture, _) in MODELS.items()}},
-    )
+    save_tensors(folder / "models.safetensors", {name: train(name) for name in MODELS})
 
 
 def recorded_models(folder: Path = FOLDER / NAME) -> dict[str, nn.Module]:
@@ -80,7 +76,7 @@ def compare_pgd(
         moved = attack(data.images, data.labels)
         with torch.no_grad():
             loss = float(cross_entropy(model(moved), data.labels).mean())
-        return {"robust": accuracy(model, moved, data.labels), "loss": loss}
+        return {"robust": share(correct(model, moved, data.labels)), "loss": loss}
 
     return [
         _row(name, model, data, norm, f"pgd-{STEPS}", way, lambda a=attack: outcome(a)) for way, attack in ways.items()
@@ -108,13 +104,7 @@ def our_standard(model: nn.Module, data: Split, norm: str, queries: int = 5000) 
 def their_standard(model: nn.Module, data: Split, norm: str, queries: int = 5000) -> float:
     """Robust accuracy by AutoAttack. queries: of Square."""
     moved = autoattack(model, norm, eps=RADIUS[norm], queries=queries)(data.images, data.labels)
-    return accuracy(model, moved, data.labels)
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of images that the model gets right."""
-    return int((~misclassified(model(images), labels)).sum()) / len(labels)
+    return share(correct(model, moved, data.labels))
 
 
 def _row(
@@ -123,7 +113,7 @@ def _row(
     start = time.process_time()
     figures = outcome()
     seconds = time.process_time() - start
-    clean = accuracy(model, data.images, data.labels)
+    clean = share(correct(model, data.images, data.labels))
     return {
         "model": name, "norm": norm, "eps": RADIUS[norm], "attack": attack, "library": way, "clean": clean,
         "loss": None, "n": len(data), "seconds": seconds,

@@ -1,4 +1,4 @@
-"""What a bench is, and how its result is stored: results.csv, and manifest.json with where, when and with what.
+"""What a bench is, how it takes times, and how its result is stored: results.csv, and a manifest with where and when.
 
 Recorded ones lie in `recorded/bench/NAME`, beside the recorded experiments, and are read like those.
 """
@@ -8,21 +8,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from metarobust.lab.bench.libraries import INSTALL, installed, need
-from metarobust.lab.bench.timing import ratio
-from metarobust.lab.environment import code
+from metarobust.lab.provenance import code, versions
 from metarobust.lab.results import load, to_markdown, to_text
 from metarobust.lab.tables import write_csv
 from metarobust.storage import write_json
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "bench"
+Result = TypeVar("Result")
 Row = Mapping[str, Any]
 Table = tuple[str, Sequence[Sequence[str]]]
 
@@ -64,24 +63,20 @@ class Bench:
                 need(library)
         start = time.perf_counter()
         rows = self.measure(quick)
-        versions = {name: version(name) for name in ("torch", "numpy")}
         manifest = {
             "status": "complete",
             "bench": self.name,
             "command": f"metarobust bench {self.name}",
             "device": {"type": "cpu", "name": platform.machine()},
             "threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version(), **versions}
-            | {library: installed(library) for library in self.libraries},
+            "versions": versions() | {library: installed(library) for library in self.libraries},
             "code": code(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(time.perf_counter() - start, 1),
         }
         if out is not None:
             self.keep(out)
-            digest = write_csv(out / "results.csv", rows, self.columns)
-            types = {name: kind.__name__ for name, kind in self.columns.items()}
-            write_json(out / "manifest.json", manifest | {"columns": types, "files_sha256": {"results.csv": digest}})
+            write_json(out / "manifest.json", manifest | write_csv(out / "results.csv", rows, self.columns))
         return self.table(manifest, rows)
 
     def table(self, manifest: Row, rows: Sequence[Row]) -> str:
@@ -109,12 +104,45 @@ class Bench:
         return "\n".join([words, *missing])
 
 
+def interleaved(
+    ways: Mapping[str, Callable[[], Result]],
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, list[float]], dict[str, Result]]:
+    """Times ways of doing the same work in turn, round after round, so that a busy moment hits all of them alike.
+
+    Args:
+        ways: What to call, by name. Each round begins with another.
+        rounds: That count, after `warm_up` others.
+        warm_up: Rounds before those.
+        clock: Says the seconds, the wall's unless it is `time.process_time`.
+
+    Returns:
+        Seconds of each round, by way, and what each way returned last.
+    """
+    names, results = list(ways), {}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-warm_up, rounds):
+        at = turn % len(names)
+        for name in names[at:] + names[:at]:
+            start = clock()
+            results[name] = ways[name]()
+            took = clock() - start
+            if turn >= 0:
+                seconds[name].append(took)
+    return seconds, results
+
+
 def timed(times: Mapping[str, Sequence[float]], unit: str) -> dict[str, dict[str, Any]]:
-    """By way: seconds (the median over rounds), the fastest and slowest round, and the ratio to the way `unit`."""
+    """By way: seconds (the median over rounds), the fastest and slowest round, and the ratio to the way `unit`.
+
+    The ratio is the median of the rounds' ratios: what slows down a whole round cancels out.
+    """
     return {
         way: {
-            "seconds": median(seconds), "fastest": min(seconds), "slowest": max(seconds),
-            "ratio": ratio(times, way, unit), "rounds": len(seconds),
+            "seconds": median(seconds), "fastest": min(seconds), "slowest": max(seconds), "rounds": len(seconds),
+            "ratio": median(one / other for one, other in zip(seconds, times[unit], strict=True)),
         }
         for way, seconds in times.items()
     }  # fmt: skip

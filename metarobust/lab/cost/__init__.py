@@ -23,12 +23,12 @@ from typing import Any
 
 from metarobust.data import Dataset
 from metarobust.lab.cost.bill import break_even, brief, curve, derived, markdown, once, payback, table
-from metarobust.lab.cost.spec import NAME, RIVALS, SCALES, SUMMARY, Spec, make_spec
+from metarobust.lab.cost.spec import NAME, RIVALS, SUMMARY, Spec, make_spec
 from metarobust.lab.cost.stages import Setting, before, meta_training, patch, search, search_name
 from metarobust.lab.engine import Rows, Unit, Worker
 from metarobust.lab.passes import Passes, counted
 from metarobust.lab.results import LEARNED
-from metarobust.lab.spec import check_data, from_dict, network_kind, slug
+from metarobust.lab.spec import SCALES, check_data, from_dict, network_kind, slug
 from metarobust.lab.stages.tune import best_point
 
 __all__ = [

@@ -40,15 +40,10 @@ class Context:
         self.test = test[order[-spec.test_images :]]
         self.inner = Inner(part.steps, part.batch_size)
         self.per_class = spec.per_class if part.per_class is None else part.per_class
-        self.kept: dict[Any, Any] = {}
 
     @classmethod
     def of(cls, worker: Worker, number: int) -> "Context":
         """The part of this number, on its own data set where it has one."""
-        return worker.once(("part", number), lambda: cls._of(worker, number))
-
-    @classmethod
-    def _of(cls, worker: Worker, number: int) -> "Context":
         spec = from_dict(Spec, worker.spec)
         part = spec.parts[number]
         if part.dataset is None:
@@ -83,10 +78,8 @@ class Context:
         Returns:
             The tasks, made once in a process: trained models take a while, and all methods get the same.
         """
-        key = (architecture, seeds, without is None)
-        if key not in self.kept:
-            self.kept[key] = self._make_tasks(architecture, seeds, without)
-        return self.kept[key]
+        key = ("tasks", self.part.name, architecture, seeds, without is None)
+        return self.worker.once(key, lambda: self._make_tasks(architecture, seeds, without))
 
     def _make_tasks(self, architecture: str, seeds: tuple[int, ...], without: Tensor | None) -> Tasks:
         rows = torch.stack([self._images_of(seed) for seed in seeds])
@@ -132,7 +125,7 @@ class Context:
 
 def in_part(worker: Worker, number: int, stage: Callable[..., Rows], *arguments: Any) -> Rows:
     """The function of a unit: a stage of the part of this number."""
-    return stage(Context.of(worker, number), *arguments)
+    return stage(worker.once(("part", number), lambda: Context.of(worker, number)), *arguments)
 
 
 def part_baselines(spec: Spec, part: Part) -> dict[str, Baseline]:

@@ -11,21 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarobust.attacks import counting
 from metarobust.data import Split
 from metarobust.evaluation import evaluate
+from metarobust.lab import attacked
 from metarobust.lab.adaptive import under_hand
-from metarobust.lab.attacked import (
-    SHORTER,
-    Measured,
-    informative,
-    under_attacks,
-    under_few_pixels,
-    under_pair,
-    under_standard,
-)
 from metarobust.lab.baselines import as_hyper, fit_baseline
 from metarobust.lab.engine import Rows
 from metarobust.lab.passes import Passes, counted
@@ -124,11 +116,11 @@ def rows(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tens
     return [*table, *({**no_attack, "metric": name, "value": float(count)} for name, count in counts.items())]
 
 
-def accuracies(context: Context, common: Mapping[str, Any], values: Iterable[Measured], n: int) -> Rows:
+def accuracies(context: Context, common: Mapping[str, Any], values: Iterable[attacked.Measured], n: int) -> Rows:
     """A row for each measured value and each seed."""
     return [
-        {**common, "seed": seed, "attack": attack, "eps": eps, "metric": metric(eps), "value": value}
-        | {"n": n, "scope": scope}
+        {**common, "seed": seed, "attack": attack, "eps": eps, "value": value, "n": n, "scope": scope}
+        | {"metric": "robust accuracy" if eps else "clean accuracy"}
         for attack, scope, eps, each in values
         for seed, value in zip(context.spec.seeds, each, strict=True)
     ]
@@ -136,21 +128,21 @@ def accuracies(context: Context, common: Mapping[str, Any], values: Iterable[Mea
 
 def measured(
     context: Context, tasks: Tasks, params: Tensor, images: Split, rng: torch.Generator, *, own: bool = False
-) -> Iterator[Measured]:
+) -> Iterator[attacked.Measured]:
     """Attack, scope, radius, and the accuracy of each model; radius 0 is clean accuracy. own: see `together`."""
     spec, kind = context.spec, context.part.measures
     numbers = {"eps": spec.eps, "steps": spec.attack_steps, "generator": rng}
     if kind == "attacks":
-        yield from under_attacks(tasks, params, images, classes=context.dataset.classes, **numbers)
+        yield from attacked.under_attacks(tasks, params, images, classes=context.dataset.classes, **numbers)
     elif kind == "by hand":
         yield from under_hand(tasks, params, images, classes=context.dataset.classes, **numbers)
     elif kind == "quick":
-        yield from under_pair(tasks, params, images, **numbers)
+        yield from attacked.under_pair(tasks, params, images, **numbers)
     else:
-        yield from under_standard(tasks, params, images, classes=context.dataset.classes, own=own, **numbers)
+        yield from attacked.under_standard(tasks, params, images, classes=context.dataset.classes, own=own, **numbers)
     if kind == "pixels":
-        yield from under_few_pixels(
-            tasks, params, images, informative(context.pool, context.dataset.classes), **numbers
+        yield from attacked.under_few_pixels(
+            tasks, params, images, attacked.informative(context.pool, context.dataset.classes), **numbers
         )
 
 
@@ -174,8 +166,8 @@ def checks(context: Context, tasks: Tasks, params: Tensor) -> dict[str, Any]:
     """How many flags the checks of `evaluate` raise on the model of the first seed, and which, as a row's end."""
     few = context.test[:CHECKED]
     report = evaluate(
-        Model(tasks.predictor(params)), few.images, few.labels, eps=context.spec.eps, restarts=1, checks=len(few),
-        label=None, **SHORTER,
+        tasks.predictor(params), few.images, few.labels, eps=context.spec.eps, restarts=1, checks=len(few),
+        label=None, **attacked.SHORTER,
     )  # fmt: skip
     return {
         "seed": context.spec.seeds[0],
@@ -185,19 +177,3 @@ def checks(context: Context, tasks: Tasks, params: Tensor) -> dict[str, Any]:
         "value": float(len(report.flags)),
         "n": len(few),
     }
-
-
-class Model(nn.Module):
-    """Prediction with given parameters, as a module: `evaluate` asks for one."""
-
-    def __init__(self, predict: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.predict = predict
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.predict(x)
-
-
-def metric(eps: float) -> str:
-    """What the accuracy at a radius is called."""
-    return "robust accuracy" if eps else "clean accuracy"

@@ -103,20 +103,21 @@ def radius(context: Context, rule: OptimizerConfig) -> float:
 
 def family(context: Context, source: str | None, members: tuple[str, ...]) -> Family:
     """The problems of these networks, on this data set or on another. Made once: trained models take a while."""
-    key = ("family", source, members)
-    if key not in context.kept:
-        spec, dataset, pool, per_class = context.spec, context.dataset, context.pool, context.spec.per_class
-        eps = spec.eps
-        if source is not None:
-            sizes = spec.elsewhere[source]
-            dataset, per_class, eps = load(source, dataset.root, context.device), sizes.per_class, sizes.eps
-            pool = dataset.train[torch.arange(sizes.meta_images, device=context.device)]
-        starts = None
-        if context.part.trained:
-            rng = generator_of(context.device, 1)
-            starts = vulnerable(members, pool, dataset.classes, spec.victims, spec.training, rng)
-        context.kept[key] = Family(members, pool, dataset.classes, dataset.classes * per_class, starts, eps)
-    return context.kept[key]
+    key = ("family", context.part.name, source, members)
+    return context.worker.once(key, lambda: _make_family(context, source, members))
+
+
+def _make_family(context: Context, source: str | None, members: tuple[str, ...]) -> Family:
+    spec, dataset, pool, sizes = context.spec, context.dataset, context.pool, context.spec
+    if source is not None:
+        sizes = spec.elsewhere[source]
+        dataset = load(source, dataset.root, context.device)
+        pool = dataset.train[torch.arange(sizes.meta_images, device=context.device)]
+    starts = None
+    if context.part.trained:
+        rng = generator_of(context.device, 1)
+        starts = vulnerable(members, pool, dataset.classes, spec.victims, spec.training, rng)
+    return Family(members, pool, dataset.classes, dataset.classes * sizes.per_class, starts, sizes.eps)
 
 
 def evenly(samples: Sequence[Sample]) -> Sample:

@@ -59,15 +59,10 @@ def scored(
     }
 
 
-def score(row: Mapping[str, Any], kind: str) -> float:
-    """What a point reached on validation networks of this kind; where it was scored again, then."""
-    return row.get(f"again {kind}", row[f"score {kind}"])
-
-
 def best_point(rows: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
     """The point of a grid that did best on validation networks of this kind: of those scored again, if any were."""
     again = [row for row in rows if f"again {kind}" in row]
-    return max(again or rows, key=lambda row: score(row, kind))
+    return max(again or rows, key=lambda row: row[f"{'again' if again else 'score'} {kind}"])
 
 
 def finalists(rows: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, float]]:
