@@ -32,7 +32,7 @@ LOADED = {
     "experiments": "metarobust.lab.experiments:EXPERIMENTS",
     "export": "metarobust.lab.cards:export",
     "grade": "metarobust.course.grade:grade_file",
-    "limits": "metarobust.course.sandbox:Limits",
+    "sandbox": "metarobust.course.sandbox:Sandbox",
     "pretrained": "metarobust.pretrained",
     "provenance": "metarobust.lab.provenance",
     "results": "metarobust.lab.results:load",
@@ -147,12 +147,12 @@ def bench(options: argparse.Namespace) -> None:
 
 def grade(options: argparse.Namespace) -> None:
     """Grades a student's notebook, or a folder of them."""
-    limits = load("limits")(options.time_limit, int(options.memory * 1e9))
     if options.csv == options.path.is_file():
         raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
     if options.json if options.csv else options.out or options.workers or options.retry:
         raise InputError("--json is for one notebook, --out, --workers and --retry are for a folder, with --csv")
-    given = {"number": options.assignment, "seed": options.seed, "limits": limits, "trust": options.trust}
+    sandbox = load("sandbox")(options.time_limit, int(options.memory * 1e9), options.trust)
+    given = {"number": options.assignment, "seed": options.seed, "sandbox": sandbox}
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
         print(load("class table")(options.path, out, workers=options.workers, retry=options.retry, **given), end="")
