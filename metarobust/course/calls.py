@@ -13,7 +13,7 @@ import operator
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -48,17 +48,17 @@ def perform(function: Callable[..., Any], asked: bytes) -> bytes:
     with calm():
         try:
             given, slope, used = pickle.loads(asked)
-            for leaf in (leaf for one in given for leaf in _leaves(one) if used and leaf.requires_grad):
-                leaf.grad = torch.ones_like(leaf)
-            before = [(_state(one), _mode(one)) for one in given]
+            for leaf in chain.from_iterable(map(_leaves, given)):
+                leaf.grad = torch.ones_like(leaf) if used and leaf.requires_grad else None
+            before = [_state(one) for one in given]
             result = function(*given)
             tensors = [one for one in tree_leaves(result) if isinstance(one, Tensor)][:10]
             reply = {
                 "value": result,
-                "graph": any(one.grad_fn is not None for one in tensors),
+                "graph": any(one.requires_grad for one in tensors),
+                "chained": any(one.grad_fn is not None for one in tensors),
                 "slopes": [] if slope is None else [_slope(one, _leaves(given[slope])[0]) for one in tensors],
-                "kept": [_state(one) == state for one, (state, _) in zip(given, before, strict=True)],
-                "mode": [_mode(one) == mode for one, (_, mode) in zip(given, before, strict=True)],
+                "kept": [_state(one) == state for one, state in zip(given, before, strict=True)],
                 "notes": [_notes(one) for one in given],
             }
             text = json.dumps(reply, default=_plain, skipkeys=True)
@@ -81,18 +81,16 @@ def words(error: BaseException) -> str:
 
 
 def _leaves(given: Any) -> list[Tensor]:
-    """The tensors that a function could change."""
+    """The tensors in what a function is given."""
     if isinstance(given, nn.Module):
         return list(given.parameters())
     return [given] if isinstance(given, Tensor) else []
 
 
 def _state(given: Any) -> str:
-    return json.dumps([[one, one.requires_grad, one.grad] for one in _leaves(given)], default=_plain)
-
-
-def _mode(given: Any) -> bool | None:
-    return given.training if isinstance(given, nn.Module) else None
+    """What a function might change of what it is given: entries, gradients, and a model's mode."""
+    leaves = [[one, one.requires_grad, one.grad] for one in _leaves(given)]
+    return json.dumps([leaves, getattr(given, "training", None)], default=_plain)
 
 
 def _notes(given: Any) -> list[Any]:
@@ -162,12 +160,16 @@ class Reply:
         return tensor(self.value(), shape, finite)
 
     def graph(self) -> bool:
-        """Whether what it returned carries the graph of what it was computed from."""
+        """Whether what it returned can be differentiated."""
         return bool(self._found["graph"])
 
-    def slopes(self, *shape: int, many: int = 1) -> list[Tensor]:
-        """The gradients of each of its tensors, of so many at least; 0 where there is none."""
-        found = [*self._found["slopes"], *[None] * many]
+    def chained(self) -> bool:
+        """Whether what it returned carries the graph of what it was computed from."""
+        return bool(self._found["chained"])
+
+    def slopes(self, *shape: int) -> list[Tensor]:
+        """The gradients of each of its tensors, and of one more; 0 where there is none."""
+        found = [*self._found["slopes"], None]
         return [s if isinstance(s, Tensor) and s.shape == shape else torch.zeros(shape) for s in found]
 
     def notes(self, which: int) -> list[Any]:
@@ -175,9 +177,5 @@ class Reply:
         return list(self._found["notes"][which])
 
     def kept(self, *which: int) -> bool:
-        """Whether of these of what it was given, all entries and gradients are as they were."""
+        """Whether these of what it was given are as they were: entries, gradients, and a model's mode."""
         return all(self._found["kept"][one] for one in which)
-
-    def in_mode(self, which: int) -> bool:
-        """Whether the model that it was given is in train mode, or in eval mode, as it was."""
-        return bool(self._found["mode"][which])

@@ -68,7 +68,7 @@ def robust_accuracy(g: torch.Generator, ask: Ask) -> Judged:
     begun(counts or in_eval, "no share that it says is right, of all images or in eval mode.")
     yield *counts, "share"
     yield *in_eval, "eval mode"
-    restored = still.in_mode(0) and learning.in_mode(0)
+    restored = still.kept(0) and learning.kept(0)
     yield restored, "it is left in another mode than it came in: train for eval, or eval.", "restored"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarobust.book.properties import CLOSE, begun, near, number, parts
-from metarobust.course.attacks import images, linear
+from metarobust.course.attacks import USED, images, linear
 from metarobust.course.calls import Reply
 from metarobust.course.optimizer import quadratic
 from metarobust.course.question import Ask, Judged
@@ -43,9 +43,7 @@ def meta_loss(g: torch.Generator, ask: Ask) -> Judged:
     part = has_clean and has_attacked and mixes and not turned and not near(found, slope)
     absent = "the loss has no gradient with respect to the model's parameters."
     lost = "a part of the gradient with respect to the model's parameters is missing." if part else ""
-    untouched = reply.kept(0) and reply.in_mode(0)
-    left = "" if untouched else "the gradients in the model's parameters, or its mode, are not as before."
-    said = (lost or left) if found.any() else absent
+    said = (lost or ("" if reply.kept(0) else USED)) if found.any() else absent
     yield not said, said, "graph"
 
 

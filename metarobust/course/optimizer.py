@@ -144,6 +144,6 @@ def meta_step(g: torch.Generator, ask: Ask) -> Judged:
     begun(descends or size, "theta neither goes down the meta-loss, nor by the right amount.")
     yield descends, "the meta-loss rises along this step.", "descent"
     yield size, "its size is not lr times the meta-gradient.", "size"
-    yield not reply.graph(), "the new theta still carries the graph of the old one.", "cut"
+    yield not reply.chained(), "the new theta still carries the graph of the old one.", "cut"
     kept = reply.kept(1) and ask(loss, theta.clone().requires_grad_(), lr, used=True).kept(1)
     yield kept, "the theta that it was given is changed, or its .grad is another one.", "theta"

@@ -71,7 +71,7 @@ def test_next_to_nothing_and_rubbish_earn_nothing(number, question, answer):
 
 @pytest.mark.parametrize("value", [None, [], {}, "x", -1, torch.zeros(3), {"stopped": 3}, {"type": []}, [None] * 3])
 def test_a_forged_reply_ends_in_points(value):
-    names = ("value", "graph", "slopes", "kept", "mode", "notes")
+    names = ("value", "graph", "chained", "slopes", "kept", "notes")
     for _, question in QUESTIONS:
         for forged in ({}, dict.fromkeys(names, value), {"value": value}, {"kept": [value] * 9, "value": value}):
             found = question.judge((0,), lambda *given, forged=forged, **options: Reply(forged))

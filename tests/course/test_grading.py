@@ -257,18 +257,12 @@ def test_replies_come_back_as_they_were_and_hostile_ones_do_not():
     one, two = multiprocessing.Pipe()
     channel = Channel(one)
     forged = {"#": [1], "shape": [10**9], "dtype": "float32"}
-    for odd in ({"#": 3}, {**forged, "shape": 1e9}, forged, {**forged, "dtype": "nn"}, {**forged, "#": [{}]}):
-        two.send_bytes(json.dumps({"value": odd}).encode())
-        with pytest.raises(calls.Ended, match="no message"):
-            channel.ask("begin")
-    for text in (b"[" * 100_000, b"[1]", b"\xff", b""):
+    odd = [forged, {**forged, "shape": 1e9}, {**forged, "dtype": "nn"}, {**forged, "#": [{}]}, {"#": 3}]
+    for text in (b"[" * 100_000, b"[1]", b"\xff", b"", *(json.dumps({"value": one}).encode() for one in odd)):
         two.send_bytes(text)
         with pytest.raises(calls.Ended, match="no message"):
             channel.ask("begin")
     os.write(two.fileno(), (10**9).to_bytes(4, "big"))  # the length of a frame that never comes
-    with pytest.raises(calls.Ended, match="ended early"):
-        channel.ask("begin")
-    two.close()
     with pytest.raises(calls.Ended, match="ended early"):
         channel.ask("begin")
 
