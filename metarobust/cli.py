@@ -132,8 +132,8 @@ def grade(options: argparse.Namespace) -> None:
         raise InputError(f"{options.path}: give a notebook, or a folder together with --csv")
     if options.json if options.csv else options.out or options.workers or options.retry:
         raise InputError("--json is for one notebook, --out, --workers and --retry are for a folder, with --csv")
-    limits = load("metarobust.course.sandbox:Limits")(options.time_limit, int(options.memory * 1e9))
-    given = {"number": options.assignment, "seed": options.seed, "limits": limits, "trust": options.trust}
+    sandbox = load("metarobust.course.sandbox:Sandbox")(options.time_limit, int(options.memory * 1e9), options.trust)
+    given = {"number": options.assignment, "seed": options.seed, "sandbox": sandbox}
     if options.csv:
         out = options.out or options.path.with_name(f"{options.path.resolve().name}-graded")
         class_table = load("metarobust.course.classroom:class_table")

@@ -39,9 +39,7 @@ def check(number: int, question: str, answer: Callable[..., Any], seed: int = 0)
 
     seed: another variant. Raises InputError for an assignment or a question that does not exist.
     """
-    from metarobust.course.question import mark
-
-    return mark(assignment(number).question(question), answer, (seed,))
+    return assignment(number).question(question).mark(answer, (seed,))
 
 
 def earn(number: int, question: str, property_name: str, answer: Callable[..., Any], hidden: bool = False) -> None:
@@ -50,18 +48,11 @@ def earn(number: int, question: str, property_name: str, answer: Callable[..., A
     hidden: on the variants of the seed in METAROBUST_COURSE_SEED (1 where there is none), not on the one that the
     student sees.
     """
-    from metarobust.course.question import mark
-
     asked = assignment(number).question(question)
     choose(property_name, [p.name for p in asked.properties], f"property of {question}")
-    secret = _secret() if hidden else 0
-    for finding in mark(asked, answer, (secret, secret + 1) if hidden else (0,)).findings:
-        if finding.name == property_name and finding.said:
-            raise AssertionError(f"{finding.name}: {finding.said} Hint: {finding.hint}")
-
-
-def _secret() -> int:
     given = os.environ.get(SECRET, "1")
     if not given.isdecimal() or len(given) > 9:
         raise InputError(f"{SECRET} is {given!r}; give a whole number from 1 to 999999999")
-    return int(given)
+    for finding in asked.mark(answer, (int(given), int(given) + 1) if hidden else (0,)).findings:
+        if finding.name == property_name and finding.said:
+            raise AssertionError(f"{finding.name}: {finding.said} Hint: {finding.hint}")

@@ -1,4 +1,4 @@
-"""The process in which one submission runs, cells first, and then its functions as the judge asks for them.
+"""The process in which one submission runs: its cells, and then its functions, as the judge asks for them.
 
 Started by `metarobust.course.sandbox`, with the number of its end of a pipe. It gets tensors and sends tensors: no
 judge, no seed and no case lies here, so nothing here is worth changing for a student but the answers themselves.
@@ -8,52 +8,111 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import io
 import json
 import os
+import pickle
 import re
 import resource
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from importlib import import_module
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from metarobust import course
-from metarobust.course.calling import OutOfTime, limit, perform
-from metarobust.course.wire import Channel
+from metarobust import course, data, family, meta  # noqa: F401 (which need what an assignment may forbid)
+from metarobust.course.calls import perform, stopped, words
 
-LOUD = 100_000  # characters printed that are worth a note
 CALL_SECONDS = 20.0  # for one call; all of them take less than one
-OPEN = ("check", "earn", "suspects")  # of the course, to students
-JUDGES = ("attacks", "classroom", "evaluation", "grade", "mistakes", "optimizer", "question", "reply", "sandbox")
 
 
-def main(number: str) -> None:
-    os.set_inheritable(int(number), False)
-    channel = Channel(Connection(int(number)))
-    job = channel.receive(trusted=True)
-    limits(job["memory"], job["alone"])
+def main(descriptor: int) -> None:
+    """Does what the pipe says, to its end: each message is a method of `Submission`, and what it gets."""
+    os.environ.pop(course.SECRET, None)
+    os.set_inheritable(descriptor, False)
+    pipe = Connection(descriptor)
+    submission = Submission()
+    with suppress(EOFError):
+        while True:
+            what, *given = pickle.loads(pipe.recv_bytes())
+            pipe.send_bytes(getattr(submission, what)(*given))
+
+
+class Submission:
+    """A student's cells and functions, as the judge reaches them. Every answer is JSON."""
+
+    def begin(self, number: int, forbidden: dict[int, tuple[str, ...]], memory: int, alone: bool) -> bytes:
+        """Its assignment, the number of its cells, a digest of them, and what they import of what is forbidden.
+
+        Args:
+            number: of the assignment; 0 for what it says itself.
+            forbidden: modules, by assignment.
+            memory: bytes that a process may have.
+            alone: whether all processes of this user are its own.
+        """
+        limit_resources(memory, alone)
+        try:
+            named, self.code = read(Path("submission.ipynb").read_bytes())
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
+            return b'{"refused": "it is not a notebook, or a damaged one; hand in the .ipynb file itself"}'
+        number = number or named
+        banned = forbidden.get(number, ())
+        about = {"number": number, "cells": len(self.code), "code": digest(self.code)}
+        hide(banned)
+        course.check = lambda *given, **options: SimpleNamespace(points=0, failed=set())  # the judge asks later
+        self.shell = _shell()
+        return json.dumps({**about, "imports": imported(self.code, banned)}).encode()
+
+    def run(self, cell: int, seconds: float) -> bytes:
+        """Runs a cell for so many seconds. What there is to say of it, or nothing."""
+        began, error = time.monotonic(), None
+        try:
+            with limit(seconds):
+                result = self.shell.run_cell(self.code[cell], store_history=False)
+                error = result.error_before_exec or result.error_in_exec
+        except BaseException as raised:
+            error = raised
+        note = f"cell {cell + 1} stops with {words(error)}" if error is not None else ""
+        if time.monotonic() - began >= seconds:
+            note = f"cell {cell + 1} was interrupted: it took longer than a cell may"
+        return json.dumps({"note": note}).encode()
+
+    def call(self, name: str, request: bytes) -> bytes:
+        """What the function of this name replies."""
+        function = self.shell.user_ns.get(name)
+        if not callable(function):
+            return json.dumps({"stopped": f"there is no function called {name}."}).encode()
+        try:
+            with limit(CALL_SECONDS):
+                return perform(function, request)
+        except BaseException as error:  # such as SystemExit
+            return stopped(error)
+
+
+class OutOfTime(BaseException):
+    """Not an Exception, so that a student's `except Exception` does not swallow it."""
+
+
+@contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Raises OutOfTime in what is inside after so many seconds, and again each second, should it be swallowed."""
+
+    def stop(*_: object) -> None:
+        raise OutOfTime(f"it does not end; {seconds:g} seconds were not enough.")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        cells = read(Path("submission.ipynb").read_bytes())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-        channel.send({"refused": "it is not a notebook, or a damaged one; hand in the .ipynb file itself"})
-        return
-    assignment = job["number"] or number_of(cells)
-    banned = job["forbidden"].get(str(assignment), [])
-    code = [source for kind, source in cells if kind == "code"]
-    channel.send({"number": assignment, "imports": forbidden(code, banned), "code": digest(code)})
-    guard(banned)
-    session = Session(channel)
-    session.run(code, job["cell"])
-    session.serve("end")
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def limits(memory: int, alone: bool) -> None:
-    """memory: bytes of data that a process may have. alone: whether no process of somebody else's counts as ours."""
+def limit_resources(memory: int, alone: bool) -> None:
+    """See `Submission.begin`."""
     # Not RLIMIT_AS: torch reserves tens of gigabytes of addresses that it never touches.
     wanted = {resource.RLIMIT_DATA: memory, resource.RLIMIT_FSIZE: 64_000_000, resource.RLIMIT_CORE: 0}
     for what, most in (wanted | ({resource.RLIMIT_NPROC: 200} if alone else {})).items():
@@ -62,162 +121,57 @@ def limits(memory: int, alone: bool) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def read(content: bytes) -> list[tuple[str, str]]:
-    """Kind and text of each cell. Raises ValueError, KeyError or TypeError for what is no notebook."""
+def read(content: bytes) -> tuple[int, list[str]]:
+    """Which assignment a notebook says that it is, in its metadata or its title, else 0; and its cells of code.
+
+    Raises ValueError, LookupError, TypeError, AttributeError or RecursionError for what is no notebook.
+    """
     found = json.loads(content)
-    sources = [(str(cell["cell_type"]), cell["source"]) for cell in found["cells"]]
-    cells = [(kind, "".join(source) if isinstance(source, list) else source) for kind, source in sources]
-    if not cells or found["nbformat"] != 4 or not all(isinstance(source, str) for _, source in cells):
-        raise ValueError
-    said = found.get("metadata", {}).get("metarobust", {}).get("assignment")
-    return [("about", f"# Assignment {said}"), *cells]
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in found["cells"]]
+    number = found.get("metadata", {}).get("metarobust", {}).get("assignment")
+    if number not in course.NUMBERS:
+        titles = [re.match(r"# Assignment ([1-4])\b", source) for kind, source in cells if kind == "markdown"]
+        number = next((int(title[1]) for title in titles if title), 0)
+    return number, [source for kind, source in cells if kind == "code"]
 
 
-def number_of(cells: list[tuple[str, str]]) -> int | None:
-    """Which assignment it says that it is: in its metadata, or in its title."""
-    titles = [re.match(r"# Assignment ([1-4])\b", source) for kind, source in cells if kind != "code"]
-    return next((int(title[1]) for title in titles if title), None)
-
-
-def parsed(code: list[str]) -> Iterator[tuple[str, ast.AST | None]]:
-    """Each cell with its syntax tree; None where it will not run either."""
-    for source in code:
-        lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-        try:
-            yield source, ast.parse("\n".join(lines))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            yield source, None
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a cell; an empty one where it will not run either."""
+    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    try:
+        return ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module([], [])
 
 
 def digest(code: list[str]) -> str:
     """Of what the code does: comments, blank lines and layout do not count."""
     try:
-        trees = [ast.dump(tree) if tree else source for source, tree in parsed(code)]
+        text = [ast.dump(parsed(source)) for source in code]
     except RecursionError:
-        trees = code
-    return hashlib.sha256("\n".join(trees).encode(errors="replace")).hexdigest()
+        text = code
+    return hashlib.sha256("\n".join(text).encode(errors="replace")).hexdigest()
 
 
-def forbidden(code: list[str], banned: list[str]) -> list[str]:
-    """The imports that the assignment does without, and calls that would hide one."""
-    names = {name for _, tree in parsed(code) if tree for name in _imports(tree)}
-    inside = ("metarobust.course.", *(f"{one}." for one in banned))
-    return sorted(name[:100] for name in names if name in banned or name.startswith(inside))
+def imported(code: list[str], banned: tuple[str, ...]) -> list[str]:
+    """Those of the banned modules that the code imports, as a whole or in part."""
+    names = set()
+    for node in (node for source in code for node in ast.walk(parsed(source))):
+        if isinstance(node, ast.Import):
+            names |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{one.name}" for one in node.names}
+    return [one for one in banned if any(f"{name}.".startswith(f"{one}.") for name in names)]
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=names):
-                yield from (one.name for one in names)
-            case ast.ImportFrom(module=str(module), names=names):
-                yield module
-                if module in ("metarobust", "metarobust.course"):  # `from metarobust import attacks`
-                    yield from (f"{module}.{one.name}" for one in names if one.name not in OPEN)
-            case ast.Call(
-                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
-                args=[ast.Constant(value=str(name)), *_],
-            ):
-                yield name
-
-
-def guard(banned: list[str]) -> None:
+def hide(banned: tuple[str, ...]) -> None:
     """Put the modules that the assignment forbids out of reach; those of the library that need them keep them."""
-    for name in ("data", "family", "meta"):
-        import_module(f"metarobust.{name}")
-    for name in [*banned, *(f"metarobust.course.{one}" for one in JUDGES)]:
-        for loaded in [one for one in sys.modules if one.startswith(f"{name}.")]:
-            sys.modules[loaded] = None  # type: ignore[assignment]
+    within = tuple(f"{one}." for one in banned)
+    for name in [*banned, *(loaded for loaded in sys.modules if loaded.startswith(within))]:
         sys.modules[name] = None  # type: ignore[assignment]
         parent, _, last = name.rpartition(".")
-        if parent and sys.modules.get(parent) is not None:
+        if sys.modules.get(parent):
             vars(sys.modules[parent]).pop(last, None)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What the judge says of a student's own check."""
-
-    holds: bool
-    points: int
-    text: str
-
-    def __bool__(self) -> bool:
-        return self.holds
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-class Counter(io.TextIOBase):
-    """Standard output, of which only the length is kept."""
-
-    count = 0
-
-    def write(self, text: str) -> int:
-        self.count += len(text)
-        return len(text)
-
-
-class Session:
-    """A student's cells and functions, as the judge reaches them."""
-
-    def __init__(self, channel: Channel):
-        self.channel, self.checked, self.names = channel, None, {}
-        course.check = self.check
-
-    def check(self, number: int, question: str, answer: Callable[..., Any], seed: int = 0) -> Mark:
-        """Has the judge look at a function, as a student's own check does."""
-        before, self.checked = self.checked, answer
-        self.channel.send({"check": str(question), "number": int(number), "seed": int(seed)})
-        said = self.serve("text")
-        self.checked = before
-        if said.get("error"):
-            raise ValueError(said["error"])
-        return Mark(said["holds"], said["points"], said["text"])
-
-    def serve(self, until: str) -> dict[str, Any]:
-        """Answers the judge's calls, up to a message with this in it, which is returned."""
-        while until not in (message := self.channel.receive(trusted=True)):
-            self.channel.send(self._called(message))
-        return message
-
-    def _called(self, message: dict[str, Any]) -> dict[str, Any]:
-        name = message["call"]
-        function = self.names.get(name) if name else self.checked
-        if not callable(function):
-            return {"stopped": f"there is no function called {name}."}
-        try:
-            with limit(CALL_SECONDS):
-                return perform(function, message["given"], message["slope"])
-        except OutOfTime:
-            return {"raised": f"OutOfTime: it does not end; {CALL_SECONDS:g} seconds were not enough."}
-        except BaseException as error:  # such as SystemExit
-            return {"raised": type(error).__name__}
-
-    def run(self, code: list[str], seconds: float) -> None:
-        """Runs the cells, each for so many seconds; one that stops does not end it."""
-        shell = _shell()
-        self.names = shell.user_ns
-        for number, source in enumerate(code, 1):
-            printed = Counter()
-            try:
-                with redirect_stdout(printed), redirect_stderr(printed), limit(seconds) as late:
-                    result = shell.run_cell(source, store_history=False)
-                    error = result.error_before_exec or result.error_in_exec
-            except BaseException as stopped:
-                error = stopped
-            if late:
-                self.note(f"cell {number} was interrupted: it took longer than a cell may")
-            elif error is not None:
-                text = " ".join(f"{type(error).__name__}: {str(error)[:300]}".split())
-                self.note(f"cell {number} stops with {text[:200]}")
-            if printed.count > LOUD:
-                self.note(f"cell {number} prints {printed.count:,} characters")
-        self.channel.send({"done": True})
-
-    def note(self, text: str) -> None:
-        self.channel.send({"note": text})
 
 
 def _shell() -> Any:
@@ -236,5 +190,4 @@ def _shell() -> Any:
 
 
 if __name__ == "__main__":
-    os.environ.pop("METAROBUST_COURSE_SEED", None)
-    main(sys.argv[1])
+    main(int(sys.argv[1]))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from metarobust.book.properties import Holds, begun, number, same
 from metarobust.course.attacks import linear
+from metarobust.course.calls import Reply
 from metarobust.course.question import Ask, Judged
-from metarobust.course.reply import Reply
 from metarobust.course.toys import Table, Turning, disguised, uniform, whole
 from metarobust.evaluation.intervals import wilson
 
@@ -63,12 +63,12 @@ def robust_accuracy(g: torch.Generator, ask: Ask) -> Judged:
     still = ask(Table(moody=False).eval(), first.x, first.y, Turning(images=first.x, turned=turned))
     learning = ask(Table(moody=True).train(), second.x, second.y, Turning(images=second.x, turned=moody))
     counts, in_eval = same(share(still), mean(first.right & ~turned)), same(share(learning), mean(~moody))
-    if any(note[0] for note in learning.after(3, "notes")):
+    if any(note[0] for note in learning.notes(3)):
         in_eval = Holds(False, "the attack looks at a model in train mode.")
     begun(counts or in_eval, "no share that it says is right, of all images or in eval mode.")
     yield *counts, "share"
     yield *in_eval, "eval mode"
-    restored = still.kept(0, what="training") and learning.kept(0, what="training")
+    restored = still.kept(0) and learning.kept(0)
     yield restored, "it is left in another mode than it came in: train for eval, or eval.", "restored"
 
 
@@ -86,7 +86,7 @@ def worst_case(g: torch.Generator, ask: Ask) -> Judged:
     begun(each or clean, "what it says is right of no attack and of no image as it is.")
     yield *each, "each image"
     yield *clean, "clean"
-    seen = [note[1] for attack in reply.after(3) for note in attack["notes"]]
+    seen = [note[1] for note in reply.notes(3)]
     yield seen and all(seen), "an attack is given what another one has moved, or none is made.", "original"
 
 

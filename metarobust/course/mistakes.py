@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarobust.book.properties import CLOSE, begun, near, number, parts
-from metarobust.course.attacks import images, linear
+from metarobust.course.attacks import USED, images, linear
+from metarobust.course.calls import Reply
 from metarobust.course.optimizer import quadratic
 from metarobust.course.question import Ask, Judged
-from metarobust.course.reply import Reply
-from metarobust.course.toys import Seeded, Watched, uniform, whole
+from metarobust.course.toys import Watched, uniform, whole
 from metarobust.lab.results import interval
 
 
@@ -28,8 +28,7 @@ def meta_loss(g: torch.Generator, ask: Ask) -> Judged:
     losses = [F.cross_entropy(model(one), y) for one in (x, (x + eps * slope.sign()).clamp(0, 1))]
     clean, attacked = (float(loss.detach()) for loss in losses)
     (slope,) = torch.autograd.grad((1 - s) * losses[0] + s * losses[1], [model.weight])
-    model.weight.grad = torch.ones_like(model.weight)  # somebody else's
-    reply = ask(model, x, y, eps, s, slope=0)
+    reply = ask(model, x, y, eps, s, slope=0, used=True)
     mixed, none, whole_ = (number(one.value()) for one in (reply, *(ask(model, x, y, eps, end) for end in (0.0, 1.0))))
     has_clean, has_attacked = (min(abs(none - one), abs(whole_ - one)) < CLOSE for one in (clean, attacked))
     begun(has_clean or has_attacked, "it says neither the loss on clean images nor that under FGSM.")
@@ -44,8 +43,7 @@ def meta_loss(g: torch.Generator, ask: Ask) -> Judged:
     part = has_clean and has_attacked and mixes and not turned and not near(found, slope)
     absent = "the loss has no gradient with respect to the model's parameters."
     lost = "a part of the gradient with respect to the model's parameters is missing." if part else ""
-    left = "" if reply.kept(0) else "the gradients in the model's parameters, or its mode, are not as before."
-    said = (lost or left) if found.any() else absent
+    said = (lost or ("" if reply.kept(0) else USED)) if found.any() else absent
     yield not said, said, "graph"
 
 
@@ -63,7 +61,8 @@ def split(g: torch.Generator, ask: Ask) -> Judged:
     def listed_parts(reply: Reply) -> list[list[int]]:
         return [listed(part) for part in parts(reply.value(), 3, "three tensors of whole numbers")]
 
-    out, again, other = (listed_parts(ask(n, sizes, Seeded(one))) for one in (seed, seed, seed + 1))
+    chances = (torch.Generator().manual_seed(one) for one in (seed, seed, seed + 1))
+    out, again, other = (listed_parts(ask(n, sizes, one)) for one in chances)
     every = [i for part in out for i in part]
     begun(all(out), "a part is empty.")
     found, twice = [len(part) for part in out], len(every) - len(set(every))
@@ -81,8 +80,8 @@ def patch(g: torch.Generator, ask: Ask) -> Judged:
     y, lr, steps = torch.randint(0, 3, (len(x),), generator=g), float(uniform(g, 0.05, 0.2)), whole(g, 3, 6)
     reply = ask(Watched(lr=lr), w, quadratic(torch.ones(n), target), x, y, steps)
     out = reply.tensor(n)
-    total, *states = reply.after(0, "notes") or [None]
-    seen = reply.after(2, "notes")
+    total, *states = reply.notes(0) or [None]
+    seen = reply.notes(2)
     begun(bool(states or seen), "neither the optimizer nor the loss is asked for anything.")
     arrives = near(out, target + (w - target) * (1 - lr) ** steps, 1e-3)
     yield arrives, f"after {steps} steps the weights are not where they should be.", "weights"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metarobust.book.properties import Holds, begun, near, parts, tensor
+from metarobust.course.calls import Reply
 from metarobust.course.question import Ask, Judged
-from metarobust.course.reply import Reply
 from metarobust.course.toys import Momentum, Quadratic, uniform, whole
 
 ZERO = torch.zeros(())
@@ -145,7 +145,5 @@ def meta_step(g: torch.Generator, ask: Ask) -> Judged:
     yield descends, "the meta-loss rises along this step.", "descent"
     yield size, "its size is not lr times the meta-gradient.", "size"
     yield not reply.chained(), "the new theta still carries the graph of the old one.", "cut"
-    used = theta.clone().requires_grad_()
-    used.grad = torch.ones(n)  # somebody else's
-    kept = reply.kept(1) and ask(loss, used, lr).kept(1)
+    kept = reply.kept(1) and ask(loss, theta.clone().requires_grad_(), lr, used=True).kept(1)
     yield kept, "the theta that it was given is changed, or its .grad is another one.", "theta"

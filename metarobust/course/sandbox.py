@@ -9,9 +9,10 @@ Source: bwrap(1), of https://github.com/containers/bubblewrap.
 from __future__ import annotations
 
 import os
+import pickle
 import shlex
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,44 +25,23 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import psutil
 
 import metarobust
-from metarobust.course.wire import Broken, Channel
+from metarobust.course.calls import MOST_BYTES, Ended, read
 from metarobust.errors import InputError
 
 PACKAGE = Path(metarobust.__file__).resolve().parent
-SHOWN = ("__init__.py", "calling.py", "child.py", "toys.py", "wire.py")  # of the course, there
+SHOWN = ("__init__.py", "calls.py", "child.py", "toys.py")  # of the course, there
 MOST_DISK = 500_000_000  # bytes, in memory
 WALLS = """
 bwrap --unshare-all --die-with-parent --new-session --cap-drop ALL --hostname sandbox --proc /proc
 --dev /dev --remount-ro /dev --size {disk} --tmpfs /dev/shm --tmpfs /run --remount-ro /run
 --size {disk} --tmpfs /tmp --chdir /tmp
 """
-PROCESSES = 100
-PAUSE = 1.0  # seconds between two looks at its memory and processes
-
-
-class Ended(Exception):
-    """It was ended; the message says why."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """seconds: for the whole submission, a tenth of them for one cell. memory: bytes of all its processes together.
-
-    Raises InputError for seconds outside of 5 to 86400, and for memory outside of 1 to 1000 GB.
-    """
-
-    seconds: float = 900.0
-    memory: int = 4_000_000_000
-
-    def __post_init__(self) -> None:
-        if not 5 <= self.seconds <= 86_400 or not 1e9 <= self.memory <= 1e12:
-            raise InputError(
-                f"limits of {self.seconds:g} s and {self.memory / 1e9:g} GB; give 5 to 86400 s, and 1 to 1000 GB"
-            )
+PAUSE = 1.0  # seconds between two looks at its memory
 
 
 def walls() -> list[str]:
@@ -88,76 +68,97 @@ def missing() -> str:
     return f"bubblewrap does not work here ({done.stderr.strip()[:200]})" if done.returncode else ""
 
 
-def confine(trust: bool) -> None:
-    """Raises InputError where submissions cannot be confined, and are not to be trusted either."""
-    if not trust and missing():
-        raise InputError(
-            f"{missing()}; install the package bubblewrap, 0.7 or newer, or give --trust to run "
-            "submissions without walls"
-        )
+class Channel:
+    """A pipe to the process of a submission. ended: what put an end to it, if something did."""
 
+    def __init__(self, pipe: Connection):
+        self._pipe, self.ended = pipe, ""
 
-@contextmanager
-def started(submission: bytes, limits: Limits, trust: bool) -> Iterator[Channel]:
-    """A process with this submission in its folder. Raises Ended inside where a limit was passed.
-
-    trust: without walls.
-    """
-    with tempfile.TemporaryDirectory(prefix="metarobust-grade-", ignore_cleanup_errors=True) as folder:
-        file = Path(folder) / "submission.ipynb"
-        file.write_bytes(submission)
-        here, there = Pipe()
-        outer = [] if trust else [*walls(), "--ro-bind", str(file), "/tmp/submission.ipynb"]
-        process = psutil.Popen(
-            [*outer, sys.executable, "-m", "metarobust.course.child", str(there.fileno())],
-            env=_environment(folder if trust else "/tmp"), cwd=folder, pass_fds=[there.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        there.close()
-        done, why = Event(), []
-        eye = Thread(target=_watch, args=(process, limits, done, why, here))
-        eye.start()
+    def ask(self, what: str, *given: Any) -> dict[str, Any]:
+        """What a method of `metarobust.course.child.Submission` replies. Raises Ended where nothing does."""
         try:
-            yield Channel(here)
-        except Broken as error:
-            if why:
-                raise Ended(why[0]) from error
-            raise
-        finally:
-            done.set()
-            eye.join()
-            here.close()
+            self._pipe.send_bytes(pickle.dumps((what, *given)))
+            return read(self._pipe.recv_bytes(MOST_BYTES))
+        except (EOFError, OSError) as error:
+            why = f"it was ended, {self.ended}" if self.ended else "its process ended early"
+            raise Ended(self.ended or "crashed", why) from error
 
 
-def _watch(process: psutil.Popen, limits: Limits, done: Event, why: list[str], here: Connection) -> None:
-    """Ends a process and its family when it is done with, or has passed a limit: then `why` says which."""
-    end = time.monotonic() + limits.seconds
-    while not why and not done.wait(PAUSE):
-        family = _family(process)
-        passed = {
-            "out of time": time.monotonic() > end,
-            "out of processes": len(family) > PROCESSES,
-            "out of memory": sum(map(_memory, family)) > limits.memory,
-        }
-        why += [limit for limit, so in passed.items() if so]
-    for one in _family(process):
-        with suppress(psutil.Error):
-            one.kill()
-    process.wait()
-    with suppress(OSError), socket.socket(fileno=os.dup(here.fileno())) as end_of_it:
-        end_of_it.shutdown(socket.SHUT_RDWR)  # whatever else holds the other end
+@dataclass(frozen=True)
+class Sandbox:
+    """What submissions run in.
+
+    Args:
+        seconds: for the whole submission, a tenth of them for one cell.
+        memory: bytes of all its processes together.
+        trust: run it without walls, with all the rights of whoever grades.
+
+    Raises:
+        InputError: for seconds outside of 5 to 86400, for memory outside of 1 to 1000 GB, and where bubblewrap is
+            missing and submissions are not to be trusted either.
+    """
+
+    seconds: float = 900.0
+    memory: int = 4_000_000_000
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        if not 5 <= self.seconds <= 86_400 or not 1e9 <= self.memory <= 1e12:
+            given = f"{self.seconds:g} s and {self.memory / 1e9:g} GB"
+            raise InputError(f"limits of {given}; give 5 to 86400 s, and 1 to 1000 GB")
+        if not self.trust and missing():
+            raise InputError(
+                f"{missing()}; install the package bubblewrap, 0.7 or newer, or give --trust to run "
+                "submissions without walls"
+            )
+
+    @contextmanager
+    def started(self, submission: bytes) -> Iterator[Channel]:
+        """A process with this submission in its folder."""
+        with tempfile.TemporaryDirectory(prefix="metarobust-grade-", ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "submission.ipynb"
+            file.write_bytes(submission)
+            here, there = Pipe()
+            outer = [] if self.trust else [*walls(), "--ro-bind", str(file), "/tmp/submission.ipynb"]
+            process = subprocess.Popen(
+                [*outer, sys.executable, "-m", "metarobust.course.child", str(there.fileno())],
+                **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
+                env=_environment(folder if self.trust else "/tmp"),
+                cwd=folder,
+                pass_fds=[there.fileno()],
+                start_new_session=True,
+            )
+            there.close()
+            channel, done = Channel(here), Event()
+            eye = Thread(target=self._watch, args=(process, channel, done))
+            eye.start()
+            try:
+                yield channel
+            finally:
+                done.set()
+                eye.join()
+                here.close()
+
+    def _watch(self, process: subprocess.Popen[bytes], channel: Channel, done: Event) -> None:
+        """Ends a process and all that it started when it is done with, or has passed a limit."""
+        end = time.monotonic() + self.seconds
+        while not channel.ended and not done.wait(PAUSE):
+            if time.monotonic() > end:
+                channel.ended = "out of time"
+            elif _memory(process.pid) > self.memory:
+                channel.ended = "out of memory"
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def _family(first: psutil.Process) -> list[psutil.Process]:
-    with suppress(psutil.Error):
-        return [first, *first.children(recursive=True)]
-    return [first]
-
-
-def _memory(process: psutil.Process) -> int:
-    with suppress(psutil.Error):  # it has just ended
-        return process.memory_info().rss
-    return 0
+def _memory(pid: int) -> int:
+    """Bytes of a process and all that it started."""
+    total = 0
+    with suppress(psutil.Error):  # one has just ended: then the next look tells
+        for one in (first := psutil.Process(pid), *first.children(recursive=True)):
+            total += one.memory_info().rss
+    return total
 
 
 def _environment(home: str) -> dict[str, str]:

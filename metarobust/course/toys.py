@@ -1,39 +1,33 @@
 """What the functions of the assignments are given: small models, losses, attacks and an optimizer with known answers.
 
-They are made anew for each call, where the function runs; what they see there goes back to the judge as their `notes`.
-They answer in the precision and on the device that they are asked in.
+A function gets copies, where it runs; what these see there goes back to the judge as their `notes`. They answer in the
+precision and on the device that they are asked in.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class Seeded(NamedTuple):
-    """Stands for a generator with this seed."""
-
-    seed: int
-
-
 class Toy(nn.Module):
-    """given: tensors, numbers and toys, its attributes, which make an equal one elsewhere. notes: what it saw."""
-
-    trained: tuple[str, ...] = ()  # which of the given are parameters
+    """given: tensors, numbers and models, its attributes. notes: what it saw."""
 
     def __init__(self, **given: Any):
         super().__init__()
-        self.given, self.notes = given, []
+        self.notes: list[Any] = []
         for name, value in given.items():
-            setattr(self, name, nn.Parameter(value.detach().clone()) if name in self.trained else value)
+            setattr(self, name, deepcopy(value))  # nothing that a function gets is also of a toy
 
 
 class Linear(Toy):
     """A linear classifier of normalised pixels: `[n, C, H, W]` in [0, 1] to logits `[n, classes]`."""
 
-    trained = ("weight", "bias")
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__(weight=nn.Parameter(weight.detach()), bias=nn.Parameter(bias.detach()))
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - 0.5) / 0.4).flatten(1) @ self.weight.to(x).T + self.bias.to(x)
@@ -126,9 +120,6 @@ class Watched(Toy):
     def update(self, grads: Tensor, state: int, params: Tensor) -> tuple[Tensor, int]:
         self.notes.append(state)
         return -self.lr * grads, state + 1
-
-
-TOYS = {one.__name__: one for one in (Linear, Bowl, Table, Turning, Suspect, Quadratic, Momentum, Watched)}
 
 
 def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:

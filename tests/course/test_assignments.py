@@ -11,7 +11,6 @@ import nbformat
 import pytest
 
 from metarobust import course
-from metarobust.course.question import mark
 
 ROOT = masters.ROOT
 CALL = "from metarobust.course import earn\n"
@@ -27,7 +26,7 @@ def cells(notebook, kind):
 def test_the_solution_passes_with_full_points(number):
     names = masters.solve(number)
     for question in course.assignment(number).questions:
-        found = mark(question, names[question.answer], range(12))
+        found = question.mark(names[question.answer], range(12))
         assert found, str(found)
 
 
@@ -77,7 +76,7 @@ def test_what_is_shown_below_a_function_is_what_the_check_says_of_it(number):
             cell = shown[f'check({number}, "{question.name}", {question.answer})']
             assert cell["metadata"] == {"tags": ["nbval-check-output"]}
             (output,) = cell["outputs"]
-            assert "".join(output["data"]["text/plain"]) == str(mark(question, names[question.answer]))
+            assert "".join(output["data"]["text/plain"]) == str(question.mark(names[question.answer]))
 
 
 @numbers

@@ -9,8 +9,7 @@ import torch
 from answers import attacks, evaluation, mistakes, optimizer
 
 from metarobust import course
-from metarobust.course.question import judge, mark
-from metarobust.course.reply import Reply
+from metarobust.course.calls import Reply
 from metarobust.errors import InputError
 
 ANSWERS = [*attacks.ANSWERS, *evaluation.ANSWERS, *optimizer.ANSWERS, *mistakes.ANSWERS]
@@ -25,7 +24,7 @@ questions = pytest.mark.parametrize(
 def test_an_answer_loses_what_it_violates_and_nothing_else(answer):
     question = course.assignment(answer.number).question(answer.question)
     for seed in SEEDS:
-        found = mark(question, answer.function, (seed,))
+        found = question.mark(answer.function, (seed,))
         assert found.failed == answer.loses, (seed, str(found))
         assert found.points == sum(p.points for p in question.properties if p.name not in found.failed)
         assert all(len(finding.hint.split()) >= 3 for finding in found.findings if finding.said)
@@ -45,8 +44,8 @@ def test_every_property_has_a_wrong_answer_and_every_question_enough():
 
 @questions
 def test_who_has_not_begun_gets_nothing_and_is_told_to_begin(number, question):
-    found = mark(question, lambda *given: None, SEEDS)
-    assert found.points == mark(question, None).points == 0
+    found = question.mark(lambda *given: None, SEEDS)
+    assert found.points == question.mark(None).points == 0
     assert "returns nothing yet" in str(found)
     assert "write the function" in str(found)
 
@@ -64,18 +63,18 @@ RUBBISH = [  # and what is next to nothing
 @pytest.mark.parametrize("answer", RUBBISH)
 @questions
 def test_next_to_nothing_and_rubbish_earn_nothing(number, question, answer):
-    found = mark(question, answer, (3,))
+    found = question.mark(answer, (3,))
     assert found.points == 0, str(found)
     assert len(str(found)) < 3000
     assert "\n\n" not in str(found)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, "x", -1, torch.zeros(3), {"raised": 3}, {"type": []}, [None] * 3])
+@pytest.mark.parametrize("value", [None, [], {}, "x", -1, torch.zeros(3), {"stopped": 3}, {"type": []}, [None] * 3])
 def test_a_forged_reply_ends_in_points(value):
-    names = ("value", "graph", "slopes", "after")
+    names = ("value", "graph", "chained", "slopes", "kept", "notes")
     for _, question in QUESTIONS:
-        for forged in ({}, dict.fromkeys(names, value), {"value": value}, {"after": [value] * 9, "value": value}):
-            found = judge(question, (0,), lambda *given, forged=forged, slope=None: Reply(given, forged))
+        for forged in ({}, dict.fromkeys(names, value), {"value": value}, {"kept": [value] * 9, "value": value}):
+            found = question.judge((0,), lambda *given, forged=forged, **options: Reply(forged))
             assert found.points < question.out_of
 
 
@@ -88,7 +87,7 @@ def test_what_a_student_has_set_does_not_reach_the_check_and_stays(number, quest
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = mark(question, function)
+            found = question.mark(function)
             assert torch.zeros(1).device.type == "meta"
             assert not torch.is_grad_enabled()
         assert torch.get_default_dtype() == torch.float64

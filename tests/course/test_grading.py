@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import multiprocessing
 import os
 import socket
@@ -15,15 +16,15 @@ import pytest
 import torch
 
 from metarobust import cli
-from metarobust.course import NUMBERS, assignment, child, classroom, sandbox, wire
+from metarobust.course import NUMBERS, assignment, calls, child, classroom, sandbox
 from metarobust.course.classroom import class_table
 from metarobust.course.grade import grade_file
-from metarobust.course.sandbox import Limits
+from metarobust.course.sandbox import Channel, Sandbox
 from metarobust.errors import InputError
 from metarobust.storage import read_json
 
 TRUST = bool(sandbox.missing())  # where there are no walls, as in many containers, all but the walls is tried
-PATIENT = Limits(seconds=500)  # the machine may be busy
+PATIENT = Sandbox(seconds=500, trust=TRUST)  # the machine may be busy
 RIGHT = masters.functions(masters.of(1)[1])
 
 
@@ -39,7 +40,7 @@ def hand_in(path, *cells, number=1):
 
 def graded(folder, **given):
     """The table of a folder by student, its text, and what was graded anew."""
-    text = class_table(folder / "class", folder / "out", limits=PATIENT, trust=TRUST, **given)
+    text = class_table(folder / "class", folder / "out", sandbox=PATIENT, **given)
     return {row["student"]: row for row in csv.DictReader(io.StringIO(text))}, text
 
 
@@ -77,14 +78,14 @@ def test_a_class_in_which_much_goes_wrong(tmp_path, monkeypatch, capsys, request
     shown = [found["anna"][name] for name in ("file", "q1", "q2", "q5", "out of")]
     assert shown == ["anna/hw.ipynb", "6", "6", "", "30"]
     for student, words in [
-        ("anna", "cell 1 prints 1,000,001 characters"), ("anna", "cell 3 stops with ZeroDivisionError"),
+        ("anna", "cell 3 stops with ZeroDivisionError"),
         ("anna", "cell 4 stops with Memory"), ("anna", "not graded: anna/essay.txt"), ("ben", "ended early"),
         ("cleo", "imports metarobust.attacks"), ("dora", "--assignment 1, 2, 3 or 4"),
     ]:  # fmt: skip
         assert words in found[student]["notes"]
     (said,) = (path.read_text() for path in (tmp_path / "out" / "feedback").glob("anna-*.md"))
     assert "**28 of 30 points**" in said
-    assert "**0/2** ascent" in said
+    assert "  --  0/2  ascent" in said
     assert "9876" not in said  # of the seed
     assert "grade" in capsys.readouterr().err  # the bar
     assert [found[name]["same as"] for name in ("anna", "emil", "ben")] == ["emil", "anna", ""]
@@ -132,11 +133,11 @@ walls = {{
     "list": lambda: os.listdir("{folder}"), "solutions": lambda: os.listdir("{masters}"),
     "signal": lambda: os.kill({grader}, 0), "terminal": lambda: os.listdir("/dev/pts").index("0"),
     "library": lambda: open(library + "/__init__.py", "a"), "judge": lambda: open(library + "/course/question.py"),
+    "judging": lambda: __import__("metarobust.course." + "question"),
     "processes": lambda: [p for p in os.listdir("/proc") if p.isdigit()][9],
 }}
 always = {{
     "banned": lambda: __import__("metarobust." + "attacks"), "secrets": lambda: os.environ["SECRET_OF_THE_GRADER"],
-    "judging": lambda: __import__("metarobust.course." + "question"),
 }}
 done = [name for name, one in (always if {trust} else walls | always).items() if attempt(one)]
 frame, seen = sys._getframe(), ""
@@ -147,11 +148,11 @@ if done or str(2 * {half} + 1) in seen:  # the seed, which is not written out he
 """
 TAMPER = """
 from metarobust.course import check
-assert check(1, "q2", fgsm).points == 8 and not check(1, "q4", fgsm)
+check(1, "q2", fgsm)
 for frame in sys._current_frames().values():
     while frame:
         if "perform" in frame.f_globals:
-            frame.f_globals["perform"] = lambda *given: {"value": 1.0, "graph": [], "after": []}
+            frame.f_globals["perform"] = lambda *given: b'{"value": 1.0, "graph": false}'
         frame = frame.f_back
 """
 
@@ -165,7 +166,7 @@ def test_a_submission_that_spies_and_tampers_gets_nowhere(tmp_path, monkeypatch)
         places = {"other": other, "folder": other.parent, "masters": masters.MASTERS, "grader": os.getpid()}
         spy = SPY.format(port=server.getsockname()[1], trust=TRUST, half=98765 // 2, **places)
         path = hand_in(tmp_path / "class" / "spy.ipynb", spy, RIGHT, TAMPER)
-        result = grade_file(path, seed=98765, limits=PATIENT, trust=TRUST)
+        result = grade_file(path, seed=98765, sandbox=PATIENT)
     assert (result.status, result.points, result.notes) == ("graded", 0, [])  # forged, and the right answer to nothing
     assert all("not a tensor" in finding.said for mark in result.questions for finding in mark.findings)
 
@@ -176,7 +177,7 @@ def test_cells_and_functions_that_never_end(tmp_path):
     late = "def project(moved, x, eps):\n    raise ValueError('\x1b[31m')"
     endless = "def margin(logits, y):\n    while True:\n        pass"
     path = hand_in(tmp_path / "hw.ipynb", RIGHT, loop, loud, late, endless)
-    result = grade_file(path, seed=3, limits=Limits(seconds=100), trust=TRUST)
+    result = grade_file(path, seed=3, sandbox=Sandbox(100, trust=TRUST))
     assert result.status == "graded"
     notes = [f"cell {number} was interrupted: it took longer than a cell may" for number in (2, 3)]
     assert [note for note in result.notes if "interrupted" in note] == notes
@@ -187,29 +188,29 @@ def test_cells_and_functions_that_never_end(tmp_path):
 def test_a_submission_that_cannot_be_interrupted_keeps_the_grader_waiting_no_longer(tmp_path):
     stubborn = "import time\nwhile True:\n    try:\n        time.sleep(9)\n    except BaseException:\n        pass"
     began = time.monotonic()
-    result = grade_file(hand_in(tmp_path / "hw.ipynb", stubborn), limits=Limits(seconds=15), trust=TRUST)
+    result = grade_file(hand_in(tmp_path / "hw.ipynb", stubborn), sandbox=Sandbox(15, trust=TRUST))
     assert time.monotonic() - began < 60
     assert (result.status, result.points) == ("out of time", 0)
     assert "it was not reached" in result.text()
 
 
 def test_a_crash_is_tried_again_once(tmp_path, monkeypatch):
-    crash = [wire.Broken("its process ended early")]
+    crash, ask = [calls.Ended("crashed", "its process ended early")], Channel.ask
 
     def crashes_first(*given):
         if crash:
             raise crash.pop()
-        return sandbox.started(*given)
+        return ask(*given)
 
-    monkeypatch.setattr("metarobust.course.grade.started", crashes_first)
-    result = grade_file(hand_in(tmp_path / "hw.ipynb", "import foolbox"), trust=TRUST)
+    monkeypatch.setattr(Channel, "ask", crashes_first)
+    result = grade_file(hand_in(tmp_path / "hw.ipynb", "import foolbox"), sandbox=PATIENT)
     assert (crash, result.status) == ([], "forbidden import")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_published_notebook_runs_as_it_is(number):
-    result = grade_file(masters.published(number)[0], seed=3, limits=PATIENT, trust=TRUST)
+    result = grade_file(masters.published(number)[0], seed=3, sandbox=PATIENT)
     assert (result.status, result.points, result.notes) == ("graded", 0, [])
     assert result.text().count("it returns nothing yet") == len(assignment(number).questions)
 
@@ -218,7 +219,6 @@ def test_what_is_a_notebook_and_of_which_assignment():
     for content in (
         b"{}",
         b"[" * 200_000,
-        b'{"cells": []}',
         b'{"cells": [{"source": 3}], "nbformat": 4}',
         b"\xff",
         b"[1]",
@@ -226,49 +226,45 @@ def test_what_is_a_notebook_and_of_which_assignment():
         with pytest.raises((ValueError, KeyError, TypeError, AttributeError, RecursionError)):
             child.read(content)
     notebook = {"cells": [{"cell_type": "markdown", "source": ["# Assignment 2: by", " its title"]}], "nbformat": 4}
-    assert child.number_of(child.read(json.dumps(notebook).encode())) == 2
+    assert child.read(json.dumps(notebook).encode()) == (2, [])
     notebook["metadata"] = {"metarobust": {"assignment": 3}}
-    assert child.number_of(child.read(json.dumps(notebook).encode())) == 3
+    assert child.read(json.dumps(notebook).encode()) == (3, [])
 
 
 IMPORTS = {
     "import metarobust.attacks as a": ["metarobust.attacks"], "from metarobust import attacks": ["metarobust.attacks"],
-    "from metarobust.attacks.pgd import pgd": ["metarobust.attacks.pgd"], "no Python, import foolbox": [],
+    "from metarobust.attacks.pgd import pgd": ["metarobust.attacks"], "no Python, import foolbox": [],
     "%matplotlib inline\n!ls\ndef f():\n    import torchattacks": ["torchattacks"],
-    "import importlib\nimportlib.import_module('foolbox')": ["foolbox"],
-    "__import__('metarobust.evaluation')": ["metarobust.evaluation"],
-    "from metarobust.course.attacks import FGSM": ["metarobust.course.attacks"],
     "from metarobust.course import check, suspects, earn\nimport artful": [],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("source", "found"), IMPORTS.items())
 def test_imports_that_an_assignment_does_without(source, found):
-    assert child.forbidden([source], list(assignment(1).forbidden)) == found
+    assert child.imported([source], assignment(1).forbidden) == found
 
 
-def test_messages_come_back_as_they_were_and_hostile_ones_do_not():
+def test_replies_come_back_as_they_were_and_hostile_ones_do_not():
+    kinds = [torch.arange(3.0), torch.ones(2, 1).bfloat16(), torch.tensor([True]), torch.tensor([2**60, -1])]
+    answer = calls.perform(lambda *given: [*given, None, "text", {1: math.inf}], calls.request(*kinds))
+    value = calls.read(answer)["value"]
+    assert all(torch.equal(one, back) and one.dtype == back.dtype for one, back in zip(kinds, value, strict=False))
+    assert value[4:] == [None, "text", {"1": math.inf}]
+    large, loop = torch.zeros(10**6), []
+    loop.append(loop)
+    for result, words in ((large, "tensor of 1,000,000"), (loop, "Error: "), ("x" * 10**7, "more than a message")):
+        assert words in str(calls.read(calls.perform(lambda result=result: result, calls.request())))
     one, two = multiprocessing.Pipe()
-    sender, receiver = wire.Channel(one), wire.Channel(two)
-    sender.send({"out": torch.arange(3.0), "parts": [[1, torch.ones(2, 2)], None, "text"], "same": True})
-    back = receiver.receive()
-    assert torch.equal(back["out"], torch.arange(3.0))
-    assert torch.equal(back["parts"][0][1], torch.ones(2, 2))
-    assert (back["parts"][1:], back["same"]) == ([None, "text"], True)
-    assert wire.plain({"x": torch.zeros(10**6)}) == {"x": {"type": "tensor of 1,000,000 entries"}}
-    for text in (b"[" * 100_000, b"[1]", b'{"toy": "Linear"}', b'{"dict": 3}', b"\xff"):
-        one.send_bytes(text)
-        one.send_bytes((2).to_bytes(8, "little") + b"{}")
-        with pytest.raises(wire.Broken, match="no message"):
-            receiver.receive()
-    os.write(one.fileno(), (10**9).to_bytes(4, "big"))  # the length of a frame that never comes
-    with pytest.raises(wire.Broken, match="more than a message"):
-        receiver.receive()
-    one.close()
-    one, two = multiprocessing.Pipe()
-    one.close()
-    with two, pytest.raises(wire.Broken, match="ended early"):
-        wire.Channel(two).receive()
+    channel = Channel(one)
+    forged = {"#": [1], "shape": [10**9], "dtype": "float32"}
+    odd = [forged, {**forged, "shape": 1e9}, {**forged, "dtype": "nn"}, {**forged, "#": [{}]}, {"#": 3}]
+    for text in (b"[" * 100_000, b"[1]", b"\xff", b"", *(json.dumps({"value": one}).encode() for one in odd)):
+        two.send_bytes(text)
+        with pytest.raises(calls.Ended, match="no message"):
+            channel.ask("begin")
+    os.write(two.fileno(), (10**9).to_bytes(4, "big"))  # the length of a frame that never comes
+    with pytest.raises(calls.Ended, match="ended early"):
+        channel.ask("begin")
 
 
 BAD = {
