@@ -4,11 +4,13 @@ import pandas as pd
 
 from metarobust.book.claims.claim import ABSTRACT, PARTLY, RECONSTRUCTED, UNTESTED, Range, claim
 from metarobust.lab.compare import acc, best, gap, made, value
-from metarobust.lab.results import PENALTIES
+from metarobust.lab.results import FROM_BOTH, PENALTIES
 
 FIRST_FIVE = "patch-mnist-small", "patch-digits-small"
 FRESH = "train-mnist-small", "train-digits-small"
 FEW = "low-data-mnist-small", "low-data-digits-small"
+FRONTIERS = {"frontier-digits-small": FROM_BOTH, "frontier-mnist-small": PENALTIES}
+"""With the name that the rule for trained models, as it is shipped, has in each."""
 NEW_DATA = "transfer-data-folder-cifar10-jpeg-small"
 AHEAD = Range(0)
 PATCH = {"part": "patch"}
@@ -59,12 +61,13 @@ def abstract_no_new_examples():
     return {"made": examples, "gain": pd.concat([gap(run, "learned", "before", **PATCH) for run in FIRST_FIVE])}
 
 
-@claim(ABSTRACT, "README", "deviations", states=PARTLY, first=AHEAD, more=AHEAD)
+@claim(ABSTRACT, "README", "deviations", first=AHEAD, more=AHEAD)
 def abstract_architectures():
-    """It holds across architectures: on five networks that the optimizer never saw, one of them convolutional, a patch
-    raises robust accuracy by {first}. On five more kinds, a small ResNet among them, it changes by {more}."""
-    more = gap("transfer-architecture-digits-small", "learned", "before")
-    return {"first": pd.concat([gap(run, "learned", "before", **PATCH) for run in FIRST_FIVE]), "more": more}
+    """It holds across architectures: on six kinds of networks of the digits and of MNIST that the optimizer never saw,
+    two of them convolutional, a patch in a hundred steps raises robust accuracy by {first}. On three more kinds of the
+    digits, of which one is deeper than any that it learned on and one is a small ResNet, it rises by {more}."""
+    both = [gap(run, name, "before", part="patch, 100 steps") for run, name in FRONTIERS.items()]
+    return {"first": pd.concat(both), "more": gap("new-kinds-digits-small", PENALTIES, "before")}
 
 
 @claim(ABSTRACT, "README", "deviations", "new-data", states=PARTLY, grey=AHEAD, photographs=AHEAD)
