@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from metarobust import course, data, family, meta  # noqa: F401 (which need what an assignment may forbid)
@@ -39,6 +38,15 @@ def main(descriptor: int) -> None:
         while True:
             what, *given = pickle.loads(pipe.recv_bytes())
             pipe.send_bytes(getattr(submission, what)(*given))
+
+
+class Unasked:
+    """What a student's `check` returns while it is graded. The judge asks later: what a check guards is not run."""
+
+    points, failed = 0, frozenset[str]()
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class Submission:
@@ -62,7 +70,7 @@ class Submission:
         banned = forbidden.get(number, ())
         about = {"number": number, "cells": len(self.code), "code": digest(self.code)}
         hide(banned)
-        course.check = lambda *given, **options: SimpleNamespace(points=0, failed=set())  # the judge asks later
+        course.check = lambda *given, **options: Unasked()
         self.shell = _shell()
         return json.dumps({**about, "imports": imported(self.code, banned)}).encode()
 

@@ -10,7 +10,6 @@ FIRST_FIVE = "patch-mnist-small", "patch-digits-small"
 FRESH = "train-mnist-small", "train-digits-small"
 FEW = "low-data-mnist-small", "low-data-digits-small"
 FRONTIERS = {"frontier-digits-small": FROM_BOTH, "frontier-mnist-small": PENALTIES}
-"""With the name that the rule for trained models, as it is shipped, has in each."""
 NEW_DATA = "transfer-data-folder-cifar10-jpeg-small"
 AHEAD = Range(0)
 PATCH = {"part": "patch"}
