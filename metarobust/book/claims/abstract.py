@@ -45,10 +45,8 @@ def abstract_low_data():
     MNIST, and without adversarial examples, robust accuracy is {adam} above that of Adam; against PGD-7 training in as
     many steps the difference is {pgd}."""
     parts = {"frontier-mnist-small": "train, 100 steps", "few-images-digits-small": None}
-    adam, pgd = (
-        pd.concat([gap(run, PENALTIES, rival, part=part) for run, part in parts.items()])
-        for rival in ("adam", "PGD-7 training")
-    )
+    adam = pd.concat([gap(run, PENALTIES, "adam", part=part) for run, part in parts.items()])
+    pgd = pd.concat([gap(run, PENALTIES, "PGD-7 training", part=part) for run, part in parts.items()])
     return {"adam": adam, "pgd": pgd}
 
 

@@ -11,8 +11,6 @@ FRESH = "train-mnist-small", "train-digits-small"
 PATCH = {"part": "patch"}
 DENSE = PATCH | {"network": "dense"}
 CNN = PATCH | {"network": "convolutional"}
-PARTS = "patch", "patch", "train", "train"
-NOISE = "falling noise + last-layer decay"
 
 
 @claim(ADDED, "README", "learning-from-mistakes", "costs-and-limits", lead=Range(1, 15), clear=Range(3, 3, "", 0))
@@ -44,7 +42,7 @@ def patch_digits_noise():
     """On the digits' convolutional network falling noise is {noise} ahead of the rule on features; the joint one, which
     may set noise itself, is {joint} ahead of every rule without learning, on every network."""
     joint = acc(RUNS[1], "learned, joint", **PATCH) - best(RUNS[1], by="robust", **PATCH)
-    return {"noise": gap(RUNS[1], NOISE, "learned", **CNN), "joint": joint}
+    return {"noise": gap(RUNS[1], "falling noise + last-layer decay", "learned", **CNN), "joint": joint}
 
 
 @claim(ADDED, "experiments", "results", gain=Range(30, 60), prune=Range(0, 10))
@@ -83,7 +81,7 @@ def few_pixels():
 def standard_lowers():
     """Two PGDs alone say more than the standard ensemble: in each of four runs {most} at most, for a method and
     network; on average {average}, for the learned rule, std-prune and PGD-7 training alike."""
-    most = pd.Series([lowered(run, part=part).max() for run, part in zip(RUNS + FRESH, PARTS, strict=True)])
+    most = pd.Series([lowered(run, part=run.partition("-")[0]).max() for run in RUNS + FRESH])
     methods = ["learned", "std-prune", "PGD-7 training"]
     average = pd.concat([lowered(run, methods, **PATCH).groupby("method").mean() for run in RUNS])
     return {"most": most, "average": average}

@@ -28,14 +28,19 @@ def train_digits_curvature():
     return {"networks": (gap(run, CURVATURE, "learned") > 0).sum(), "pgd": gap(run, CURVATURE, PGD)}
 
 
-@claim(ADDED, *FEW_PAGES, plain=Range(6, 8, "", 0), pgd=Range(5, 8, "", 0), trades=Range(2, 4, "", 0))
+@claim(ADDED, *FEW_PAGES, plain=Range(6, 8, "", 0), pgd=Range(5, 8, "", 0))
 def few_images():
     """With five to forty images a class of the digits, on two kinds of networks that no rule learned on, the learned
-    penalties end more robust than the best of three plain rules in {plain} of eight cases, than PGD-7 training in
-    {pgd}, and than TRADES in {trades}."""
+    penalties end more robust than the best of three plain rules in {plain} of eight cases, and than PGD-7 training
+    in {pgd}."""
     plain = acc(FEW, PENALTIES) - best(FEW, by="robust")
-    pgd, trades = (gap(FEW, PENALTIES, rival) for rival in (PGD, "TRADES"))
-    return {"plain": (plain > 0).sum(), "pgd": (pgd > 0).sum(), "trades": (trades > 0).sum()}
+    return {"plain": (plain > 0).sum(), "pgd": (gap(FEW, PENALTIES, PGD) > 0).sum()}
+
+
+@claim(ADDED, *FEW_PAGES, trades=Range(2, 4, "", 0))
+def few_images_trades():
+    """In the same eight cases the learned penalties are more robust than TRADES in {trades}."""
+    return {"trades": (gap(FEW, PENALTIES, "TRADES") > 0).sum()}
 
 
 @claim(ADDED, "README", "deviations", "few-images", digits=Range(0), mnist=Range(0))
