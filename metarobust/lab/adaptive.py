@@ -52,12 +52,8 @@ def by_hand(surrogate: Predict, *, eps: float, steps: int) -> list[Attack]:
 
         return pgd(average, images, labels, eps=eps, steps=steps, loss="margin", generator=generator, keep="last")
 
-    return [
-        Attack("long-margin", "white", partial(slow, loss="margin")),
-        Attack("long-dlr", "white", partial(slow, loss="dlr")),
-        Attack("smoothed", "white", smoothed),
-        transferred(surrogate, eps=eps, steps=steps),
-    ]
+    long = [Attack(f"long-{loss}", "white", partial(slow, loss=loss)) for loss in ("margin", "dlr")]
+    return [*long, Attack("smoothed", "white", smoothed), transferred(surrogate, eps=eps, steps=steps)]
 
 
 def under_hand(

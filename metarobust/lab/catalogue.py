@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from metarobust.attacks.threat import check_eps
-from metarobust.lab.frontier import FEWER, SHIPPED, frontier
+from metarobust.lab.frontier import frontier
 from metarobust.lab.plans import batches, patching_plan, steering_plan, times, training_plan, variant_plan
 from metarobust.lab.results import FROM_DIGITS, JOINT, LEARNED
-from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, FRESH, KINDS, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
+from metarobust.lab.shipped import SHIPPED_ALONE, adaptive, few_images, new_kinds, pixels
+from metarobust.lab.spec import ALL, CONVOLUTIONAL, DENSE, NEW, UNSEEN, OptimizerConfig, Part, Spec, sizes
 from metarobust.lab.what_was_learned import what_was_learned
 from metarobust.meta import MetaTrainConfig
 
@@ -97,22 +98,6 @@ def low_data(scale: str, dataset: str) -> tuple[Part, ...]:
     )
 
 
-def few_images(scale: str, dataset: str) -> tuple[Part, ...]:
-    """The same question, asked of the rule that is shipped for fresh models, learned on digits."""
-    counts = (10,) if scale == "smoke" else (5, 10, 20, 40) if dataset == "digits" else (10, 50, 100, 500)
-    shared = {"trained": False, "uses": (SHIPPED,), "methods": FEWER, "unseen": (FRESH[0], FRESH[4]), "gap": True}
-    return tuple(Part(f"{each} images a class", 100, 64, per_class=each, **shared) for each in counts)
-
-
-def new_kinds(scale: str, dataset: str) -> tuple[Part, ...]:
-    """The rule that is shipped for trained models, on networks deeper than any that it learned on, and on ones that
-    normalise; a ResNet where images are small enough for a processor."""
-    rule = replace(SHIPPED, pretrained="patch")
-    methods = ("std-prune", "N-FGSM training", "PGD-7 training")
-    unseen = KINDS if dataset == "digits" or scale == "full" else KINDS[:2]
-    return (Part("patch, 100 steps", 100, 64, uses=(rule,), methods=methods, unseen=unseen),)
-
-
 def transfer_architecture(scale: str, dataset: str) -> tuple[Part, ...]:
     """Which networks one has to learn on, to patch which others."""
     plan = variant_plan(scale)
@@ -159,25 +144,8 @@ def attack_transfer(scale: str, dataset: str) -> tuple[Part, ...]:
         OptimizerConfig("learned, clean outside", "features", plan, meta="clean"),
     )
     names = (*FAST_RULES[:4], "FGSM training", "PGD-7 training")
-    rules = rules[:1] if scale == "smoke" else rules
-    return (Part("patch", 20, 64, rules, methods=names, unseen=(FEW[0], FEW[2]), measures="attacks"),)
-
-
-def pixels(scale: str, dataset: str) -> tuple[Part, ...]:
-    """Is a patch more than giving up pixels that say nothing? The attacker may move the most informative ones alone."""
-    rule, measures = replace(SHIPPED, pretrained="patch"), "quick" if scale == "smoke" else "pixels"
-    shared = {"methods": ("std-prune", "PGD-7 training"), "unseen": (FRESH[0], FRESH[4]), "measures": measures}
-    return (Part("patch, 100 steps", 100, 64, uses=(rule,), **shared),)
-
-
-def adaptive(scale: str, dataset: str) -> tuple[Part, ...]:
-    """Does what came out stand attacks by hand, too, made by somebody who knows how it was trained?"""
-    shared = {"methods": ("PGD-7 training",), "unseen": (FRESH[0], FRESH[4]), "measures": "by hand"}
-    patching = replace(SHIPPED, pretrained="patch")
-    return (
-        Part("train, 100 steps", 100, 64, uses=(SHIPPED,), trained=False, **shared),
-        Part("patch, 100 steps", 100, 64, uses=(patching,), **shared),
-    )
+    shared = {"methods": names, "unseen": (FEW[0], FEW[2]), "measures": "attacks"}
+    return (Part("patch", 20, 64, rules[: 1 if scale == "smoke" else 3], **shared),)
 
 
 def ablation(scale: str, dataset: str) -> tuple[Part, ...]:
@@ -230,8 +198,6 @@ PARTS: dict[str, Callable[[str, str], tuple[Part, ...]]] = {
     "ablation": ablation,
     "what-was-learned": what_was_learned,
 }
-SHIPPED_ALONE = ("adaptive", "few-images", "new-kinds", "pixels", "what-was-learned")
-"""Where nothing is learned, and rules are compared as they are shipped."""
 
 
 def make(name: str, scale: str, dataset: str, seeds: tuple[int, ...] | None, eps: float | None = None) -> Spec:

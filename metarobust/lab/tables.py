@@ -21,7 +21,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Mapp
 
     Args:
         path: of the file.
-        rows: by column; what is missing or None is an empty cell. A float reads back as the same float.
+        rows: by column; what is missing, None or NaN is an empty cell. A float reads back as the same float.
         columns: name to str, int or float, in order.
 
     Returns:

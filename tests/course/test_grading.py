@@ -133,11 +133,11 @@ walls = {{
     "list": lambda: os.listdir("{folder}"), "solutions": lambda: os.listdir("{masters}"),
     "signal": lambda: os.kill({grader}, 0), "terminal": lambda: os.listdir("/dev/pts").index("0"),
     "library": lambda: open(library + "/__init__.py", "a"), "judge": lambda: open(library + "/course/question.py"),
-    "judging": lambda: __import__("metarobust.course." + "question"),
     "processes": lambda: [p for p in os.listdir("/proc") if p.isdigit()][9],
 }}
 always = {{
     "banned": lambda: __import__("metarobust." + "attacks"), "secrets": lambda: os.environ["SECRET_OF_THE_GRADER"],
+    "judging": lambda: __import__("metarobust.course." + "question"),
 }}
 done = [name for name, one in (always if {trust} else walls | always).items() if attempt(one)]
 frame, seen = sys._getframe(), ""

@@ -25,7 +25,7 @@ from metarobust.lab.results import (
     REFERENCE,
     Interval,
     accuracy,
-    best_baseline,
+    best_baselines,
     interval,
     intervals,
     names,
@@ -130,15 +130,15 @@ def difference(
 def shown(frame: pd.DataFrame, part: str, model: str) -> list[Point]:
     """What the headline shows of a network, from top to bottom; `before` only where there was something to patch.
 
-    The plain rule is the best one, picked on these very results. Raises InputError when a method is missing.
+    The plain rule is the best one, picked on these very results; a run may lack it, and Adam. Raises InputError when
+    another method is missing.
     """
     every = points(frame, part)
-    ours = PENALTIES if PENALTIES in {p.method for p in every} else LEARNED
-    for needed in (ADAM, ours, REFERENCE):
-        pick(every, model, needed)
+    measured = {point.method for point in every if point.model == model}
     trained = [BEFORE] if select(frame, part=part)["start"].iloc[0] == "trained" else []
-    elsewhere = [FROM_DIGITS] if any((p.model, p.method) == (model, FROM_DIGITS) for p in every) else []
-    wanted = [*trained, ADAM, best_baseline(frame, part, model), *elsewhere, ours, REFERENCE]
+    best = best_baselines(select(frame, part=part, model=model))
+    beside = [name for name in (ADAM, *best, FROM_DIGITS) if name in measured]
+    wanted = [*trained, *beside, PENALTIES if PENALTIES in measured else LEARNED, REFERENCE]
     return [pick(every, model, method) for method in dict.fromkeys(wanted)]  # Adam may itself be the best rule
 
 
@@ -223,7 +223,7 @@ def reading(frame: pd.DataFrame, part: str = "patch") -> str:
         start, *others = shown(frame, part, model)
         ends = ", ".join(f"{100 * point.robust:.0f} % after {_name(point)}" for point in others)
         first = "before" if start.method == BEFORE else f"after {_name(start)}"
-        rule = best_baseline(frame, part, model)
+        rule = best_baselines(select(frame, part=part, model=model)).item()
         robust, clean = (in_points(*difference(frame, part, LEARNED, rule, m, model)) for m in ("robust", "clean"))
         lines.append(
             f"- `{model}`: under attack {100 * start.robust:.0f} % {first}, {ends}. The learned optimizer against "

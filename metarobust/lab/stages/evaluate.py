@@ -141,9 +141,8 @@ def measured(
     else:
         yield from attacked.under_standard(tasks, params, images, classes=context.dataset.classes, own=own, **numbers)
     if kind == "pixels":
-        yield from attacked.under_few_pixels(
-            tasks, params, images, attacked.informative(context.pool, context.dataset.classes), **numbers
-        )
+        order = attacked.informative(context.pool, context.dataset.classes)
+        yield from attacked.under_few_pixels(tasks, params, images, order, **numbers)
 
 
 def on_training_images(context: Context, common: Mapping[str, Any], tasks: Tasks, params: Tensor) -> Rows:
