@@ -21,6 +21,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from docutils import nodes
+from PIL import Image
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
@@ -79,10 +80,12 @@ def figure(chapter: str, cell: str) -> str:
 def drawn(name: str, *part: str) -> str:
     """The headline figure of a part of a run."""
     made, file = headline(recorded(name).frame, " ".join(part)), io.BytesIO()
-    made.savefig(file, dpi=90, metadata={"Software": ""})
-    alt = "A panel for each unseen network. In each, a line for every method, from robust accuracy to clean accuracy."
+    made.savefig(file, dpi=90)
     plt.close(made)
-    return shown(name, file.getvalue(), alt, "Filled: under attack. Hollow: on images as they are.")
+    small = io.BytesIO()  # the same to the eye, in a third of the bytes
+    Image.open(file).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    alt = "A panel for each unseen network. In each, a line for every method, from robust accuracy to clean accuracy."
+    return shown(name, small.getvalue(), alt, "Filled: under attack. Hollow: on images as they are.")
 
 
 def shown(name: str, png: bytes, alt: str, caption: str) -> str:
